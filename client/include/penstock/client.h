@@ -1,0 +1,293 @@
+// The Penstock client: a process's door to its host's store node.
+//
+//   auto client = penstock::Client::Connect();                       // the default socket directory
+//   auto info   = (*client)->Put("model/wte", penstock::ConstTensorRef::From(span, {50257, 768}));
+//   auto view   = (*client)->Get("model/wte");                       // maps it: no call, no copy, no allocation
+//   absl::Span<const float> weights = *view->As<float>();
+//
+// A *view* is read-only access to a tensor and holds a pin while it lives: what it shows never changes, whatever
+// writers, deletes, evictions and node restarts do.
+//
+// Threading:  Client: any thread. TensorView and Draft: one thread at a time; they may be moved between threads.
+// Ownership:  views and drafts keep what they need of the session alive; they may outlive the Client.
+// Errors:     InvalidArgument (field, value, what is allowed), NotFound, AlreadyExists / Aborted (conditions),
+//             ResourceExhausted (store full), Unavailable (node gone; retried inside while it restarts),
+//             DeadlineExceeded, FailedPrecondition (layout version).
+// Fork:       views stay valid in a forked child, which gets a session of its own; drafts stay the parent's.
+// Limits:     1 Mi pins a session. A warm Get of a hot name costs tens of nanoseconds.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "penstock/box.h"
+#include "penstock/dtype.h"
+#include "penstock/shape.h"
+
+namespace penstock {
+
+namespace client {
+class Session;  // internal
+}
+
+struct ClientOptions {
+  std::string address;                            // socket directory or host:port; empty: $PENSTOCK_ADDRESS, then the default
+  absl::Duration timeout = absl::Seconds(5);      // of connecting, and of every call without a timeout of its own
+  std::string label;                              // shown by `penstock sessions`; empty: the program's name
+};
+
+struct Version {
+  uint32_t term = 0;
+  uint64_t number = 0;
+  friend bool operator==(const Version&, const Version&) = default;
+  friend auto operator<=>(const Version&, const Version&) = default;
+};
+
+using Metadata = std::map<std::string, std::string>;
+
+struct TensorInfo {
+  std::string name;
+  Version version;
+  DType dtype = DType::kInvalid;
+  Shape shape;
+  uint64_t nbytes = 0;
+  absl::Time created;
+  bool keep = true;
+  std::optional<absl::Time> expires;
+  uint32_t replicas = 1;
+  std::vector<std::string> nodes;
+  Metadata metadata;
+  std::string immutable;  // "kernel": no client could ever write the block; "writer": only its writer could
+};
+
+// Memory of the caller's that holds a dense (C order) tensor; it must stay valid during the call only.
+struct ConstTensorRef {
+  const void* data = nullptr;
+  DType dtype = DType::kInvalid;
+  Shape shape;
+  // Byte strides per dimension; empty = C order. Other strides are gathered in one pass.
+  std::vector<int64_t> strides;
+};
+
+struct PutOptions {
+  bool keep = true;                         // false: cache class, evictable
+  std::optional<absl::Duration> ttl;
+  uint64_t version = 0;                     // 0 = next; else larger than the present one
+  bool if_absent = false;                   // AlreadyExists otherwise
+  std::optional<uint64_t> if_version;       // Aborted unless it is the present version (0 = absent)
+  uint32_t replicas = 1;
+  Metadata metadata;
+};
+
+struct GetOptions {
+  std::optional<Box> box;
+  std::optional<uint64_t> version;
+  std::optional<absl::Duration> wait;       // for the name to appear
+};
+
+// Read-only access to a tensor, or to a box of it, with a pin of its own.
+class TensorView {
+ public:
+  TensorView() = default;
+  TensorView(TensorView&& other) noexcept;
+  TensorView& operator=(TensorView&& other) noexcept;
+  TensorView(const TensorView&) = delete;
+  TensorView& operator=(const TensorView&) = delete;
+  ~TensorView() { Release(); }
+
+  bool valid() const { return session_ != nullptr; }
+  std::string_view name() const;            // valid while the view is
+  Version version() const;
+  DType dtype() const;
+  const Shape& shape() const { return shape_; }
+  absl::Span<const int64_t> strides() const { return {strides_, static_cast<size_t>(shape_.rank())}; }  // bytes
+  uint64_t nbytes() const;                  // of what the view shows
+  bool contiguous() const;                  // C order without gaps
+  const std::byte* data() const { return data_; }
+  absl::Span<const std::byte> bytes() const;  // contiguous views only; else empty
+  std::string_view path() const { return "map"; }
+  Metadata metadata() const;
+  TensorInfo info() const;                  // of the whole tensor
+
+  // The elements as T; InvalidArgument when T is not the dtype's C++ type or the view is not contiguous.
+  template <class T>
+  absl::StatusOr<absl::Span<const T>> As() const;
+
+  // A view of a box of this view with a pin of its own; the box is relative to this view.
+  absl::StatusOr<TensorView> Slice(const Box& box) const;
+  // A further view of the same bytes with a pin of its own.
+  absl::StatusOr<TensorView> Clone() const;
+
+  // Copy-on-write memory of the same bytes for consumers that have no read-only arrays (torch): writes stay private
+  // to this process's mapping, never reach the store, and are dropped when the view is released. Contiguous views of
+  // whole tensors only; FailedPrecondition for blocks that share pages with others (below 32 KiB: copy those).
+  absl::StatusOr<std::byte*> CopyOnWriteData();
+
+  void Release();  // idempotent; the view is invalid afterwards
+
+ private:
+  friend class client::Session;
+  friend class Client;
+  absl::Status CheckAs(DType dtype, size_t item_bytes) const;
+
+  client::Session* session_ = nullptr;      // counted reference
+  const void* record_ = nullptr;            // layout::Record, immutable while pinned
+  const std::byte* data_ = nullptr;
+  std::byte* private_data_ = nullptr;       // CopyOnWriteData
+  uint32_t pin_ = 0;
+  bool whole_ = true;
+  Shape shape_;
+  int64_t strides_[kMaxRank] = {};
+};
+
+// A tensor that is still being written; invisible until published.
+class Draft {
+ public:
+  Draft() = default;
+  Draft(Draft&& other) noexcept;
+  Draft& operator=(Draft&& other) noexcept;
+  ~Draft() { Abort(); }
+
+  bool valid() const { return session_ != nullptr; }
+  void* data() const { return data_; }      // writable until Publish or Abort; nbytes() bytes, C order
+  uint64_t nbytes() const { return nbytes_; }
+  DType dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
+
+  // Makes the tensor visible whole. The writer's mapping turns read-only: a late write faults instead of changing it.
+  absl::StatusOr<TensorInfo> Publish() &&;
+  void Abort();  // idempotent
+
+ private:
+  friend class Client;
+  friend class client::Session;
+  client::Session* session_ = nullptr;
+  void* data_ = nullptr;
+  uint64_t nbytes_ = 0;
+  uint32_t record_ = 0;
+  uint64_t record_seq_ = 0;
+  uint32_t segment_ = 0;
+  uint64_t offset_ = 0;
+  bool inline_put_ = false;  // used by Put: the caller never sees data(), so the mapping is not protected
+  DType dtype_ = DType::kInvalid;
+  Shape shape_;
+  std::string name_;
+};
+
+struct GetRequest {
+  std::string_view name;
+  GetOptions options;
+};
+struct PutRequest {
+  std::string_view name;
+  ConstTensorRef tensor;
+};
+struct TensorEvent {
+  enum class Kind { kPut, kDelete, kExpire, kEvict, kNode, kSession, kWarning, kResync };
+  Kind kind;
+  uint64_t sequence;
+  absl::Time time;
+  TensorInfo info;  // tensor events: name and version always, the rest when it was a put
+  std::string text;
+};
+struct ListPage {
+  std::vector<TensorInfo> items;
+  bool more = false;
+};
+
+// The events under a prefix, in order. One thread at a time.
+class Watcher {
+ public:
+  virtual ~Watcher() = default;
+  // The next events; waits at most `timeout`; empty when there were none. kResync: events were lost, list again.
+  virtual absl::StatusOr<std::vector<TensorEvent>> Next(absl::Duration timeout) = 0;
+};
+
+struct WatchOptions {
+  std::string prefix;
+  std::optional<uint64_t> after_sequence;   // of an event seen before; none = from now on
+  bool tensors_only = true;
+  bool from_start = false;                  // what the node still remembers
+};
+
+class Client {
+ public:
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(const ClientOptions& options = {});
+  ~Client();
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  // --- read ---
+  absl::StatusOr<TensorView> Get(std::string_view name);  // warm: no call, no allocation
+  absl::StatusOr<TensorView> Get(std::string_view name, const GetOptions& options);
+  std::vector<absl::StatusOr<TensorView>> GetMany(absl::Span<const GetRequest> requests);
+  // Copies a tensor (or a box) into memory of the caller's: C order, exactly the box's size in bytes.
+  absl::StatusOr<TensorInfo> ReadInto(std::string_view name, void* out, uint64_t out_bytes, const GetOptions& options = {});
+
+  // --- write ---
+  absl::StatusOr<TensorInfo> Put(std::string_view name, const ConstTensorRef& tensor, const PutOptions& options = {});
+  std::vector<absl::StatusOr<TensorInfo>> PutMany(absl::Span<const PutRequest> requests, const PutOptions& options = {});
+  absl::StatusOr<Draft> Create(std::string_view name, DType dtype, const Shape& shape, const PutOptions& options = {});
+  absl::StatusOr<bool> Delete(std::string_view name, std::optional<uint64_t> version = std::nullopt);
+  absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix);
+
+  // --- look ---
+  absl::StatusOr<bool> Exists(std::string_view name);
+  absl::StatusOr<TensorInfo> Stat(std::string_view name, std::optional<uint64_t> version = std::nullopt);
+  absl::StatusOr<ListPage> List(std::string_view prefix, std::string_view after = {}, uint32_t limit = 1000);
+  absl::StatusOr<uint32_t> LongestPrefix(absl::Span<const std::string> names);  // leading names that exist
+
+  // --- wait ---
+  absl::StatusOr<TensorInfo> Wait(std::string_view name, uint64_t version, absl::Duration timeout);
+  absl::StatusOr<std::unique_ptr<Watcher>> Watch(const WatchOptions& options);
+  // The tensor, made by `make` if it is missing: at most one process of the store runs `make` for a name at a time.
+  absl::StatusOr<TensorView> GetOrCreate(std::string_view name, const std::function<absl::Status(Client&)>& make,
+                                         absl::Duration timeout);
+
+  // --- the node: serialized penstock.v1 messages, for the CLI and for language bindings ---
+  // method: penstock::rpc::Method. request/response: serialized messages of store.proto.
+  absl::StatusOr<std::string> Call(uint32_t method, std::string_view request);
+
+  const std::string& address() const;
+  uint64_t session_id() const;
+
+ private:
+  explicit Client(client::Session* session) : session_(session) {}
+  client::Session* session_;  // counted reference
+};
+
+// The C++ types that As<T> accepts for each dtype (bf16, fp8 and fp4 are read as their bits).
+template <class T>
+struct DTypeFor;
+
+template <> struct DTypeFor<bool> { static constexpr DType value = DType::kBool; };
+template <> struct DTypeFor<int8_t> { static constexpr DType value = DType::kI8; };
+template <> struct DTypeFor<int16_t> { static constexpr DType value = DType::kI16; };
+template <> struct DTypeFor<int32_t> { static constexpr DType value = DType::kI32; };
+template <> struct DTypeFor<int64_t> { static constexpr DType value = DType::kI64; };
+template <> struct DTypeFor<uint8_t> { static constexpr DType value = DType::kU8; };
+template <> struct DTypeFor<uint16_t> { static constexpr DType value = DType::kU16; };
+template <> struct DTypeFor<uint32_t> { static constexpr DType value = DType::kU32; };
+template <> struct DTypeFor<uint64_t> { static constexpr DType value = DType::kU64; };
+template <> struct DTypeFor<float> { static constexpr DType value = DType::kF32; };
+template <> struct DTypeFor<double> { static constexpr DType value = DType::kF64; };
+
+template <class T>
+absl::StatusOr<absl::Span<const T>> TensorView::As() const {
+  if (absl::Status s = CheckAs(DTypeFor<T>::value, sizeof(T)); !s.ok()) return s;
+  return absl::MakeConstSpan(reinterpret_cast<const T*>(data_), nbytes() / sizeof(T));
+}
+
+}  // namespace penstock

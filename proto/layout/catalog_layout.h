@@ -1,0 +1,155 @@
+// The catalog as it lies in shared memory: header, records and the hash index.
+//
+// The node writes it, every local client maps it read-only and finds tensors in it without a call. This file is the
+// contract between the two: plain structs, fixed offsets, no absolute pointers, one layout version.
+//
+//   header segment   CatalogHeader, once per node
+//   record chunks    4 MiB each: a ChunkHeader (4 KiB), then records in slabs of 64 KiB; the records of one slab have
+//                    one stride for ever, so the place where a record starts never becomes the inside of another
+//   index segment    IndexHeader, then a power of two of 8-byte entries, open addressing, linear probing
+//
+// A record is found by its RecordRef (position in units of 64 bytes; chunk = ref >> 16). Its sequence is odd while it
+// is live. Publish and retire are one 8-byte store each. The index is only a hint: it may be behind, and is replaced by
+// a bigger one at any time, so a reader trusts only what it reads from a record that it has pinned:
+//
+//   probe index -> load seq (odd?) -> exchange PinWord(ref, seq) into an own pin slot -> load seq again, unchanged?
+//   -> compare the name -> read the record and its block until the pin is cleared
+//
+// All four accesses are seq_cst (DESIGN.md section 3; tests/model checks it exhaustively).
+//
+// Threading:  one writer (the node, under its store mutex), any number of readers in any process.
+// Ownership:  segments belong to the warden; they outlive the node process.
+// Errors:     a client that finds another magic or layout version refuses with FAILED_PRECONDITION.
+// Limits:     4096 chunks = 16 GiB of records; 2^32 references.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace penstock::layout {
+
+inline constexpr uint64_t kCatalogMagic = 0x314b434f54534e50;  // "PNSTOCK1"
+inline constexpr uint32_t kLayoutVersion = 1;
+
+using RecordRef = uint32_t;  // 0 = none
+inline constexpr uint64_t kRecordUnit = 64;
+inline constexpr uint64_t kChunkBytes = uint64_t{4} << 20;
+inline constexpr uint32_t kUnitsPerChunk = kChunkBytes / kRecordUnit;  // 65536
+inline constexpr uint32_t kMaxChunks = 4096;
+inline constexpr uint64_t kSlabBytes = uint64_t{64} << 10;
+inline constexpr uint32_t kSlabsPerChunk = kChunkBytes / kSlabBytes;  // 64
+inline constexpr uint64_t kChunkHeaderBytes = 4096;                   // taken from slab 0
+
+constexpr uint32_t ChunkOf(RecordRef ref) { return ref / kUnitsPerChunk; }
+constexpr uint64_t ByteInChunk(RecordRef ref) { return (ref % kUnitsPerChunk) * kRecordUnit; }
+
+struct CatalogHeader {
+  uint64_t magic;
+  uint32_t layout_version;
+  uint32_t header_bytes;  // sizeof(CatalogHeader)
+  uint8_t node_uuid[16];
+  uint64_t hash_key[2];  // keys HashName; made at random by the node, so that names cannot be chosen to collide
+  alignas(64) std::atomic<uint64_t> node_generation;  // grows with every start of the node process
+  std::atomic<uint64_t> serve_until_ns;  // CLOCK_MONOTONIC; gets by name are valid before it; UINT64_MAX without etcd
+  std::atomic<uint32_t> index_segment;   // segment id of the current index
+  std::atomic<uint32_t> chunk_count;
+  std::atomic<uint64_t> live_count;      // live records
+  std::atomic<uint64_t> version_floor;   // a name that has no record gets a version above it
+  std::atomic<uint64_t> next_sequence;   // node only
+  alignas(64) std::atomic<uint32_t> chunk_segment[kMaxChunks];  // segment ids of the record chunks
+};
+static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
+static_assert(offsetof(CatalogHeader, node_generation) == 64);
+static_assert(offsetof(CatalogHeader, index_segment) == 80);
+static_assert(offsetof(CatalogHeader, chunk_segment) == 128);
+static_assert(sizeof(CatalogHeader) == 128 + 4 * kMaxChunks);
+
+struct ChunkHeader {
+  uint64_t magic;
+  uint32_t layout_version;
+  uint32_t chunk_number;
+  uint16_t slab_stride_units[kSlabsPerChunk];  // node only (recovery): record stride of each slab, 0 = unused
+};
+static_assert(sizeof(ChunkHeader) <= kChunkHeaderBytes);
+
+enum RecordFlags : uint8_t {
+  kRecordKeep = 1,             // never evicted
+  kRecordKernelImmutable = 2,  // the block lies in an arena, which no client could ever write
+};
+
+// State of a record, for the node (recovery). Readers look only at the sequence.
+enum class RecordState : uint8_t { kFree = 0, kDraft = 1, kLive = 2, kRetired = 3 };
+
+// Followed by int64_t shape[rank], the name, the metadata (MetadataEntry by MetadataEntry).
+struct alignas(64) Record {
+  std::atomic<uint64_t> seq;  // odd = live; grows by 1 with publish and with retire
+  uint64_t name_hash;         // HashName with the header's key
+  uint64_t version_number;
+  uint32_t version_term;
+  uint32_t segment;      // where the block is; 0 when nbytes is 0
+  uint64_t offset;       // of the block in its segment, in bytes
+  uint64_t nbytes;       // of the tensor
+  uint64_t created_ns;   // CLOCK_REALTIME at publish
+  uint16_t name_bytes;
+  uint16_t metadata_bytes;
+  uint8_t dtype;  // penstock::DType
+  uint8_t rank;
+  uint8_t flags;  // RecordFlags
+  std::atomic<uint8_t> state;  // RecordState; node only
+  // 64
+  uint64_t expires_ns;  // CLOCK_REALTIME; 0 = never
+  uint64_t request_id;  // of the request that made it: a repeated request after a node restart is recognised
+  uint32_t owner_session;
+  uint16_t replicas;
+  uint16_t reserved;
+};
+static_assert(offsetof(Record, segment) == 28 && offsetof(Record, nbytes) == 40);
+static_assert(offsetof(Record, state) == 63 && offsetof(Record, expires_ns) == 64);
+inline constexpr uint64_t kRecordFixedBytes = 88;
+static_assert(offsetof(Record, reserved) + 2 == kRecordFixedBytes);
+
+struct MetadataEntry {  // then key, then value; no padding
+  uint16_t key_bytes;
+  uint16_t value_bytes;
+};
+static_assert(sizeof(MetadataEntry) == 4);
+
+inline const int64_t* RecordShape(const Record* r) {
+  return reinterpret_cast<const int64_t*>(reinterpret_cast<const char*>(r) + kRecordFixedBytes);
+}
+inline const char* RecordName(const Record* r) {
+  return reinterpret_cast<const char*>(r) + kRecordFixedBytes + 8 * uint64_t{r->rank};
+}
+inline const char* RecordMetadata(const Record* r) { return RecordName(r) + r->name_bytes; }
+constexpr uint64_t RecordBytes(uint32_t rank, uint32_t name_bytes, uint32_t metadata_bytes) {
+  return kRecordFixedBytes + 8 * uint64_t{rank} + name_bytes + metadata_bytes;
+}
+
+// Index: entry = upper 32 bits of the hash << 32 | RecordRef; 0 = empty; kIndexTombstone = removed, probe on.
+struct IndexHeader {
+  uint64_t magic;
+  uint64_t mask;  // capacity - 1
+  uint64_t reserved[6];
+};
+static_assert(sizeof(IndexHeader) == 64);
+inline constexpr uint64_t kIndexTombstone = uint64_t{1} << 32;
+constexpr uint64_t IndexEntry(uint64_t hash, RecordRef ref) {
+  return (hash & 0xffffffff00000000ull) | ref;
+}
+inline std::atomic<uint64_t>* IndexEntries(IndexHeader* h) {
+  return reinterpret_cast<std::atomic<uint64_t>*>(h + 1);
+}
+inline const std::atomic<uint64_t>* IndexEntries(const IndexHeader* h) {
+  return reinterpret_cast<const std::atomic<uint64_t>*>(h + 1);
+}
+
+// Pin tables: chunks of 64 KiB, 8192 words each; word 0 = free.
+inline constexpr uint64_t kPinChunkBytes = uint64_t{64} << 10;
+inline constexpr uint32_t kPinsPerChunk = kPinChunkBytes / 8;
+inline constexpr uint32_t kMaxPinChunks = 128;  // 1 Mi pins a session
+constexpr uint64_t PinWord(RecordRef ref, uint64_t seq) {
+  return (uint64_t{ref} << 32) | static_cast<uint32_t>(seq);
+}
+
+}  // namespace penstock::layout

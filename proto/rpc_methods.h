@@ -1,0 +1,28 @@
+// Numbers of the control calls in the submission ring (RingOp::kCall): the methods of service Store
+// in store.proto.
+//
+// Threading:  n/a. Limits: numbers are wire format; never reuse one.
+#pragma once
+
+#include <cstdint>
+
+namespace penstock::rpc {
+
+enum class Method : uint32_t {
+  kNodeInfo = 1,
+  kStat = 5,
+  kLongestPrefix = 6,
+  kDelete = 7,
+  kDeletePrefix = 8,
+  kList = 9,
+  kWait = 10,
+  kWatch = 11,
+  kDf = 12,
+  kSessions = 13,
+  kPins = 14,
+  kAllocate = 15,
+  kPublish = 16,
+  kAbort = 17,
+};
+
+}  // namespace penstock::rpc
