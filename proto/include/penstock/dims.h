@@ -6,7 +6,7 @@
 // Threading:  a value; as any plain struct.
 // Ownership:  holds its numbers itself.
 // Errors:     the constructors abort on more than kMaxRank numbers: check what comes from outside
-// first. Limits:     144 bytes.
+// first. Limits:     136 bytes.
 #ifndef PENSTOCK_DIMS_H_
 #define PENSTOCK_DIMS_H_
 
