@@ -1,0 +1,72 @@
+"""Groups that are one command: pytest over a folder, or a script that prints verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runner.junit import read_report
+from runner.outcome import Outcome, failure
+from runner.processes import Ended
+from runner.session import Session
+from runner.verdicts import read_verdicts
+
+_SECONDS_PER_PYTHON_TEST = 120
+_PYTEST_FOUND_NONE = 5  # no failure when a filter was given; without one, run_group sees the zero
+
+
+def run_runner(session: Session) -> Outcome:
+    return _pytest(session, "tests/runner", timeout=300)
+
+
+def run_python(session: Session) -> Outcome:
+    return _built_pytest(session, "tests/python", timeout=1200)
+
+
+def run_cluster(session: Session) -> Outcome:
+    return _built_pytest(session, "tests/cluster", timeout=1200)
+
+
+def run_fault(session: Session) -> Outcome:
+    return _built_pytest(session, "tests/fault", timeout=1200)
+
+
+def run_model(session: Session) -> Outcome:
+    return _script(session, ["tests/model/run"], timeout=900)
+
+
+def run_fuzz(session: Session) -> Outcome:
+    return _script(session, ["tests/fuzz/run", "--seconds", "5"], timeout=1800)
+
+
+def _built_pytest(session: Session, folder: str, timeout: float) -> Outcome:
+    if why := session.build():
+        return failure("build", why)
+    return _pytest(session, folder, timeout)
+
+
+def _pytest(session: Session, folder: str, timeout: float) -> Outcome:
+    xml = session.workspace.logs / f"{session.group}.xml"
+    xml.unlink(missing_ok=True)
+    argv: list[str | Path] = [
+        session.workspace.python, "-m", "pytest", folder, "-q", "--durations=10",
+        f"--junitxml={xml}", f"--timeout={_SECONDS_PER_PYTHON_TEST}", "-p", "no:cacheprovider",
+    ]
+    if session.name_filter:
+        argv += ["-k", session.name_filter]
+
+    def count(ended: Ended) -> Outcome:
+        return read_report(xml)
+
+    return session.program(folder, argv, count, timeout, good_codes=(0, _PYTEST_FOUND_NONE))
+
+
+def _script(session: Session, argv: list[str], timeout: float) -> Outcome:
+    log = session.workspace.log_path(session.group)
+    before = log.stat().st_size if log.exists() else 0
+
+    def count(ended: Ended) -> Outcome:
+        with open(log, "rb") as text:
+            text.seek(before)
+            return read_verdicts(text.read().decode("utf-8", "replace"), prefix=f"{session.group}/")
+
+    return session.program(argv[0], argv, count, timeout)
