@@ -1,0 +1,68 @@
+// NodeConfig: everything that penstockd can be told, and the one place that reads it.
+//
+// A value comes from the command line, else from the environment (PENSTOCK_<FLAG>), else from the
+// --flagfile, else it is the default. The warden reads it once; forked nodes see the same object.
+//
+// Threading:  constant after LoadConfig
+// Ownership:  plain values, no handles: it survives fork as it is
+// Errors:     INVALID_ARGUMENT that names the source, the flag, the value and what is allowed
+// Limits:     no other file of the server calls getenv
+#ifndef PENSTOCK_SERVER_PENSTOCKD_CONFIG_H_
+#define PENSTOCK_SERVER_PENSTOCKD_CONFIG_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace penstock::server {
+
+enum class HugePages : uint8_t { kAuto, kThp, kHugetlb, kOff };
+enum class Adopt : uint8_t { kAuto, kAlways };
+enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
+
+inline constexpr uint64_t kMinMemoryBytes = uint64_t{64} << 20;
+inline constexpr int kNoTcp = -1;
+
+struct NodeConfig {
+  std::string socket_dir;      // absolute after LoadConfig
+  uint32_t socket_mode = 0700;  // of the directory; its sockets get the same without x
+  uint64_t memory_bytes = 0;   // what --memory asks for; the node takes less if a limit says so
+  int grpc_port = 7411;        // 0 = a free one, kNoTcp = grpc.sock only
+  std::string host = "127.0.0.1";  // where the TCP listener binds
+  HugePages huge_pages = HugePages::kAuto;
+  Adopt adopt = Adopt::kAuto;
+  uint32_t max_sessions = 1024;
+  LogLevel log_level = LogLevel::kInfo;
+  bool exit_with_parent = false;
+  int ready_fd = -1;         // the warden's; a node writes to NodeContext::ready_fd
+  std::string node_library;  // absolute path of libpenstock_node.so
+  std::string memory_text;   // --memory as given; empty = the default
+
+  std::string FdSocketPath() const { return socket_dir + "/fd.sock"; }
+  std::string GrpcSocketPath() const { return socket_dir + "/grpc.sock"; }
+  uint32_t SocketFileMode() const { return socket_mode & 0666; }
+};
+
+enum class ConfigAction : uint8_t { kServe, kHelp, kVersion, kPrintConfig };
+
+struct LoadedConfig {
+  NodeConfig config;
+  ConfigAction action = ConfigAction::kServe;
+  std::string text;  // what --help, --version, --print_config print
+};
+
+// `environment` returns null for what is not set; outside tests it is std::getenv.
+using Environment = std::function<const char*(const char*)>;
+
+// `arguments` without argv[0]; `executable` is the absolute path of penstockd.
+absl::StatusOr<LoadedConfig> LoadConfig(const std::vector<std::string>& arguments,
+                                        const Environment& environment,
+                                        const std::string& executable);
+absl::StatusOr<LoadedConfig> LoadConfig(int argc, char** argv);  // of this process
+
+}  // namespace penstock::server
+
+#endif  // PENSTOCK_SERVER_PENSTOCKD_CONFIG_H_

@@ -1,0 +1,3 @@
+#include "server/warden/node_abi.h"
+
+extern "C" uint64_t penstock_node_abi() { return penstock::warden::kNodeAbi; }
