@@ -28,6 +28,8 @@ class Report:
         self._say(f"  {'ready' if ok else 'BROKEN':6} {short} ({seconds:.1f} s)")
 
     def program(self, name: str, outcome: Outcome, seconds: float) -> None:
+        if outcome.total == 0:  # the filter left nothing of it
+            return
         verdict = "FAILED" if outcome.failed else "ok" if outcome.passed else "skip"
         self._say(f"  {verdict:6} {name:40} {_counts(outcome)} ({seconds:.1f} s)")
 

@@ -61,12 +61,7 @@ def _pytest(session: Session, folder: str, timeout: float) -> Outcome:
 
 
 def _script(session: Session, argv: list[str], timeout: float) -> Outcome:
-    log = session.workspace.log_path(session.group)
-    before = log.stat().st_size if log.exists() else 0
-
     def count(ended: Ended) -> Outcome:
-        with open(log, "rb") as text:
-            text.seek(before)
-            return read_verdicts(text.read().decode("utf-8", "replace"), prefix=f"{session.group}/")
+        return read_verdicts(session.output(lines=10_000), prefix=f"{session.group}/")
 
     return session.program(argv[0], argv, count, timeout)

@@ -27,10 +27,12 @@ class Session:
     name_filter: str = ""
     environment: dict[str, str] = field(default_factory=dict)
     _prepared: dict[tuple[str, ...], str] = field(default_factory=dict)
+    _command_start: int = 0  # where the last command's output begins in the group's log
 
     def run(self, argv: Sequence[str | Path], timeout: float, **more_env: str) -> processes.Ended:
         with self.workspace.open_log(self.group) as log:
             log.write(f"\n$ {' '.join(str(a) for a in argv)}\n".encode())
+            self._command_start = log.tell()
             return processes.run(
                 argv,
                 log=log,
@@ -45,7 +47,7 @@ class Session:
         if key not in self._prepared:
             start = time.monotonic()
             ended = self.run(argv, timeout)
-            why = "" if ended.ok else f"{ended.why()}\n{tail(self.workspace.log_path(self.group))}"
+            why = "" if ended.ok else f"{ended.why()}\n{self.output()}"
             self._prepared[key] = why
             self.report.step(key, ended.ok, time.monotonic() - start)
         return self._prepared[key]
@@ -69,13 +71,14 @@ class Session:
         try:
             outcome = read(ended)
         except ValueError as error:
-            outcome = failure(name, f"{ended.why()}; {error}\n{self._tail()}")
+            outcome = failure(name, f"{ended.why()}; {error}\n{self.output()}")
         if (ended.timed_out or ended.code not in good_codes) and not outcome.failures:
-            outcome.fail(name, f"{ended.why()}, though no test in it failed\n{self._tail()}")
+            outcome.fail(name, f"{ended.why()}, though no test in it failed\n{self.output()}")
         if ended.left_behind:
             outcome.fail(f"{name} leaves no process", "\n".join(ended.left_behind))
         self.report.program(name, outcome, ended.seconds)
         return outcome
 
-    def _tail(self) -> str:
-        return tail(self.workspace.log_path(self.group), lines=40)
+    def output(self, lines: int = 40) -> str:
+        """The last lines that the last command printed."""
+        return tail(self.workspace.log_path(self.group), self._command_start, lines)

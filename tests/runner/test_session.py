@@ -35,6 +35,12 @@ def test_bad_exit_after_good_tests_is_a_failure(session):
     assert "leak found" in outcome.failures[0].detail
 
 
+def test_a_failure_shows_its_own_output_only(session):
+    program(session, "echo earlier")
+    detail = program(session, "echo mine; exit 1").failures[0].detail
+    assert "mine" in detail and "earlier" not in detail
+
+
 def test_codes_that_are_no_failure(session):
     assert program(session, "exit 5", good_codes=(0, 5)).failed == 0
 

@@ -49,9 +49,10 @@ class Scratch:
         shutil.rmtree(self._path, ignore_errors=True)
 
 
-def tail(path: Path, lines: int = 60) -> str:
+def tail(path: Path, since: int = 0, lines: int = 40) -> str:
+    """The last lines of what the file holds from byte `since` on."""
     try:
-        text = path.read_bytes()[-64 * 1024 :].decode("utf-8", "replace")
+        text = path.read_bytes()[since:].decode("utf-8", "replace")
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
