@@ -1,0 +1,18 @@
+// Fault points: named places where a test makes the process die or stop.
+//
+//   PENSTOCK_FAULT_POINT("node.publish.before");
+//
+// Compiled in only with -DPENSTOCK_FAULT_POINTS=ON (tests). A file <$PENSTOCK_FAULT_DIR>/<name> arms a point: the
+// process that reaches it removes the file (so that it happens once) and is killed, or stopped when the file says "stop".
+//
+// Threading:  any thread. Limits: one access() a pass when the directory is set, one load when it is not.
+#pragma once
+
+#ifdef PENSTOCK_FAULT_POINTS
+namespace penstock {
+void ReachFaultPoint(const char* name);
+}
+#define PENSTOCK_FAULT_POINT(name) ::penstock::ReachFaultPoint(name)
+#else
+#define PENSTOCK_FAULT_POINT(name) ((void)0)
+#endif
