@@ -30,7 +30,9 @@ class Workspace:
         """The caller's, without settings that would point tests at a store that runs already."""
         env = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
         env["TMPDIR"] = env["XDG_RUNTIME_DIR"] = str(scratch)
-        env["PENSTOCK_BUILD_DIR"] = str(self.build)
+        # Not PENSTOCK_...: that is how the daemon's flags are spelled.
+        env["TESTS_BUILD_DIR"] = str(self.build)
+        env["PATH"] = os.pathsep.join((str(self.build / "bin"), env.get("PATH", os.defpath)))
         env["PYTHONPATH"] = os.pathsep.join(
             str(path) for path in (self.build / "python", self.root / "tests")
         )
