@@ -27,10 +27,10 @@ inline constexpr uint64_t kMinMemoryBytes = uint64_t{64} << 20;
 inline constexpr int kNoTcp = -1;
 
 struct NodeConfig {
-  std::string socket_dir;      // absolute after LoadConfig
-  uint32_t socket_mode = 0700;  // of the directory; its sockets get the same without x
-  uint64_t memory_bytes = 0;   // what --memory asks for; the node takes less if a limit says so
-  int grpc_port = 7411;        // 0 = a free one, kNoTcp = grpc.sock only
+  std::string socket_dir;          // absolute after LoadConfig
+  uint32_t socket_mode = 0700;     // of the directory; its sockets get the same without x
+  uint64_t memory_bytes = 0;       // what --memory asks for; the node takes less if a limit says so
+  int grpc_port = 7411;            // 0 = a free one, kNoTcp = grpc.sock only
   std::string host = "127.0.0.1";  // where the TCP listener binds
   HugePages huge_pages = HugePages::kAuto;
   Adopt adopt = Adopt::kAuto;

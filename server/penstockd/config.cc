@@ -1,0 +1,127 @@
+#include "server/penstockd/config.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+
+#include "proto/sizes.h"
+#include "proto/strcat.h"
+#include "server/penstockd/config_sources.h"
+#include "server/penstockd/flag_table.h"
+#include "server/penstockd/node_library.h"
+#include "server/penstockd/socket_dir.h"
+#include "transport/memory_limit.h"
+
+namespace penstock::server {
+namespace {
+
+constexpr uint64_t kDefaultPercent = 80;
+
+// What the flags say; later settings of one source win, earlier sources win.
+using Chosen = std::map<std::string, Setting>;
+
+absl::Status Apply(const std::vector<Setting>& settings, const Chosen& stronger, NodeConfig* config,
+                   Chosen* chosen) {
+  for (const Setting& setting : settings) {
+    const Flag* flag = FindFlag(setting.flag);
+    NodeConfig unused;
+    // A value that does not count must be right all the same: it would count tomorrow.
+    NodeConfig* target = stronger.count(setting.flag) != 0 ? &unused : config;
+    if (!flag->set(setting.value, target).ok()) {
+      return absl::InvalidArgumentError(StrCat(setting.source, ": flag --", setting.flag,
+                                               " cannot be '", setting.value,
+                                               "'; allowed: ", flag->values));
+    }
+    if (target == config) (*chosen)[setting.flag] = setting;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ResolveMemory(NodeConfig* config) {
+  const auto limit = ReadMemoryLimit();
+  if (!limit.ok()) return limit.status();
+  if (config->memory_text.empty()) {
+    config->memory_bytes = std::max(limit->available / 100 * kDefaultPercent, kMinMemoryBytes);
+    return absl::OkStatus();
+  }
+  const auto bytes = ParseSize(config->memory_text, limit->limit);
+  if (!bytes.ok()) return bytes.status();
+  config->memory_bytes = std::max(*bytes, kMinMemoryBytes);
+  return absl::OkStatus();
+}
+
+absl::Status Resolve(const Environment& environment, const std::string& executable,
+                     NodeConfig* config) {
+  if (config->socket_dir.empty()) config->socket_dir = DefaultSocketDir(environment);
+  auto directory = AbsoluteSocketDir(config->socket_dir);
+  if (!directory.ok()) return directory.status();
+  config->socket_dir = *std::move(directory);
+  if (config->node_library.empty()) config->node_library = FindNodeLibrary(executable);
+  return ResolveMemory(config);
+}
+
+// A flagfile, grouped by where the values come from.
+std::string PrintConfig(const NodeConfig& config, const Chosen& chosen) {
+  std::map<std::string, std::string> groups;
+  for (const Flag& flag : AllFlags()) {
+    const auto it = chosen.find(flag.name);
+    const std::string source = it == chosen.end() ? "default" : it->second.source;
+    StrAppend(&groups[source], "--", flag.name, "=", flag.print(config), "\n");
+  }
+  std::string text = StrCat("# penstockd ", PENSTOCK_VERSION, "\n");
+  for (const auto& [source, lines] : groups) StrAppend(&text, "# from: ", source, "\n", lines);
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedConfig> LoadConfig(const std::vector<std::string>& arguments,
+                                        const Environment& environment,
+                                        const std::string& executable) {
+  auto line = ReadCommandLine(arguments);
+  if (!line.ok()) return line.status();
+  LoadedConfig loaded;
+  loaded.action = line->action;
+  if (line->action == ConfigAction::kHelp) {
+    loaded.text = HelpText();
+    return loaded;
+  }
+  if (line->action == ConfigAction::kVersion) {
+    loaded.text = StrCat("penstockd ", PENSTOCK_VERSION, "\n");
+    return loaded;
+  }
+  Chosen chosen;
+  absl::Status applied = Apply(line->settings, {}, &loaded.config, &chosen);
+  if (!applied.ok()) return applied;
+  const Chosen from_line = chosen;
+  applied = Apply(ReadEnvironment(environment), from_line, &loaded.config, &chosen);
+  if (!applied.ok()) return applied;
+  const char* from_environment = environment("PENSTOCK_FLAGFILE");
+  if (line->flagfile.empty() && from_environment != nullptr) line->flagfile = from_environment;
+  if (!line->flagfile.empty()) {
+    const auto settings = ReadFlagFile(line->flagfile);
+    if (!settings.ok()) return settings.status();
+    const Chosen stronger = chosen;
+    applied = Apply(*settings, stronger, &loaded.config, &chosen);
+    if (!applied.ok()) return applied;
+  }
+  if (absl::Status resolved = Resolve(environment, executable, &loaded.config); !resolved.ok()) {
+    return resolved;
+  }
+  if (line->action == ConfigAction::kPrintConfig) loaded.text = PrintConfig(loaded.config, chosen);
+  return loaded;
+}
+
+absl::StatusOr<LoadedConfig> LoadConfig(int argc, char** argv) {
+  std::error_code error;
+  const std::string executable = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) return absl::UnavailableError(StrCat("read /proc/self/exe: ", error.message()));
+  return LoadConfig(
+      std::vector<std::string>(argv + std::min(argc, 1), argv + argc),
+      [](const char* name) -> const char* { return std::getenv(name); }, executable);
+}
+
+}  // namespace penstock::server

@@ -1,0 +1,191 @@
+#include "server/penstockd/flag_table.h"
+
+#include <algorithm>
+#include <charconv>
+#include <iterator>
+#include <optional>
+
+#include "proto/sizes.h"
+#include "proto/strcat.h"
+
+namespace penstock::server {
+namespace {
+
+absl::Status NotAllowed() { return absl::InvalidArgumentError(""); }  // Flag::values says what is
+
+// A whole number in [low, high] and nothing else.
+std::optional<int64_t> ParseNumber(std::string_view text, int64_t low, int64_t high,
+                                   int base = 10) {
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  if (number < low || number > high) return std::nullopt;
+  return number;
+}
+
+// Words and the values they stand for, in the order of the enum.
+template <class Enum, size_t N>
+absl::Status SetWord(std::string_view value, const char* const (&words)[N], Enum* out) {
+  for (size_t i = 0; i < N; ++i) {
+    if (value == words[i]) {
+      *out = static_cast<Enum>(i);
+      return absl::OkStatus();
+    }
+  }
+  return NotAllowed();
+}
+
+constexpr const char* kHugePages[] = {"auto", "thp", "hugetlb", "off"};
+constexpr const char* kAdopt[] = {"auto", "always"};
+constexpr const char* kLogLevels[] = {"debug", "info", "warning", "error"};
+
+absl::Status SetPath(std::string_view value, std::string* out) {
+  if (value.empty() || value.find('\0') != std::string_view::npos) return NotAllowed();
+  *out = std::string(value);
+  return absl::OkStatus();
+}
+
+absl::Status SetSocketMode(std::string_view value, NodeConfig* config) {
+  const auto mode = ParseNumber(value, 0, 0777, 8);
+  if (!mode || (*mode & 0700) != 0700) return NotAllowed();
+  config->socket_mode = static_cast<uint32_t>(*mode);
+  return absl::OkStatus();
+}
+
+std::string PrintSocketMode(const NodeConfig& config) {
+  char digits[8];
+  const auto end = std::to_chars(digits, std::end(digits), config.socket_mode, 8).ptr;
+  return "0" + std::string(digits, end);
+}
+
+// The form only: a percentage can be resolved when the limit is known, a size must be large enough.
+absl::Status SetMemory(std::string_view value, NodeConfig* config) {
+  const auto bytes = ParseSize(value, uint64_t{1} << 62);
+  const bool percent = !value.empty() && value.back() == '%';
+  if (!bytes.ok() || *bytes == 0) return NotAllowed();
+  if (percent ? *bytes > (uint64_t{1} << 62) : *bytes < kMinMemoryBytes) return NotAllowed();
+  config->memory_text = std::string(value);
+  return absl::OkStatus();
+}
+
+// People's form when it says the same, else bytes.
+std::string PrintMemory(const NodeConfig& config) {
+  const std::string text = FormatSize(config.memory_bytes);
+  const auto back = ParseSize(text);
+  return back.ok() && *back == config.memory_bytes ? text : StrCat(config.memory_bytes);
+}
+
+absl::Status SetGrpcPort(std::string_view value, NodeConfig* config) {
+  if (value == "none" || value == "-1") {
+    config->grpc_port = kNoTcp;
+    return absl::OkStatus();
+  }
+  const auto port = ParseNumber(value, 0, 65535);
+  if (!port) return NotAllowed();
+  config->grpc_port = static_cast<int>(*port);
+  return absl::OkStatus();
+}
+
+absl::Status SetMaxSessions(std::string_view value, NodeConfig* config) {
+  const auto count = ParseNumber(value, 1, 1'000'000);
+  if (!count) return NotAllowed();
+  config->max_sessions = static_cast<uint32_t>(*count);
+  return absl::OkStatus();
+}
+
+absl::Status SetExitWithParent(std::string_view value, NodeConfig* config) {
+  if (value != "true" && value != "false") return NotAllowed();
+  config->exit_with_parent = value == "true";
+  return absl::OkStatus();
+}
+
+absl::Status SetReadyFd(std::string_view value, NodeConfig* config) {
+  const auto fd = ParseNumber(value, -1, 1 << 20);
+  if (!fd) return NotAllowed();
+  config->ready_fd = static_cast<int>(*fd);
+  return absl::OkStatus();
+}
+
+constexpr Flag kFlags[] = {
+    {"socket_dir", "a directory",
+     "where grpc.sock and fd.sock lie (default: /run/penstock if writable, else\n"
+     "$XDG_RUNTIME_DIR/penstock, else /tmp/penstock-<uid>)",
+     false, [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->socket_dir); },
+     [](const NodeConfig& c) { return c.socket_dir; }},
+    {"socket_mode", "octal permission bits from 0700 to 0777",
+     "permissions of the socket directory; the sockets get the same without x (default 0700)",
+     false, SetSocketMode, PrintSocketMode},
+    {"memory", "a size of 64MiB or more (64MiB, 1.5GiB), or 1%..100% of the memory limit",
+     "memory for tensors (default: 80% of what is available at the start)", false, SetMemory,
+     PrintMemory},
+    {"grpc_port", "0..65535, or none",
+     "TCP port of gRPC; 0 takes a free one, none listens on grpc.sock only (default 7411)", false,
+     SetGrpcPort,
+     [](const NodeConfig& c) { return c.grpc_port < 0 ? "none" : StrCat(c.grpc_port); }},
+    {"host", "an address or host name of this host",
+     "where the TCP port listens (default 127.0.0.1)", false,
+     [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->host); },
+     [](const NodeConfig& c) { return c.host; }},
+    {"huge_pages", "auto, thp, hugetlb or off",
+     "pages of large segments: reserved 2 MiB pages if there are, else transparent huge\n"
+     "pages, else small ones (auto, hugetlb); no reserved ones (thp); small (off) (default auto)",
+     false,
+     [](std::string_view v, NodeConfig* c) { return SetWord(v, kHugePages, &c->huge_pages); },
+     [](const NodeConfig& c) { return std::string(kHugePages[static_cast<int>(c.huge_pages)]); }},
+    {"adopt", "auto or always",
+     "copy tensors out of memory that their writer could change: when the writer is gone\n"
+     "(auto), or at once (always) (default auto)",
+     false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kAdopt, &c->adopt); },
+     [](const NodeConfig& c) { return std::string(kAdopt[static_cast<int>(c.adopt)]); }},
+    {"max_sessions", "1..1000000", "sessions at once (default 1024)", false, SetMaxSessions,
+     [](const NodeConfig& c) { return StrCat(c.max_sessions); }},
+    {"log_level", "debug, info, warning or error", "least weight of a log line (default info)",
+     false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kLogLevels, &c->log_level); },
+     [](const NodeConfig& c) { return std::string(kLogLevels[static_cast<int>(c.log_level)]); }},
+    {"exit_with_parent", "true or false",
+     "stop when the process that started it ends (default false)", true, SetExitWithParent,
+     [](const NodeConfig& c) { return std::string(c.exit_with_parent ? "true" : "false"); }},
+    {"ready_fd", "an open descriptor, or -1",
+     "gets one line of JSON when the node serves, then is closed (default -1)", false, SetReadyFd,
+     [](const NodeConfig& c) { return StrCat(c.ready_fd); }},
+    {"node_library", "a file", "libpenstock_node.so (default: the one installed with this program)",
+     false, [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->node_library); },
+     [](const NodeConfig& c) { return c.node_library; }},
+};
+
+}  // namespace
+
+absl::Span<const Flag> AllFlags() { return kFlags; }
+
+const Flag* FindFlag(std::string_view name) {
+  for (const Flag& flag : kFlags) {
+    if (name == flag.name) return &flag;
+  }
+  return nullptr;
+}
+
+std::string HelpText() {
+  std::string text =
+      "penstockd: keeps tensors in shared memory for the processes of this host.\n\n"
+      "usage: penstockd [--flag=value ...]\n\n"
+      "A flag that is not given is taken from the environment (PENSTOCK_SOCKET_DIR for\n"
+      "--socket_dir), then from the --flagfile, then it is the default.\n\n";
+  for (const Flag& flag : kFlags) {
+    StrAppend(&text, "  --", flag.name, "=VALUE   ", flag.values, "\n");
+    std::string_view rest = flag.meaning;
+    while (!rest.empty()) {
+      const size_t end = std::min(rest.find('\n'), rest.size());
+      StrAppend(&text, "      ", rest.substr(0, end), "\n");
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+  }
+  StrAppend(&text,
+            "  --flagfile=FILE   lines of --flag=value; # starts a comment line\n"
+            "  --print_config    print what would be used, as a flagfile, and exit\n"
+            "  --version         print the version and exit\n"
+            "  --help            print this and exit\n\n"
+            "Exit codes: 0 stopped as asked, 1 failed, 2 wrong flag or value.\n");
+  return text;
+}
+
+}  // namespace penstock::server
