@@ -57,9 +57,11 @@ class WardenClient {
  public:
   virtual ~WardenClient() = default;
 
-  // Makes a segment: memfd, size, seal GROW|SHRINK, mapped by warden and node. Not yet FUTURE_WRITE-sealed.
+  // Makes a segment: memfd, size, seal GROW|SHRINK, mapped by warden and node. Kinds that only the node writes (catalog,
+  // chunks, index, arena) come back sealed with FUTURE_WRITE, which was done before they were populated; the others not.
   virtual absl::StatusOr<Segment> CreateSegment(const SegmentRequest& request) = 0;
-  // Records that the segment is sealed (the caller has added F_SEAL_FUTURE_WRITE), so an inheriting node knows.
+  // Checks that the caller has added F_SEAL_FUTURE_WRITE; FAILED_PRECONDITION if not. An inheriting node learns it from
+  // the kernel, so a node that dies before this call loses nothing.
   virtual absl::Status MarkSealed(uint32_t segment) = 0;
   // The warden unmaps and closes it. The caller unmaps its own mapping (munmap of address, bytes).
   virtual absl::Status DropSegment(uint32_t segment) = 0;
@@ -76,7 +78,7 @@ struct NodeContext {
   const server::NodeConfig* config = nullptr;
   uint64_t generation = 1;                  // 1 for the first node, +1 with each restart
   int fd_listener = -1;                     // the fd.sock listener, made by the warden
-  int ready_fd = -1;                        // --ready_fd; -1 = none or already told (restarts)
+  int ready_fd = -1;                        // write one line of JSON and close it when serving; -1 = told already
   uint32_t warden_pid = 0;
   uint64_t started_ns = 0;                  // of the warden, CLOCK_REALTIME
   void* scratch = nullptr;                  // 4096 bytes that survive restarts (zeroed by the warden at first), node only
