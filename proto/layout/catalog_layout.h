@@ -56,7 +56,7 @@ struct CatalogHeader {
   std::atomic<uint32_t> chunk_count;
   std::atomic<uint64_t> live_count;      // live records
   std::atomic<uint64_t> version_floor;   // a name that has no record gets a version above it
-  std::atomic<uint64_t> next_sequence;   // node only
+  std::atomic<uint64_t> max_deleted_version;  // node only: a new node takes it as its floor
   alignas(64) std::atomic<uint32_t> chunk_segment[kMaxChunks];  // segment ids of the record chunks
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
@@ -78,8 +78,12 @@ enum RecordFlags : uint8_t {
   kRecordKernelImmutable = 2,  // the block lies in an arena, which no client could ever write
 };
 
-// State of a record, for the node (recovery). Readers look only at the sequence.
-enum class RecordState : uint8_t { kFree = 0, kDraft = 1, kLive = 2, kRetired = 3 };
+// State of a record, for the node (recovery). Readers look only at the sequence. Order of the stores: publish =
+// kPublishing, fields, seq odd, kLive; retire = seq even, kRetired. So (kLive, even) is retired, an odd one is live,
+// and a node that finds (kPublishing, even) completes the publish, whose conditions were checked.
+// In a draft version_number holds the requested version (0 = next), created_ns the condition (kAnyVersion = none) and
+// expires_ns the time to live.
+enum class RecordState : uint8_t { kFree = 0, kDraft = 1, kLive = 2, kRetired = 3, kPublishing = 4 };
 
 // Followed by int64_t shape[rank], the name, the metadata (MetadataEntry by MetadataEntry).
 struct alignas(64) Record {

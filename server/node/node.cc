@@ -1,0 +1,128 @@
+// The node process: what libpenstock_node.so runs in the child that the warden forked.
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "proto/sizes.h"
+#include "proto/strcat.h"
+#include "server/control/control_server.h"
+#include "server/penstockd/config.h"
+#include "server/ring/ring_server.h"
+#include "server/rpc/grpc_server.h"
+#include "server/rpc/store_service.h"
+#include "server/store/store.h"
+#include "server/warden/warden_client.h"
+#include "transport/memory_limit.h"
+
+namespace penstock::server {
+
+namespace {
+
+// In NodeContext::scratch: what the next node process must know.
+struct Scratch {
+  int32_t grpc_port;       // chosen by the first node when --grpc_port=0; 0 = not chosen yet
+  uint64_t memory_bytes;   // the budget, fixed by the first node
+};
+
+void Say(const std::string& line) { fprintf(stderr, "penstockd: %s\n", line.c_str()); }
+
+// Expiry, reclaiming and the like, until the node stops.
+class Maintenance {
+ public:
+  explicit Maintenance(Store* store) : thread_([this, store] {
+    while (!stop_.WaitForNotificationWithTimeout(store->Maintain())) {
+    }
+  }) {}
+  ~Maintenance() {
+    stop_.Notify();
+    thread_.join();
+  }
+
+ private:
+  absl::Notification stop_;
+  std::thread thread_;
+};
+
+// What --memory asks for, less what a cgroup or the host leaves: pages belong to whoever touches them first, and
+// populating beyond the limit is a SIGKILL.
+uint64_t Budget(const NodeConfig& config) {
+  constexpr uint64_t kReserve = uint64_t{64} << 20;  // heap, gRPC, catalog
+  const absl::StatusOr<MemoryLimit> limit = ReadMemoryLimit();
+  if (!limit.ok() || limit->available <= kReserve) return config.memory_bytes;
+  const uint64_t room = limit->available - kReserve;
+  if (config.memory_bytes <= room) return config.memory_bytes;
+  Say(StrCat("--memory asks for ", FormatSize(config.memory_bytes), ", but ", limit->source, " leaves ", FormatSize(room), ": using that"));
+  return std::max(room, kMinMemoryBytes);
+}
+
+sigset_t BlockStopSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+void TellReady(const warden::NodeContext& context, int port) {
+  if (context.ready_fd < 0) return;
+  const std::string line = StrCat("{\"socket_dir\": \"", context.config->socket_dir, "\", \"grpc_port\": ", port, ", \"pid\": ", context.warden_pid, "}\n");
+  size_t done = 0;
+  while (done < line.size()) {
+    const ssize_t n = write(context.ready_fd, line.data() + done, line.size() - done);
+    if (n <= 0) break;  // nobody reads it
+    done += n;
+  }
+  close(context.ready_fd);
+}
+
+absl::Status RunNode(warden::NodeContext* context) {
+  const sigset_t stop_signals = BlockStopSignals();
+  const NodeConfig& config = *context->config;
+  auto* scratch = static_cast<Scratch*>(context->scratch);
+  if (scratch->memory_bytes == 0) scratch->memory_bytes = Budget(config);
+  absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(
+      context, {.memory_bytes = scratch->memory_bytes, .max_sessions = config.max_sessions,
+                .huge_pages = config.huge_pages != HugePages::kOff, .adopt_always = config.adopt == Adopt::kAlways});
+  if (!store.ok()) return store.status();
+  StoreService service(store->get(), {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
+                                      .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid});
+  absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service);
+  if (!rings.ok()) return rings.status();
+  (*store)->OnChange([raw = rings->get()] { raw->Wake(); });
+  absl::StatusOr<std::unique_ptr<ControlServer>> control =
+      ControlServer::Start(store->get(), rings->get(), context->fd_listener, "unix:" + config.GrpcSocketPath());
+  if (!control.ok()) return control.status();
+  const int port = scratch->grpc_port != 0 ? scratch->grpc_port : config.grpc_port;
+  absl::StatusOr<std::unique_ptr<GrpcServer>> grpc =
+      GrpcServer::Start(&service, {.unix_socket = config.GrpcSocketPath(), .host = config.host, .port = port});
+  if (!grpc.ok()) return grpc.status();
+  scratch->grpc_port = (*grpc)->port();
+  Maintenance maintenance(store->get());
+  TellReady(*context, (*grpc)->port());
+  int signal_number = 0;
+  sigwait(&stop_signals, &signal_number);
+  (*grpc)->Stop();
+  (*control)->Stop();
+  (*rings)->Stop();
+  (*store)->work().Stop();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+}  // namespace penstock::server
+
+extern "C" int penstock_node_main(penstock::warden::NodeContext* context) {
+  const absl::Status status = penstock::server::RunNode(context);
+  if (status.ok()) return 0;
+  penstock::server::Say(penstock::StrCat("node: ", std::string(status.message())));
+  return 1;
+}

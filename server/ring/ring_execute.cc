@@ -1,0 +1,158 @@
+// What the ring's operations do: decode, call the store, answer.
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "proto/names.h"
+#include "proto/rpc_methods.h"
+#include "proto/strcat.h"
+#include "server/ring/ring_server.h"
+#include "transport/copy/copy.h"
+#include "transport/fault_point.h"
+
+namespace penstock::server {
+
+namespace {
+
+constexpr absl::Duration kMemoryWait = absl::Seconds(5);
+
+layout::CreateResponse ToResponse(const Published& published) {
+  return {.version_number = published.version_number, .version_term = published.version_term, .record = published.record,
+          .record_seq = published.record_seq, .created_ns = published.created_ns};
+}
+
+layout::LookupResponse ToLookup(const Published& published) {
+  return {.record = published.record, .version_term = published.version_term, .record_seq = published.record_seq,
+          .version_number = published.version_number};
+}
+
+absl::Status StillNoMemory() {
+  return absl::ResourceExhaustedError(
+      "the store is full: memory that was given up is still mapped by another session, or could not be made ready in 5 s; try again, "
+      "or look at `penstock df` and `penstock sessions`");
+}
+
+}  // namespace
+
+RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until) {
+  switch (request.op) {
+    case layout::RingOp::kPut:
+      *park_until = absl::Now() + kMemoryWait;
+      return Put(session, request, last_chance);
+    case layout::RingOp::kReserve:
+      *park_until = absl::Now() + kMemoryWait;
+      return Reserve(session, request, last_chance);
+    case layout::RingOp::kPublish: {
+      const absl::StatusOr<layout::DraftRequest> draft = ParseDraft(request);
+      absl::StatusOr<Published> published = draft.status();
+      if (draft.ok()) published = service_->store()->Publish(session, draft->record, draft->record_seq);
+      const layout::CreateResponse response = published.ok() ? ToResponse(*published) : layout::CreateResponse{};
+      Respond(request, published.status(), AsBytes(response));
+      return Outcome::kAnswered;
+    }
+    case layout::RingOp::kAbort: {
+      const absl::StatusOr<layout::DraftRequest> draft = ParseDraft(request);
+      Respond(request, draft.ok() ? service_->store()->Abort(session, draft->record, draft->record_seq) : draft.status(), {});
+      return Outcome::kAnswered;
+    }
+    case layout::RingOp::kLookup:
+    case layout::RingOp::kDelete: {
+      uint64_t version = 0;
+      const absl::StatusOr<std::string_view> name = ParseLookup(request, &version);
+      absl::Status status = name.ok() ? ValidateName(*name) : name.status();
+      absl::StatusOr<Published> found = status;
+      if (status.ok()) {
+        found = request.op == layout::RingOp::kLookup ? service_->store()->Lookup(*name, version) : service_->store()->Delete(*name, version);
+      }
+      const layout::LookupResponse response = found.ok() ? ToLookup(*found) : layout::LookupResponse{};
+      Respond(request, found.status(), AsBytes(response));
+      return Outcome::kAnswered;
+    }
+    case layout::RingOp::kCall: return Call(session, request, last_chance, park_until);
+  }
+  Respond(request, absl::InvalidArgumentError(StrCat("op: ", static_cast<uint32_t>(request.op), " is not known to this node")), {});
+  return Outcome::kAnswered;
+}
+
+RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request, bool last_chance) {
+  const char* data = nullptr;
+  const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
+  absl::StatusOr<Placed> placed = spec.status();
+  if (spec.ok()) placed = service_->store()->Reserve(session, *spec);
+  if (placed.ok() && placed->kind == Placed::Kind::kWait) {
+    if (!last_chance) return Outcome::kPark;
+    placed = StillNoMemory();
+  }
+  absl::StatusOr<Published> published = placed.status();
+  if (placed.ok()) {
+    PENSTOCK_FAULT_POINT("node.put.reserved");
+    if (placed->kind != Placed::Kind::kDone && spec->nbytes > 0) CopyBytes(placed->block.address, data, spec->nbytes);
+    PENSTOCK_FAULT_POINT("node.put.copied");
+    const uint64_t draft_seq = placed->kind == Placed::Kind::kDone ? placed->record_seq - 1 : placed->record_seq;
+    published = service_->store()->Publish(session, placed->record, draft_seq);
+  }
+  PENSTOCK_FAULT_POINT("node.put.published");
+  const layout::CreateResponse response = published.ok() ? ToResponse(*published) : layout::CreateResponse{};
+  Respond(request, published.status(), AsBytes(response));
+  PENSTOCK_FAULT_POINT("node.put.answered");
+  return Outcome::kAnswered;
+}
+
+RingServer::Outcome RingServer::Reserve(Session& session, const RingRequest& request, bool last_chance) {
+  const char* data = nullptr;
+  const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
+  absl::StatusOr<Placed> placed = spec.status();
+  if (spec.ok()) placed = service_->store()->Reserve(session, *spec);
+  if (placed.ok() && placed->kind == Placed::Kind::kWait) {
+    if (!last_chance) return Outcome::kPark;
+    placed = StillNoMemory();
+  }
+  layout::CreateResponse response{};
+  if (placed.ok()) {
+    response.record = placed->record;
+    response.record_seq = placed->record_seq;
+    response.segment = placed->block.segment;
+    response.offset = placed->block.offset;
+    response.need_extent_bytes = placed->need_extent_bytes;
+  }
+  Respond(request, placed.status(), AsBytes(response));
+  return Outcome::kAnswered;
+}
+
+RingServer::Outcome RingServer::Call(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until) {
+  uint32_t method = 0;
+  const absl::StatusOr<std::string_view> message = ParseCall(request, &method);
+  std::string response;
+  absl::Status status = message.status();
+  // Half of the room for the response: protobuf lengths are estimates until the message is whole.
+  if (status.ok() && method == static_cast<uint32_t>(rpc::Method::kWait)) {
+    v1::WaitRequest wait;
+    v1::WaitResponse found;
+    if (!wait.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
+      status = absl::InvalidArgumentError("message: not a WaitRequest");
+    } else {
+      *park_until = StoreService::WaitDeadline(wait.timeout_ns());
+      const std::optional<absl::Status> ready = service_->Wait(wait, &found);
+      if (!ready && !last_chance) return Outcome::kPark;
+      status = ready.value_or(absl::DeadlineExceededError(StrCat("wait '", wait.name(), "': it has not come yet")));
+      found.SerializeToString(&response);
+    }
+  } else if (status.ok() && method == static_cast<uint32_t>(rpc::Method::kWatch)) {
+    v1::WatchRequest watch;
+    v1::WatchResponse events;
+    if (!watch.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
+      status = absl::InvalidArgumentError("message: not a WatchRequest");
+    } else {
+      *park_until = StoreService::WaitDeadline(watch.timeout_ns());
+      const std::optional<absl::Status> ready = service_->Watch(watch, &events);
+      if (!ready && !last_chance) return Outcome::kPark;
+      status = ready.value_or(absl::OkStatus());  // none yet: the cursor
+      events.SerializeToString(&response);
+    }
+  } else if (status.ok()) {
+    status = service_->Call(method, &session, *message, request.response_capacity / 2, &response);
+  }
+  Respond(request, status, response);
+  return Outcome::kAnswered;
+}
+
+}  // namespace penstock::server

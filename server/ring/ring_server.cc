@@ -1,0 +1,227 @@
+#include "server/ring/ring_server.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "proto/errors.h"
+#include "proto/strcat.h"
+
+namespace penstock::server {
+
+namespace {
+
+constexpr uint64_t kWakeTag = 0;  // session ids begin with 1
+constexpr absl::Duration kSpin = absl::Microseconds(40);
+constexpr size_t kBurst = 256;    // requests of one session before the next one gets its turn
+
+inline void Relax() { __builtin_ia32_pause(); }
+
+void Signal(int fd) {
+  const uint64_t one = 1;
+  if (write(fd, &one, sizeof(one)) < 0) return;  // full counter: it is signalled already
+}
+
+void Drop(int fd) {
+  uint64_t count;
+  if (read(fd, &count, sizeof(count)) < 0) return;  // not signalled
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(StoreService* service) {
+  std::unique_ptr<RingServer> server(new RingServer(service));
+  server->epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
+  server->wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!server->epoll_ || !server->wake_) return ErrnoStatus(errno, "ring server: epoll or eventfd");
+  epoll_event event{.events = EPOLLIN, .data = {.u64 = kWakeTag}};
+  if (epoll_ctl(server->epoll_.get(), EPOLL_CTL_ADD, server->wake_.get(), &event) != 0) return ErrnoStatus(errno, "ring server: epoll_ctl");
+  server->thread_ = std::thread([raw = server.get()] { raw->Run(); });
+  return server;
+}
+
+void RingServer::Add(std::shared_ptr<Session> session) {
+  {
+    absl::MutexLock lock(&mutex_);
+    added_.push_back(std::move(session));
+    changes_.store(true);
+  }
+  Signal(wake_.get());
+}
+
+void RingServer::Remove(uint64_t session) {
+  {
+    absl::MutexLock lock(&mutex_);
+    removed_.push_back(session);
+    changes_.store(true);
+  }
+  Signal(wake_.get());
+}
+
+void RingServer::Wake() {
+  if (!woken_.exchange(true)) Signal(wake_.get());
+}
+
+void RingServer::Stop() {
+  stopping_.store(true);
+  Signal(wake_.get());
+  if (thread_.joinable()) thread_.join();
+}
+
+void RingServer::TakeChanges() {
+  std::vector<std::shared_ptr<Session>> added;
+  std::vector<uint64_t> removed;
+  {
+    absl::MutexLock lock(&mutex_);
+    added.swap(added_);
+    removed.swap(removed_);
+    changes_.store(false);
+  }
+  for (std::shared_ptr<Session>& session : added) {
+    const uint64_t id = session->id;
+    Ring ring{.session = std::move(session)};
+    ring.head = ring.session->ring()->head.load();
+    ring.active = true;  // looked at once; the first sleep arms its eventfd
+    epoll_event event{.events = EPOLLIN, .data = {.u64 = id}};
+    epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ring.session->eventfd(), &event);
+    rings_.insert_or_assign(id, std::move(ring));
+  }
+  for (uint64_t id : removed) {
+    auto it = rings_.find(id);
+    if (it == rings_.end()) continue;
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, it->second.session->eventfd(), nullptr);
+    std::erase_if(parked_, [id](const Parked& p) { return p.session->id == id; });
+    rings_.erase(it);
+  }
+}
+
+void RingServer::Run() {
+  absl::Time last_work = absl::Now();
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    if (changes_.load()) TakeChanges();
+    if (woken_.exchange(false)) RetryParked(/*all=*/true);
+    if (ServeActive()) {
+      last_work = absl::Now();
+      continue;
+    }
+    if (absl::Now() - last_work < kSpin) {
+      for (int i = 0; i < 20; ++i) Relax();
+      continue;
+    }
+    if (!TrySleep()) continue;
+    absl::Time until = absl::InfiniteFuture();
+    for (const Parked& parked : parked_) until = std::min(until, parked.deadline);
+    AwaitEvents(until - absl::Now());
+    if (!parked_.empty()) RetryParked(/*all=*/false);
+    last_work = absl::Now();
+  }
+}
+
+bool RingServer::ServeActive() {
+  bool worked = false;
+  for (auto& [id, ring] : rings_) {
+    if (ring.active && Drain(ring) > 0) worked = true;
+  }
+  return worked;
+}
+
+// Arms the eventfd of every active ring. False when one of them got work meanwhile.
+bool RingServer::TrySleep() {
+  for (auto& [id, ring] : rings_) {
+    if (!ring.active) continue;
+    layout::RingHeader* header = ring.session->ring();
+    header->node_sleeping.store(1, std::memory_order_seq_cst);
+    if (header->tail.load(std::memory_order_seq_cst) != ring.head && !ring.session->cut_off.load()) {
+      header->node_sleeping.store(0, std::memory_order_relaxed);
+      return false;
+    }
+    ring.active = false;
+  }
+  service_->store()->SetParked(!parked_.empty());
+  return true;
+}
+
+void RingServer::AwaitEvents(absl::Duration timeout) {
+  int milliseconds = -1;
+  if (timeout != absl::InfiniteDuration()) {
+    milliseconds = static_cast<int>(std::clamp<int64_t>(absl::ToInt64Milliseconds(timeout) + 1, 0, 1000));
+  }
+  epoll_event events[64];
+  const int count = epoll_wait(epoll_.get(), events, 64, milliseconds);
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.u64 == kWakeTag) {
+      Drop(wake_.get());
+      continue;
+    }
+    auto it = rings_.find(events[i].data.u64);
+    if (it == rings_.end()) continue;
+    Drop(it->second.session->eventfd());
+    it->second.session->ring()->node_sleeping.store(0, std::memory_order_relaxed);
+    it->second.active = true;
+  }
+}
+
+size_t RingServer::Drain(Ring& ring) {
+  layout::RingHeader* header = ring.session->ring();
+  size_t served = 0;
+  while (served < kBurst && !ring.session->cut_off.load(std::memory_order_relaxed)) {
+    const uint32_t tail = header->tail.load(std::memory_order_acquire);
+    if (tail == ring.head) break;
+    if (tail - ring.head > layout::kQueueEntries) {
+      CutOff(ring, absl::FailedPreconditionError(StrCat("ring: tail ", tail, " is more than the queue ahead of head ", ring.head)));
+      break;
+    }
+    RingRequest request;
+    const uint32_t unit = __atomic_load_n(&header->queue[ring.head % layout::kQueueEntries], __ATOMIC_RELAXED);
+    if (absl::Status s = ReadRequest(ring.session->ring_base(), unit, &request); !s.ok()) {
+      CutOff(ring, s);
+      break;
+    }
+    Serve(ring, std::move(request));
+    ++ring.head;
+    header->head.store(ring.head, std::memory_order_release);
+    ring.session->requests.fetch_add(1, std::memory_order_relaxed);
+    ++served;
+  }
+  return served;
+}
+
+void RingServer::Serve(Ring& ring, RingRequest request) {
+  absl::Time park_until = absl::InfiniteFuture();
+  if (Execute(*ring.session, request, /*last_chance=*/false, &park_until) != Outcome::kPark) return;
+  const size_t parked = std::count_if(parked_.begin(), parked_.end(), [&](const Parked& p) { return p.session == ring.session; });
+  if (parked >= kMaxParked) {
+    Respond(request, absl::ResourceExhaustedError(StrCat("this session has ", parked, " requests waiting; let some end")), {});
+    return;
+  }
+  parked_.push_back({ring.session, std::move(request), park_until});
+  service_->store()->SetParked(true);
+  // What it waits for may have come between the attempt and the line above.
+  woken_.store(true);
+}
+
+void RingServer::RetryParked(bool all) {
+  const absl::Time now = absl::Now();
+  for (auto it = parked_.begin(); it != parked_.end();) {
+    const bool late = it->deadline <= now;
+    absl::Time park_until;
+    if ((!all && !late) || Execute(*it->session, it->request, late, &park_until) == Outcome::kPark) {
+      ++it;
+    } else {
+      it = parked_.erase(it);
+    }
+  }
+}
+
+void RingServer::CutOff(Ring& ring, const absl::Status& why) {
+  ring.session->cut_off.store(true);
+  service_->store()->LogEvent(v1::Event::SESSION, StrCat("session ", ring.session->id, " (pid ", ring.session->peer.pid, ") cut off: ",
+                                                         std::string(why.message())));
+  shutdown(ring.session->socket(), SHUT_RDWR);  // end-of-file there ends the session
+}
+
+}  // namespace penstock::server

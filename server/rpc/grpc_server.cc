@@ -1,0 +1,128 @@
+#include "server/rpc/grpc_server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "proto/strcat.h"
+#include "store.grpc.pb.h"
+
+namespace penstock::server {
+
+namespace {
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
+}
+
+class Service final : public v1::Store::Service {
+ public:
+  explicit Service(StoreService* service) : service_(service) {}
+
+#define PENSTOCK_UNARY(Method)                                                                                       \
+  grpc::Status Method(grpc::ServerContext*, const v1::Method##Request* request, v1::Method##Response* response) override { \
+    return ToGrpc(service_->Method(*request, response));                                                             \
+  }
+  PENSTOCK_UNARY(NodeInfo)
+  PENSTOCK_UNARY(Stat)
+  PENSTOCK_UNARY(LongestPrefix)
+  PENSTOCK_UNARY(Delete)
+  PENSTOCK_UNARY(DeletePrefix)
+  PENSTOCK_UNARY(Df)
+  PENSTOCK_UNARY(Sessions)
+  PENSTOCK_UNARY(Pins)
+#undef PENSTOCK_UNARY
+
+#define PENSTOCK_OF_SESSION(Method)                                                                                  \
+  grpc::Status Method(grpc::ServerContext* context, const v1::Method##Request* request, v1::Method##Response* response) override { \
+    const std::shared_ptr<Session> session = SessionOf(*context);                                                    \
+    return ToGrpc(service_->Method(session.get(), *request, response));                                              \
+  }
+  PENSTOCK_OF_SESSION(Allocate)
+  PENSTOCK_OF_SESSION(Publish)
+  PENSTOCK_OF_SESSION(Abort)
+#undef PENSTOCK_OF_SESSION
+
+  grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request, v1::ListResponse* response) override {
+    return ToGrpc(service_->List(*request, uint64_t{2} << 20, response));
+  }
+  grpc::Status Wait(grpc::ServerContext* context, const v1::WaitRequest* request, v1::WaitResponse* response) override {
+    return WaitFor(*context, request->timeout_ns(), absl::DeadlineExceededError(StrCat("wait '", request->name(), "': it has not come yet")),
+                   [&] { return service_->Wait(*request, response); });
+  }
+  grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request, v1::WatchResponse* response) override {
+    return WaitFor(*context, request->timeout_ns(), absl::OkStatus(), [&] { return service_->Watch(*request, response); });
+  }
+
+ private:
+  template <class Attempt>
+  grpc::Status WaitFor(grpc::ServerContext& context, uint64_t timeout_ns, const absl::Status& late, Attempt attempt) {
+    const absl::Time deadline = StoreService::WaitDeadline(timeout_ns);
+    while (true) {
+      const uint64_t epoch = service_->store()->change_epoch();
+      if (const std::optional<absl::Status> done = attempt()) return ToGrpc(*done);
+      if (absl::Now() >= deadline || context.IsCancelled()) return ToGrpc(late);
+      service_->store()->WaitForChange(epoch, std::min(deadline, absl::Now() + absl::Milliseconds(100)));
+    }
+  }
+
+  std::shared_ptr<Session> SessionOf(const grpc::ServerContext& context) const {
+    const auto it = context.client_metadata().find("penstock-session-bin");
+    if (it == context.client_metadata().end()) return nullptr;
+    return service_->store()->FindSessionByToken({it->second.data(), it->second.size()});
+  }
+
+  StoreService* const service_;
+};
+
+class GrpcServerOnSockets final : public GrpcServer {
+ public:
+  explicit GrpcServerOnSockets(StoreService* service) : service_(service) {}
+  ~GrpcServerOnSockets() override { Stop(); }
+
+  absl::Status Listen(const GrpcOptions& options) {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    unlink(options.unix_socket.c_str());  // of an earlier node process; the warden saw to it that there is one node only
+    grpc::ServerBuilder builder;
+    builder.SetMaxReceiveMessageSize(64 << 20);
+    builder.AddListeningPort("unix:" + options.unix_socket, grpc::InsecureServerCredentials());
+    if (options.port >= 0) {
+      builder.AddListeningPort(StrCat(options.host, ":", options.port), grpc::InsecureServerCredentials(), &port_);
+    }
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || (options.port >= 0 && port_ == 0)) {
+      return absl::UnavailableError(StrCat("gRPC: cannot listen on ", options.unix_socket,
+                                           options.port >= 0 ? StrCat(" and ", options.host, ":", options.port) : std::string(),
+                                           "; is the port in use? (--grpc_port)"));
+    }
+    return absl::OkStatus();
+  }
+
+  int port() const override { return port_; }
+  void Stop() override {
+    if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
+    server_.reset();
+  }
+
+ private:
+  Service service_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = -1;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(StoreService* service, const GrpcOptions& options) {
+  auto server = std::make_unique<GrpcServerOnSockets>(service);
+  if (absl::Status s = server->Listen(options); !s.ok()) return s;
+  return server;
+}
+
+}  // namespace penstock::server

@@ -1,0 +1,239 @@
+#include "server/rpc/store_service.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/time/clock.h"
+#include "proto/layout/metadata_codec.h"
+#include "proto/names.h"
+#include "proto/rpc_methods.h"
+#include "proto/strcat.h"
+
+namespace penstock::server {
+
+namespace {
+
+void Encode(const absl::Status& status, v1::Status* out) {
+  out->set_code(static_cast<int>(status.code()));
+  out->set_message(std::string(status.message()));
+}
+
+absl::Status CheckBatch(int items) {
+  if (items <= StoreService::kMaxBatch) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("items: ", items, " in one call; at most ", StoreService::kMaxBatch));
+}
+
+absl::Status NeedSession(const Session* session) {
+  if (session != nullptr) return absl::OkStatus();
+  return absl::PermissionDeniedError("this call needs a session: open one on the node's fd socket and send its token as metadata penstock-session-bin");
+}
+
+std::string NodeUuid(const layout::CatalogHeader& header) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string text;
+  for (uint8_t byte : header.node_uuid) text += {kHex[byte >> 4], kHex[byte & 15]};
+  return text;
+}
+
+template <class Request, class Response, class Handler>
+absl::Status Serve(std::string_view bytes, std::string* out, Handler handler) {
+  Request request;
+  if (!request.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return absl::InvalidArgumentError(StrCat("message: not a ", Request::descriptor()->name()));
+  }
+  Response response;
+  if (absl::Status s = handler(request, &response); !s.ok()) return s;
+  response.SerializeToString(out);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status StoreService::NodeInfo(const v1::NodeInfoRequest&, v1::NodeInfoResponse* response) {
+  response->set_node_uuid(NodeUuid(*store_->header()));
+  response->set_generation(store_->generation());
+  response->set_version(facts_.version);
+  response->set_layout_version(layout::kLayoutVersion);
+  response->set_socket_dir(facts_.socket_dir);
+  response->set_grpc_address(facts_.grpc_address);
+  response->set_pid(static_cast<uint32_t>(getpid()));
+  response->set_warden_pid(facts_.warden_pid);
+  response->set_page_kind(store_->page_kind());
+  response->set_started_ns(store_->started_ns());
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::Allocate(Session* session, const v1::AllocateRequest& request, v1::AllocateResponse* response) {
+  if (absl::Status s = NeedSession(session); !s.ok()) return s;
+  if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
+  for (const v1::CreateSpec& item : request.items()) {
+    v1::AllocateResult* result = response->add_results();
+    absl::StatusOr<Shape> shape = Shape::Create(absl::MakeConstSpan(item.shape().data(), item.shape_size()));
+    absl::Status status = shape.status();
+    if (status.ok() && (item.dtype() > kMaxDType || item.replicas() > 65535)) {
+      status = absl::InvalidArgumentError(StrCat("dtype: ", item.dtype(), " or replicas: ", item.replicas(), " is out of range"));
+    }
+    const std::map<std::string, std::string> sorted(item.metadata().begin(), item.metadata().end());
+    if (status.ok()) status = ValidateMetadata(sorted);
+    if (!status.ok()) {
+      Encode(status, result->mutable_status());
+      continue;
+    }
+    const std::string metadata = layout::EncodeMetadata(sorted);
+    const DType dtype = static_cast<DType>(item.dtype());
+    const absl::StatusOr<Placed> placed = store_->Reserve(
+        *session, {.name = item.name(), .dtype = dtype, .shape = *shape, .nbytes = ByteSize(dtype, *shape).value_or(0),
+                   .version = item.version(), .if_version = item.has_if_version() ? item.if_version() : layout::kAnyVersion,
+                   .ttl_ns = item.ttl_ns(), .keep = item.keep(), .replicas = static_cast<uint16_t>(std::max(item.replicas(), 1u)),
+                   .metadata = metadata});
+    if (placed.ok() && placed->kind == Placed::Kind::kWait) {
+      Encode(absl::UnavailableError("memory is on its way; ask again"), result->mutable_status());
+      continue;
+    }
+    Encode(placed.status(), result->mutable_status());
+    if (!placed.ok()) continue;
+    result->set_need_extent_bytes(placed->need_extent_bytes);
+    result->mutable_location()->set_segment(placed->block.segment);
+    result->mutable_location()->set_offset(placed->block.offset);
+    result->mutable_location()->set_record(placed->record);
+    result->mutable_location()->set_record_seq(placed->record_seq);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::Publish(Session* session, const v1::PublishRequest& request, v1::PublishResponse* response) {
+  if (absl::Status s = NeedSession(session); !s.ok()) return s;
+  if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
+  for (const v1::DraftHandle& item : request.items()) {
+    v1::TensorResult* result = response->add_results();
+    const absl::StatusOr<Published> published = store_->Publish(*session, item.record(), item.record_seq());
+    Encode(published.status(), result->mutable_status());
+    if (!published.ok()) continue;
+    result->mutable_info()->mutable_version()->set_term(published->version_term);
+    result->mutable_info()->mutable_version()->set_number(published->version_number);
+    result->mutable_info()->set_created_ns(published->created_ns);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::Abort(Session* session, const v1::AbortRequest& request, v1::AbortResponse* response) {
+  if (absl::Status s = NeedSession(session); !s.ok()) return s;
+  if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
+  for (const v1::DraftHandle& item : request.items()) {
+    Encode(store_->Abort(*session, item.record(), item.record_seq()), response->add_results());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::Stat(const v1::StatRequest& request, v1::StatResponse* response) {
+  if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
+  for (const v1::TensorRef& item : request.items()) {
+    v1::TensorResult* result = response->add_results();
+    absl::Status status = ValidateName(item.name());
+    if (status.ok()) {
+      absl::StatusOr<v1::TensorInfo> info = store_->Stat(item.name(), item.version());
+      status = info.status();
+      if (info.ok()) *result->mutable_info() = *std::move(info);
+    }
+    Encode(status, result->mutable_status());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response) {
+  if (absl::Status s = CheckBatch(request.names_size()); !s.ok()) return s;
+  for (const std::string& name : request.names()) {
+    if (absl::Status s = ValidateName(name); !s.ok()) return s;
+  }
+  int count = 0;
+  while (count < request.names_size() && store_->Lookup(request.names(count), 0).ok()) ++count;
+  response->set_count(count);
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::Delete(const v1::DeleteRequest& request, v1::DeleteResponse* response) {
+  if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
+  for (const v1::TensorRef& item : request.items()) {
+    absl::Status status = ValidateName(item.name());
+    if (status.ok()) status = store_->Delete(item.name(), item.version()).status();
+    Encode(status, response->add_results());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response) {
+  const absl::StatusOr<uint64_t> count = store_->DeletePrefix(request.prefix());
+  if (count.ok()) response->set_count(*count);
+  return count.status();
+}
+
+absl::Status StoreService::List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response) {
+  if (absl::Status s = ValidatePrefix(request.prefix()); !s.ok()) return s;
+  store_->List(request, page_bytes, response);
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::Df(const v1::DfRequest&, v1::DfResponse* response) {
+  store_->Df(response);
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::Sessions(const v1::SessionsRequest&, v1::SessionsResponse* response) {
+  store_->ListSessions(response);
+  return absl::OkStatus();
+}
+
+absl::Status StoreService::Pins(const v1::PinsRequest& request, v1::PinsResponse* response) {
+  store_->ListPins(request, response);
+  return absl::OkStatus();
+}
+
+std::optional<absl::Status> StoreService::Wait(const v1::WaitRequest& request, v1::WaitResponse* response) {
+  if (absl::Status s = ValidateName(request.name()); !s.ok()) return s;
+  absl::StatusOr<v1::TensorInfo> info = store_->Stat(request.name(), 0);
+  if (!info.ok() && !absl::IsNotFound(info.status())) return info.status();
+  if (!info.ok() || info->version().number() < request.version()) return std::nullopt;
+  *response->mutable_info() = *std::move(info);
+  return absl::OkStatus();
+}
+
+std::optional<absl::Status> StoreService::Watch(const v1::WatchRequest& request, v1::WatchResponse* response) {
+  if (absl::Status s = ValidatePrefix(request.prefix()); !s.ok()) return s;
+  response->Clear();
+  store_->Events(request, response);
+  if (response->events_size() == 0) return std::nullopt;
+  return absl::OkStatus();
+}
+
+absl::Time StoreService::WaitDeadline(uint64_t timeout_ns) {
+  return absl::Now() + std::min(absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(timeout_ns, 1'000'000'000))), absl::Seconds(1));
+}
+
+absl::Status StoreService::Call(uint32_t method, Session* session, std::string_view in, uint64_t page_bytes, std::string* out) {
+  using M = rpc::Method;
+  auto bind = [this](auto member) { return [this, member](const auto& q, auto* r) { return (this->*member)(q, r); }; };
+  auto with_session = [this, session](auto member) {
+    return [this, session, member](const auto& q, auto* r) { return (this->*member)(session, q, r); };
+  };
+  switch (static_cast<M>(method)) {
+    case M::kNodeInfo: return Serve<v1::NodeInfoRequest, v1::NodeInfoResponse>(in, out, bind(&StoreService::NodeInfo));
+    case M::kStat: return Serve<v1::StatRequest, v1::StatResponse>(in, out, bind(&StoreService::Stat));
+    case M::kLongestPrefix: return Serve<v1::LongestPrefixRequest, v1::LongestPrefixResponse>(in, out, bind(&StoreService::LongestPrefix));
+    case M::kDelete: return Serve<v1::DeleteRequest, v1::DeleteResponse>(in, out, bind(&StoreService::Delete));
+    case M::kDeletePrefix: return Serve<v1::DeletePrefixRequest, v1::DeletePrefixResponse>(in, out, bind(&StoreService::DeletePrefix));
+    case M::kList:
+      return Serve<v1::ListRequest, v1::ListResponse>(in, out, [&](const auto& q, auto* r) { return List(q, page_bytes, r); });
+    case M::kDf: return Serve<v1::DfRequest, v1::DfResponse>(in, out, bind(&StoreService::Df));
+    case M::kSessions: return Serve<v1::SessionsRequest, v1::SessionsResponse>(in, out, bind(&StoreService::Sessions));
+    case M::kPins: return Serve<v1::PinsRequest, v1::PinsResponse>(in, out, bind(&StoreService::Pins));
+    case M::kAllocate: return Serve<v1::AllocateRequest, v1::AllocateResponse>(in, out, with_session(&StoreService::Allocate));
+    case M::kPublish: return Serve<v1::PublishRequest, v1::PublishResponse>(in, out, with_session(&StoreService::Publish));
+    case M::kAbort: return Serve<v1::AbortRequest, v1::AbortResponse>(in, out, with_session(&StoreService::Abort));
+    case M::kWait:
+    case M::kWatch: break;
+  }
+  return absl::UnimplementedError(StrCat("method ", method, " is not known to this node"));
+}
+
+}  // namespace penstock::server

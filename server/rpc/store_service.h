@@ -1,0 +1,63 @@
+// StoreService: the control calls of store.proto, one handler each, for gRPC and for the submission ring.
+//
+// Decodes, calls the store, encodes; decides nothing.
+//
+// Threading:  any thread.
+// Ownership:  the store must outlive it.
+// Errors:     a call's own (malformed message, bad prefix); errors of single items are in their results.
+// Limits:     a batch has at most kMaxBatch items; a list page at most `page_bytes`.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "server/store/store.h"
+#include "store.pb.h"
+
+namespace penstock::server {
+
+struct NodeFacts {
+  std::string socket_dir;
+  std::string grpc_address;
+  std::string version;
+  uint32_t warden_pid = 0;
+};
+
+class StoreService {
+ public:
+  static constexpr int kMaxBatch = 100000;
+
+  StoreService(Store* store, NodeFacts facts) : store_(store), facts_(std::move(facts)) {}
+
+  absl::Status NodeInfo(const v1::NodeInfoRequest& request, v1::NodeInfoResponse* response);
+  absl::Status Allocate(Session* session, const v1::AllocateRequest& request, v1::AllocateResponse* response);
+  absl::Status Publish(Session* session, const v1::PublishRequest& request, v1::PublishResponse* response);
+  absl::Status Abort(Session* session, const v1::AbortRequest& request, v1::AbortResponse* response);
+  absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
+  absl::Status LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response);
+  absl::Status Delete(const v1::DeleteRequest& request, v1::DeleteResponse* response);
+  absl::Status DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response);
+  absl::Status List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response);
+  absl::Status Df(const v1::DfRequest& request, v1::DfResponse* response);
+  absl::Status Sessions(const v1::SessionsRequest& request, v1::SessionsResponse* response);
+  absl::Status Pins(const v1::PinsRequest& request, v1::PinsResponse* response);
+
+  // These have to wait: nothing = not yet. Ask again after a change of the store, or give up at the call's deadline.
+  std::optional<absl::Status> Wait(const v1::WaitRequest& request, v1::WaitResponse* response);
+  std::optional<absl::Status> Watch(const v1::WatchRequest& request, v1::WatchResponse* response);
+  static absl::Time WaitDeadline(uint64_t timeout_ns);  // from now; at most 1 s
+
+  // A call by number with serialized messages. Wait and Watch are not among them.
+  absl::Status Call(uint32_t method, Session* session, std::string_view request, uint64_t page_bytes, std::string* response);
+
+  Store* store() const { return store_; }
+
+ private:
+  Store* const store_;
+  const NodeFacts facts_;
+};
+
+}  // namespace penstock::server

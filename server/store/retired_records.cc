@@ -1,0 +1,32 @@
+#include "server/store/retired_records.h"
+
+#include <utility>
+
+namespace penstock::server {
+
+void RetiredRecords::Scan(const std::vector<std::shared_ptr<Session>>& sessions, const absl::flat_hash_set<uint64_t>& held,
+                          const std::function<void(const Entry&)>& free) {
+  unscanned_ = 0;
+  if (entries_.empty()) return;
+  absl::flat_hash_set<uint64_t> pinned = held;
+  for (const std::shared_ptr<Session>& session : sessions) {
+    for (const PinChunk& chunk : session->pins()) {
+      for (uint32_t i = 0; i < layout::kPinsPerChunk; ++i) {
+        // seq_cst: must not be ordered before the store that made the record's sequence even.
+        if (const uint64_t word = chunk.words()[i].load(std::memory_order_seq_cst); word != 0) pinned.insert(word);
+      }
+    }
+  }
+  std::vector<Entry> left;
+  for (const Entry& entry : entries_) {
+    if (pinned.contains(layout::PinWord(entry.record, entry.live_seq))) {
+      left.push_back(entry);
+    } else {
+      bytes_ -= entry.nbytes;
+      free(entry);
+    }
+  }
+  entries_ = std::move(left);
+}
+
+}  // namespace penstock::server

@@ -1,0 +1,280 @@
+// Store: the node's tensors. Everything that a client can ask of a node ends here.
+//
+// Life of a tensor: Reserve (a draft: record + block, invisible) -> the bytes are written -> Publish (one 8-byte store
+// makes it visible, the older version is retired) -> Delete, overwrite, expiry or eviction (retired) -> reclaimed when no
+// session pins it. Drafts lie in the catalog like tensors, so that a node process that dies loses none.
+//
+// Threading:  any thread; one mutex. Readers of tensors do not come here at all (catalog + pins).
+// Ownership:  memory is the warden's; the books are rebuilt from the catalog when a node process starts (Open).
+// Errors:     InvalidArgument (field, value, what is allowed), NotFound, AlreadyExists (if_absent), Aborted (if_version,
+//             version not larger), ResourceExhausted (numbers and who holds the memory).
+// Limits:     StoreLimits.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/btree_set.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "penstock/dtype.h"
+#include "penstock/shape.h"
+#include "proto/layout/catalog_layout.h"
+#include "server/store/block_space.h"
+#include "server/store/deleted_versions.h"
+#include "server/store/event_log.h"
+#include "server/store/name_index.h"
+#include "server/store/record_slabs.h"
+#include "server/store/retired_records.h"
+#include "server/store/session.h"
+#include "server/store/shared_segments.h"
+#include "server/store/work_queue.h"
+#include "store.pb.h"
+
+namespace penstock::server {
+
+struct StoreLimits {
+  uint64_t memory_bytes = 0;
+  uint64_t max_sessions = 4096;
+  uint64_t max_drafts_per_session = 65536;
+  bool huge_pages = true;
+  bool adopt_always = false;
+};
+
+// What a draft is made from. Views into the caller's memory, which must be the node's own (not a client's ring).
+struct CreateSpec {
+  std::string_view name;
+  DType dtype = DType::kInvalid;
+  Shape shape;
+  uint64_t nbytes = 0;
+  uint64_t version = 0;                          // 0 = next
+  uint64_t if_version = ~uint64_t{0};            // layout::kAnyVersion
+  uint64_t ttl_ns = 0;
+  bool keep = true;
+  uint16_t replicas = 1;
+  std::string_view metadata;                     // encoded (metadata_codec.h), checked by Reserve
+  uint64_t request_id = 0;
+  bool in_arena = false;                         // a staged put; else in an extent of the session
+};
+
+struct Placed {
+  enum class Kind {
+    kPlaced,
+    kDone,        // this very request was published before (a repetition after a node restart): see `published`
+    kNeedExtent,  // open an extent of need_extent_bytes first
+    kWait,        // memory is on its way: ask again when WaitForMemory says so
+  } kind = Kind::kPlaced;
+  layout::RecordRef record = 0;
+  uint64_t record_seq = 0;
+  Block block;
+  uint64_t need_extent_bytes = 0;
+};
+
+struct Published {
+  layout::RecordRef record = 0;
+  uint64_t record_seq = 0;
+  uint32_t version_term = 0;
+  uint64_t version_number = 0;
+  uint64_t created_ns = 0;
+};
+
+class Store {
+ public:
+  // Recovers what the context's segments and sessions hold, or starts empty.
+  static absl::StatusOr<std::unique_ptr<Store>> Open(warden::NodeContext* context, const StoreLimits& limits);
+  ~Store();
+
+  // --- sessions ---
+  absl::StatusOr<std::shared_ptr<Session>> OpenSession(const SessionPeer& peer, UniqueFd socket);
+  absl::Status AddRing(Session& session);
+  absl::StatusOr<uint32_t> GrowPins(Session& session);
+  absl::Status AddForkedPins(Session& child, std::vector<UniqueFd> chunks);
+  void EndSession(uint64_t id);  // everything that it held is freed; idempotent
+  std::vector<std::shared_ptr<Session>> Sessions() const;
+  std::shared_ptr<Session> FindSession(uint64_t id) const;
+  std::shared_ptr<Session> FindSessionByToken(std::string_view token) const;
+
+  // --- segments for clients ---
+  UniqueFd SegmentDescriptor(uint64_t session, uint32_t segment, SharedSegment* info);  // notes the session as a holder
+  // Makes an extent for the session (slow: populated). Not usable before ExtentReady.
+  absl::StatusOr<SharedSegment> MakeExtent(uint64_t session, uint64_t bytes);
+  UniqueFd UnsealedDescriptor(uint64_t session, uint32_t segment) const;  // for the session that will write it
+  absl::Status SealExtent(uint64_t session, uint32_t segment);
+  void SegmentUnmapped(uint64_t session, uint32_t segment);
+  // Called (any thread, no lock held) with a segment that sessions should unmap, or that is new and worth mapping ahead.
+  struct SegmentNotice {
+    std::vector<std::shared_ptr<Session>> sessions;
+    uint32_t segment;
+    bool drop;
+  };
+  void OnSegmentNotice(std::function<void(const SegmentNotice&)> callback) { on_segment_notice_ = std::move(callback); }
+
+  // --- writing ---
+  absl::StatusOr<Placed> Reserve(Session& session, const CreateSpec& spec);
+  absl::StatusOr<Published> Publish(Session& session, layout::RecordRef record, uint64_t record_seq);
+  absl::Status Abort(Session& session, layout::RecordRef record, uint64_t record_seq);
+  absl::StatusOr<Published> Delete(std::string_view name, uint64_t version);
+  absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix);
+
+  // --- reading ---
+  absl::StatusOr<Published> Lookup(std::string_view name, uint64_t version);
+  absl::StatusOr<v1::TensorInfo> Stat(std::string_view name, uint64_t version);
+  void List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListResponse* response);
+  // Events after the cursor; empty when there are none yet.
+  void Events(const v1::WatchRequest& request, v1::WatchResponse* response);
+  uint64_t last_event() const;
+  void LogEvent(v1::Event::Kind kind, std::string text);
+  // Blocks until something changed (an event, memory) after `epoch`, or the deadline.
+  uint64_t change_epoch() const { return change_epoch_.load(); }
+  void WaitForChange(uint64_t epoch, absl::Time deadline);
+  // Called after every change while `SetParked(true)`: for waiters that do not block a thread.
+  void OnChange(std::function<void()> callback) { on_change_ = std::move(callback); }
+  void SetParked(bool parked) { parked_.store(parked); }
+
+  // --- accounting ---
+  void Df(v1::DfResponse* response);
+  void ListSessions(v1::SessionsResponse* response);
+  void ListPins(const v1::PinsRequest& request, v1::PinsResponse* response);
+
+  // Expiry, reclaiming, spare arenas, adoption. Returns when it wants to be called again.
+  absl::Duration Maintain();
+
+  layout::CatalogHeader* header() const { return header_; }
+  uint64_t header_bytes() const { return header_bytes_; }
+  UniqueFd HeaderDescriptor() const;
+  WorkQueue& work() { return work_; }
+  uint64_t generation() const { return generation_; }
+  uint64_t started_ns() const { return started_ns_; }
+  const std::string& page_kind() const { return page_kind_; }
+
+ private:
+  Store(warden::NodeContext* context, const StoreLimits& limits);
+
+  struct ByName {
+    using is_transparent = void;
+    const RecordSlabs* slabs;
+    std::string_view Name(layout::RecordRef ref) const;
+    std::string_view Name(std::string_view name) const { return name; }
+    template <class A, class B>
+    bool operator()(const A& a, const B& b) const {
+      return Name(a) < Name(b);
+    }
+  };
+
+  // store_recovery.cc
+  absl::Status MakeCatalog();
+  absl::Status Recover(warden::NodeContext* context);
+  struct Unsettled {  // for when every block that is in use is known
+    std::vector<layout::RecordRef> publishing;
+    std::vector<layout::RecordRef> superseded;
+  };
+  absl::Status RecoverRecord(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status RecoverLive(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status TakeBlock(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // store_write.cc
+  absl::Status CheckSpec(const CreateSpec& spec) const;
+  absl::Status CheckConditions(std::string_view name, uint64_t version, uint64_t if_version, layout::RecordRef current) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<layout::Record*> FindDraft(const Session& session, layout::RecordRef ref, uint64_t seq)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  layout::RecordRef FindRepetition(const Session& session, const CreateSpec& spec, layout::RecordRef current)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Published> MakeLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteDraft(layout::Record* record, const Session& session, const CreateSpec& spec, const Block& block)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void CompletePublish(layout::Record* record, uint64_t last_version);
+  void AddToNames(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Retire(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Remove(layout::RecordRef ref, v1::Event::Kind why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FreeDraft(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FreeRecord(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Published PublishedOf(layout::RecordRef ref) const;
+  void Log(v1::Event::Kind kind, layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Changed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // store_memory.cc
+  absl::StatusOr<Placed> FindBlock(Session& session, const CreateSpec& spec) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool StartArena(uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MakeArena(uint64_t bytes);
+  void Reclaim() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t Evict(uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool GiveBackEmptySegments(size_t keep_arenas, bool of_live_sessions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Full(const Session& session, uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Adopt(uint32_t segment);
+  bool AdoptRecord(layout::RecordRef ref, uint32_t segment);
+  void ReplaceBlock(layout::RecordRef from, layout::RecordRef to, const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LogLocked(v1::Event::Kind kind, std::string text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartAdoption() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Notify(uint32_t segment, const std::vector<uint64_t>& sessions, bool drop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // store_read.cc
+  absl::StatusOr<layout::RecordRef> FindLive(std::string_view name, uint64_t version) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FillInfo(layout::RecordRef ref, v1::TensorInfo* info) const;
+  std::vector<std::shared_ptr<Session>> SessionList() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const StoreLimits limits_;
+  warden::WardenClient* const warden_;
+  const uint64_t generation_;
+  const uint64_t started_ns_;
+  SharedSegments shared_;
+  layout::CatalogHeader* header_ = nullptr;
+  uint32_t header_segment_ = 0;
+  uint64_t header_bytes_ = 0;
+  std::string page_kind_ = "4KiB";
+  std::function<void(const SegmentNotice&)> on_segment_notice_;
+  std::function<void()> on_change_;
+  std::atomic<bool> parked_{false};
+  std::atomic<uint64_t> change_epoch_{1};
+
+  mutable absl::Mutex mutex_;
+  absl::CondVar changed_;
+  std::unique_ptr<RecordSlabs> slabs_;
+  std::unique_ptr<NameIndex> index_;
+  std::unique_ptr<absl::btree_set<layout::RecordRef, ByName>> names_ ABSL_GUARDED_BY(mutex_);
+  BlockSpace blocks_ ABSL_GUARDED_BY(mutex_);
+  RetiredRecords retired_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_set<uint64_t> held_ ABSL_GUARDED_BY(mutex_);  // PinWords of the node's own readers (adoption)
+  DeletedVersions deleted_ ABSL_GUARDED_BY(mutex_);
+  EventLog events_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_session_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::set<std::pair<uint64_t, layout::RecordRef>> expiries_ ABSL_GUARDED_BY(mutex_);    // (expires_ns, record)
+  std::set<std::pair<uint64_t, layout::RecordRef>> evictable_ ABSL_GUARDED_BY(mutex_);   // (created_ns, record), cache class
+  absl::flat_hash_map<uint32_t, absl::flat_hash_set<layout::RecordRef>> extent_records_ ABSL_GUARDED_BY(mutex_);
+  struct OpeningExtent {  // given to its session, not sealed yet
+    uint64_t session;
+    SharedSegment shared;
+    uint64_t reserved_bytes;
+  };
+  absl::flat_hash_map<uint32_t, OpeningExtent> opening_extents_ ABSL_GUARDED_BY(mutex_);
+  bool arena_on_its_way_ ABSL_GUARDED_BY(mutex_) = false;
+  bool adoption_on_its_way_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status arena_failure_ ABSL_GUARDED_BY(mutex_);
+
+  uint64_t tensor_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t cache_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t draft_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t drafts_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t puts_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t deletes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t evictions_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t expirations_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t adoptions_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  WorkQueue work_;  // last: its thread ends before what it uses
+};
+
+}  // namespace penstock::server

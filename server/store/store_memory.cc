@@ -1,0 +1,332 @@
+// Where blocks come from and go: arenas, extents, reclaiming, eviction, adoption.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "proto/errors.h"
+#include "proto/sizes.h"
+#include "proto/strcat.h"
+#include "server/store/store.h"
+#include "transport/copy/copy.h"
+#include "transport/fault_point.h"
+
+namespace penstock::server {
+
+using layout::Record;
+using layout::RecordRef;
+
+namespace {
+
+// Enters the pages in this process's page table; they are allocated already (the warden's child did that).
+void MapAhead(const SharedSegment& segment) { madvise(segment.address, segment.bytes, MADV_POPULATE_WRITE); }
+
+}  // namespace
+
+absl::StatusOr<Placed> Store::FindBlock(Session& session, const CreateSpec& spec) {
+  auto allocate = [&]() -> std::optional<Block> {
+    return spec.in_arena ? blocks_.AllocateInArena(spec.nbytes) : blocks_.AllocateInExtent(session.id, spec.nbytes);
+  };
+  std::optional<Block> block = allocate();
+  if (!block && !retired_.empty()) {
+    Reclaim();
+    block = allocate();
+  }
+  if (block) return Placed{.kind = Placed::Kind::kPlaced, .block = *block};
+  // A new segment, from what is unreserved, else from empty segments, else from what the cache class holds.
+  for (int round = 0;; ++round) {
+    if (spec.in_arena) {
+      if (arena_on_its_way_ || StartArena(spec.nbytes)) return Placed{.kind = Placed::Kind::kWait};
+      if (!arena_failure_.ok()) return std::exchange(arena_failure_, absl::OkStatus());
+    } else {
+      const uint64_t bytes = blocks_.NextExtentBytes(spec.nbytes, blocks_.ExtentBytesOf(session.id));
+      if (bytes <= blocks_.unreserved_bytes()) return Placed{.kind = Placed::Kind::kNeedExtent, .need_extent_bytes = bytes};
+    }
+    if (GiveBackEmptySegments(/*keep_arenas=*/0, /*of_live_sessions=*/true)) continue;
+    if (blocks_.leaving_bytes() > 0 || arena_on_its_way_) return Placed{.kind = Placed::Kind::kWait};
+    if (round > 1000 || Evict(std::max<uint64_t>(spec.nbytes, 1)) == 0) return Full(session, spec.nbytes);
+    if ((block = allocate())) return Placed{.kind = Placed::Kind::kPlaced, .block = *block};
+  }
+}
+
+bool Store::StartArena(uint64_t nbytes) {
+  const uint64_t bytes = blocks_.NextArenaBytes(nbytes);
+  if (bytes == 0 || bytes < BlockAllocator::BlockSize(nbytes) || !blocks_.ReserveBudget(bytes)) return false;
+  arena_on_its_way_ = true;
+  work_.Add([this, bytes] { MakeArena(bytes); });
+  return true;
+}
+
+void Store::MakeArena(uint64_t bytes) {
+  absl::StatusOr<SharedSegment> made = shared_.CreateSealed(
+      {.kind = layout::SegmentKind::kArena, .bytes = bytes, .huge_pages = limits_.huge_pages, .populate = true});
+  if (made.ok()) MapAhead(*made);
+  absl::MutexLock lock(&mutex_);
+  arena_on_its_way_ = false;
+  if (made.ok()) {
+    blocks_.CancelReservation(bytes);
+    blocks_.Add(*made, /*owner=*/0);
+  } else {
+    blocks_.CancelReservation(bytes);
+    arena_failure_ = made.status();
+    LogLocked(v1::Event::WARNING, StrCat("arena of ", FormatSize(bytes), ": ", std::string(made.status().message())));
+  }
+  Changed();
+}
+
+void Store::Reclaim() {
+  retired_.Scan(SessionList(), held_, [this](const RetiredRecords::Entry& entry) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    PENSTOCK_FAULT_POINT("node.reclaim.free");
+    FreeRecord(entry.record);
+  });
+}
+
+// Oldest first, until `nbytes` are retired and reclaimed. Returns what came free.
+uint64_t Store::Evict(uint64_t nbytes) {
+  const uint64_t before = blocks_.block_bytes();
+  uint64_t retired = 0;
+  while (retired < nbytes && !evictable_.empty()) {
+    const RecordRef ref = evictable_.begin()->second;
+    retired += std::max<uint64_t>(slabs_->At(ref)->nbytes, 1);
+    Remove(ref, v1::Event::EVICT);
+    ++evictions_;
+  }
+  if (retired == 0) return 0;
+  Reclaim();
+  // What is evicted and still pinned comes free later; it was progress all the same.
+  return std::max<uint64_t>(before - blocks_.block_bytes(), 1);
+}
+
+bool Store::GiveBackEmptySegments(size_t keep_arenas, bool of_live_sessions) {
+  const uint64_t before = blocks_.unreserved_bytes();
+  for (uint32_t segment : blocks_.EmptySegments(keep_arenas, of_live_sessions)) {
+    Notify(segment, blocks_.Leave(segment), /*drop=*/true);
+  }
+  return blocks_.unreserved_bytes() > before;
+}
+
+void Store::Notify(uint32_t segment, const std::vector<uint64_t>& ids, bool drop) {
+  if (!on_segment_notice_) return;
+  SegmentNotice notice{.sessions = {}, .segment = segment, .drop = drop};
+  for (uint64_t id : ids) {
+    if (auto it = sessions_.find(id); it != sessions_.end()) notice.sessions.push_back(it->second);
+  }
+  if (notice.sessions.empty()) return;
+  work_.Add([this, notice = std::move(notice)] { on_segment_notice_(notice); });
+}
+
+absl::Status Store::Full(const Session& session, uint64_t nbytes) {
+  uint64_t pinned_sessions = 0;
+  for (const auto& [id, other] : sessions_) pinned_sessions += other->CountPins() > 0;
+  return absl::ResourceExhaustedError(StrCat(
+      "the store is full: ", FormatSize(nbytes), " asked for, ", FormatSize(limits_.memory_bytes), " in all, of which ",
+      FormatSize(tensor_bytes_), " in ", names_->size(), " tensors (", FormatSize(cache_bytes_), " evictable), ",
+      FormatSize(draft_bytes_), " in ", drafts_, " drafts, ", FormatSize(retired_.bytes()), " deleted but pinned by ", pinned_sessions,
+      " sessions, ", FormatSize(blocks_.ExtentBytesOf(session.id)), " in extents of this session, ", FormatSize(blocks_.leaving_bytes()),
+      " waiting for sessions to unmap; delete tensors, release views (penstock pins), or start the node with more --memory"));
+}
+
+absl::StatusOr<SharedSegment> Store::MakeExtent(uint64_t session, uint64_t bytes) {
+  {
+    absl::MutexLock lock(&mutex_);
+    auto it = sessions_.find(session);
+    if (it == sessions_.end()) return absl::UnavailableError("the session has ended");
+    if (bytes == 0 || bytes % 4096 != 0 || bytes > limits_.memory_bytes) {
+      return absl::InvalidArgumentError(StrCat("extent bytes: ", bytes, " must be a multiple of 4096, at most ", limits_.memory_bytes));
+    }
+    if (!blocks_.ReserveBudget(bytes)) {
+      if (GiveBackEmptySegments(0, true) && blocks_.ReserveBudget(bytes)) {
+      } else {
+        return Full(*it->second, bytes);
+      }
+    }
+  }
+  absl::StatusOr<SharedSegment> made = shared_.CreateUnsealed(
+      {.kind = layout::SegmentKind::kExtent, .bytes = bytes, .huge_pages = limits_.huge_pages, .populate = true});
+  absl::MutexLock lock(&mutex_);
+  if (!made.ok()) {
+    blocks_.CancelReservation(bytes);
+    return made;
+  }
+  if (!sessions_.contains(session)) {
+    blocks_.CancelReservation(bytes);
+    shared_.Drop(made->id);
+    return absl::UnavailableError("the session has ended");
+  }
+  opening_extents_[made->id] = {session, *made, bytes};
+  return made;
+}
+
+absl::Status Store::SealExtent(uint64_t session, uint32_t segment) {
+  OpeningExtent opening;
+  {
+    absl::MutexLock lock(&mutex_);
+    auto it = opening_extents_.find(segment);
+    if (it == opening_extents_.end() || it->second.session != session) {
+      return absl::NotFoundError(StrCat("extent ", segment, ": not one that this session is opening"));
+    }
+    opening = it->second;
+    opening_extents_.erase(it);
+  }
+  // Populated again after the seal: before it the client could have punched holes.
+  const absl::Status sealed = shared_.Seal(segment);
+  if (sealed.ok()) MapAhead(opening.shared);
+  absl::MutexLock lock(&mutex_);
+  blocks_.CancelReservation(opening.reserved_bytes);
+  if (!sealed.ok() || !sessions_.contains(session)) {
+    shared_.Drop(segment);
+    return sealed.ok() ? absl::UnavailableError("the session has ended") : sealed;
+  }
+  opening.shared.sealed = true;
+  DataSegment* extent = blocks_.Add(opening.shared, session);
+  extent->holders.insert(session);
+  std::vector<uint64_t> readers{session};
+  for (const auto& [id, data] : blocks_.segments()) {
+    for (uint64_t holder : data->holders) {
+      if (data->owner != holder) readers.push_back(holder);
+    }
+  }
+  std::sort(readers.begin(), readers.end());
+  readers.erase(std::unique(readers.begin(), readers.end()), readers.end());
+  Notify(segment, readers, /*drop=*/false);
+  Changed();
+  return absl::OkStatus();
+}
+
+UniqueFd Store::SegmentDescriptor(uint64_t session, uint32_t segment, SharedSegment* info) {
+  absl::MutexLock lock(&mutex_);
+  UniqueFd fd = shared_.Descriptor(segment, info);
+  if (!fd || !info->sealed || !sessions_.contains(session)) return UniqueFd();
+  if (info->kind == layout::SegmentKind::kArena || info->kind == layout::SegmentKind::kExtent) {
+    DataSegment* data = blocks_.Find(segment);
+    if (data == nullptr) return UniqueFd();  // on its way out
+    data->holders.insert(session);
+  }
+  return fd;
+}
+
+UniqueFd Store::UnsealedDescriptor(uint64_t session, uint32_t segment) const {
+  absl::MutexLock lock(&mutex_);
+  auto it = opening_extents_.find(segment);
+  if (it == opening_extents_.end() || it->second.session != session) return UniqueFd();
+  SharedSegment info;
+  return shared_.Descriptor(segment, &info);
+}
+
+void Store::SegmentUnmapped(uint64_t session, uint32_t segment) {
+  absl::MutexLock lock(&mutex_);
+  blocks_.HolderGone(segment, session);
+  Changed();
+}
+
+void Store::StartAdoption() {
+  if (adoption_on_its_way_) return;
+  for (uint32_t segment : blocks_.Orphans(limits_.adopt_always)) {
+    blocks_.Find(segment)->adopting = true;
+    adoption_on_its_way_ = true;
+    work_.Add([this, segment] { Adopt(segment); });
+    return;  // one at a time
+  }
+}
+
+// Copies the live tensors of an extent into arenas, so that the extent can be given back.
+void Store::Adopt(uint32_t segment) {
+  std::vector<RecordRef> records;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (auto it = extent_records_.find(segment); it != extent_records_.end()) records.assign(it->second.begin(), it->second.end());
+  }
+  for (RecordRef ref : records) {
+    if (!AdoptRecord(ref, segment)) break;  // no room: the extent stays as it is
+  }
+  absl::MutexLock lock(&mutex_);
+  adoption_on_its_way_ = false;
+  if (DataSegment* data = blocks_.Find(segment)) data->adopting = false;
+  Changed();
+}
+
+bool Store::AdoptRecord(RecordRef ref, uint32_t segment) {
+  Block target;
+  uint64_t pin = 0;
+  uint64_t nbytes = 0;
+  const char* source = nullptr;
+  for (int attempt = 0; target.address == nullptr; ++attempt) {
+    uint64_t arena_bytes = 0;
+    {
+      absl::MutexLock lock(&mutex_);
+      const Record* record = slabs_->At(ref);
+      if (!(record->seq.load() & 1) || record->segment != segment) return true;  // gone meanwhile
+      nbytes = record->nbytes;
+      if (std::optional<Block> block = blocks_.AllocateInArena(nbytes)) {
+        target = *block;
+        source = blocks_.Address(record->segment, record->offset);
+        pin = layout::PinWord(ref, record->seq.load());
+        held_.insert(pin);
+        break;
+      }
+      if (attempt > 0 || arena_on_its_way_) return false;
+      arena_bytes = blocks_.NextArenaBytes(nbytes);
+      if (arena_bytes < BlockAllocator::BlockSize(nbytes) || !blocks_.ReserveBudget(arena_bytes)) return false;
+      arena_on_its_way_ = true;
+    }
+    MakeArena(arena_bytes);  // this is the work thread
+  }
+  CopyBytes(target.address, source, nbytes);
+  PENSTOCK_FAULT_POINT("node.adopt.copied");
+  absl::MutexLock lock(&mutex_);
+  held_.erase(pin);
+  const Record* record = slabs_->At(ref);
+  const bool still_live = layout::PinWord(ref, record->seq.load()) == pin && (record->seq.load() & 1);
+  absl::StatusOr<RecordRef> made = absl::CancelledError("");
+  if (still_live) made = slabs_->Allocate(layout::RecordBytes(record->rank, record->name_bytes, record->metadata_bytes));
+  if (!made.ok()) {
+    blocks_.Free(target.segment, target.offset, nbytes);
+    return !still_live;
+  }
+  ReplaceBlock(ref, *made, target);
+  ++adoptions_;
+  return true;
+}
+
+// The same tensor and version in a new record with another block; the old record is retired.
+void Store::ReplaceBlock(RecordRef from, RecordRef to, const Block& block) {
+  const Record* old_record = slabs_->At(from);
+  Record* record = slabs_->At(to);
+  const size_t head = offsetof(Record, name_hash);
+  std::memcpy(reinterpret_cast<char*>(record) + head, reinterpret_cast<const char*>(old_record) + head,
+              offsetof(Record, state) - head);
+  std::memcpy(reinterpret_cast<char*>(record) + offsetof(Record, expires_ns),
+              reinterpret_cast<const char*>(old_record) + offsetof(Record, expires_ns),
+              layout::RecordBytes(record->rank, record->name_bytes, record->metadata_bytes) - offsetof(Record, expires_ns));
+  record->segment = block.segment;
+  record->offset = block.offset;
+  record->flags |= layout::kRecordKernelImmutable;
+  record->state.store(static_cast<uint8_t>(layout::RecordState::kDraft));  // dies with this process until it is live
+  record->seq.fetch_add(1, std::memory_order_seq_cst);
+  record->state.store(static_cast<uint8_t>(layout::RecordState::kLive));
+  index_->Replace(record->name_hash, from, to);
+  names_->erase(from);
+  Retire(from);
+  AddToNames(to);
+}
+
+absl::Duration Store::Maintain() {
+  absl::MutexLock lock(&mutex_);
+  const uint64_t now = absl::GetCurrentTimeNanos();
+  while (!expiries_.empty() && expiries_.begin()->first <= now) {
+    Remove(expiries_.begin()->second, v1::Event::EXPIRE);
+    ++expirations_;
+  }
+  if (!retired_.empty()) Reclaim();
+  GiveBackEmptySegments(/*keep_arenas=*/1, /*of_live_sessions=*/false);
+  for (const auto& [segment, holders] : blocks_.Leaving()) Notify(segment, holders, /*drop=*/true);
+  StartAdoption();
+  const uint64_t arena = blocks_.policy().arena_bytes;
+  if (!arena_on_its_way_ && blocks_.arena_free_bytes() < arena / 4 && blocks_.unreserved_bytes() >= 2 * arena) StartArena(arena / 2);
+  if (!retired_.empty() || blocks_.leaving_bytes() > 0) return absl::Milliseconds(20);
+  return absl::Milliseconds(100);
+}
+
+}  // namespace penstock::server

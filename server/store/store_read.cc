@@ -1,0 +1,267 @@
+// Look-ups by the node, lists, events and accounting.
+#include <cstring>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "proto/layout/metadata_codec.h"
+#include "proto/names.h"
+#include "proto/strcat.h"
+#include "server/store/store.h"
+
+namespace penstock::server {
+
+using layout::Record;
+using layout::RecordRef;
+
+namespace {
+std::string_view NameOf(const Record* record) { return {layout::RecordName(record), record->name_bytes}; }
+}  // namespace
+
+absl::StatusOr<RecordRef> Store::FindLive(std::string_view name, uint64_t version) {
+  const RecordRef ref = index_->Find(name, index_->Hash(name));
+  if (ref == 0) return absl::NotFoundError(StrCat("'", name, "': no such tensor"));
+  const uint64_t present = slabs_->At(ref)->version_number;
+  if (version != 0 && version != present) {
+    return absl::NotFoundError(StrCat("'", name, "': version ", version, " is not here; the present version is ", present));
+  }
+  return ref;
+}
+
+absl::StatusOr<Published> Store::Lookup(std::string_view name, uint64_t version) {
+  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<RecordRef> ref = FindLive(name, version);
+  if (!ref.ok()) return ref.status();
+  return PublishedOf(*ref);
+}
+
+absl::StatusOr<v1::TensorInfo> Store::Stat(std::string_view name, uint64_t version) {
+  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<RecordRef> ref = FindLive(name, version);
+  if (!ref.ok()) return ref.status();
+  v1::TensorInfo info;
+  FillInfo(*ref, &info);
+  return info;
+}
+
+void Store::FillInfo(RecordRef ref, v1::TensorInfo* info) const {
+  const Record* record = slabs_->At(ref);
+  info->set_name(std::string(NameOf(record)));
+  info->mutable_version()->set_term(record->version_term);
+  info->mutable_version()->set_number(record->version_number);
+  info->set_dtype(record->dtype);
+  for (int i = 0; i < record->rank; ++i) info->add_shape(layout::RecordShape(record)[i]);
+  info->set_nbytes(record->nbytes);
+  info->set_created_ns(record->created_ns);
+  info->set_keep(record->flags & layout::kRecordKeep);
+  info->set_expires_ns(record->expires_ns);
+  info->set_replicas(record->replicas);
+  info->set_immutable(record->flags & layout::kRecordKernelImmutable ? "kernel" : "writer");
+  if (record->metadata_bytes > 0) {
+    auto metadata = layout::DecodeMetadata({layout::RecordMetadata(record), record->metadata_bytes});
+    for (const auto& [key, value] : *metadata) (*info->mutable_metadata())[key] = value;
+  }
+  info->mutable_location()->set_segment(record->segment);
+  info->mutable_location()->set_offset(record->offset);
+  info->mutable_location()->set_record(ref);
+  info->mutable_location()->set_record_seq(record->seq.load());
+  static constexpr char kHex[] = "0123456789abcdef";
+  std::string node;
+  for (uint8_t byte : header_->node_uuid) node += {kHex[byte >> 4], kHex[byte & 15]};
+  info->add_nodes(std::move(node));
+}
+
+void Store::List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListResponse* response) {
+  const uint32_t limit = request.limit() == 0 ? 1000 : std::min<uint32_t>(request.limit(), 10000);
+  const bool reserved = request.prefix().starts_with(kReservedPrefix);
+  absl::MutexLock lock(&mutex_);
+  const std::string_view prefix = request.prefix();
+  const std::string_view after = request.after();
+  auto it = after >= prefix && !after.empty() ? names_->upper_bound(after) : names_->lower_bound(prefix);
+  uint64_t bytes = 0;
+  for (; it != names_->end(); ++it) {
+    const std::string_view name = NameOf(slabs_->At(*it));
+    if (!name.starts_with(prefix)) return;
+    if (!reserved && name.starts_with(kReservedPrefix)) continue;
+    if (response->items_size() == static_cast<int>(limit) || bytes > byte_limit) {
+      response->set_more(true);
+      return;
+    }
+    v1::TensorInfo* item = response->add_items();
+    if (request.names_only()) {
+      item->set_name(std::string(name));
+      bytes += name.size() + 8;
+    } else {
+      FillInfo(*it, item);
+      bytes += item->ByteSizeLong() + 8;
+    }
+  }
+}
+
+void Store::Events(const v1::WatchRequest& request, v1::WatchResponse* response) {
+  absl::MutexLock lock(&mutex_);
+  response->set_node_generation(generation_);
+  const bool stale = request.node_generation() != 0 && request.node_generation() != generation_;
+  uint64_t after = request.after_sequence();
+  if (stale || after > events_.last_sequence()) {
+    after = events_.last_sequence();
+    response->add_events()->set_kind(v1::Event::RESYNC);
+  } else if (request.from_start()) {
+    after = events_.first_sequence() - 1;
+  } else if (request.node_generation() == 0 && after == 0) {
+    after = events_.last_sequence();
+  }
+  uint64_t next = after;
+  bool lost = false;
+  const size_t limit = request.limit() == 0 ? 256 : std::min<uint32_t>(request.limit(), 1024);
+  for (const LoggedEvent* logged : events_.After(after, request.prefix(), request.tensors_only(), limit, &next, &lost)) {
+    v1::Event* event = response->add_events();
+    event->set_kind(logged->kind);
+    event->set_sequence(logged->sequence);
+    event->set_time_ns(logged->time_ns);
+    event->set_text(logged->text);
+    event->mutable_info()->set_name(logged->name);
+    event->mutable_info()->mutable_version()->set_number(logged->version);
+    const bool same = logged->kind == v1::Event::PUT && slabs_->At(logged->record)->seq.load() == logged->record_seq;
+    if (same) FillInfo(logged->record, (event->mutable_info()->Clear(), event->mutable_info()));
+  }
+  if (lost) response->add_events()->set_kind(v1::Event::RESYNC);
+  response->set_next_sequence(next);
+}
+
+uint64_t Store::last_event() const {
+  absl::MutexLock lock(&mutex_);
+  return events_.last_sequence();
+}
+
+void Store::LogEvent(v1::Event::Kind kind, std::string text) {
+  absl::MutexLock lock(&mutex_);
+  LogLocked(kind, std::move(text));
+}
+
+void Store::LogLocked(v1::Event::Kind kind, std::string text) {
+  events_.Append({.kind = kind, .sequence = 0, .time_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .name = {},
+                  .version = 0, .record = 0, .record_seq = 0, .text = std::move(text)});
+  Changed();
+}
+
+void Store::WaitForChange(uint64_t epoch, absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  while (change_epoch_.load() == epoch && !changed_.WaitWithDeadline(&mutex_, deadline)) {
+  }
+}
+
+void Store::Df(v1::DfResponse* df) {
+  absl::MutexLock lock(&mutex_);
+  if (!retired_.empty()) Reclaim();
+  df->set_memory_bytes(limits_.memory_bytes);
+  df->set_segment_bytes(blocks_.segment_bytes());
+  df->set_tensor_bytes(tensor_bytes_);
+  df->set_block_bytes(blocks_.block_bytes());
+  df->set_draft_bytes(draft_bytes_);
+  df->set_drafts(drafts_);
+  df->set_retired_bytes(retired_.bytes());
+  df->set_retired(retired_.count());
+  df->set_tensors(names_->size());
+  df->set_cache_bytes(cache_bytes_);
+  df->set_sessions(sessions_.size());
+  uint64_t pins = 0;
+  for (const auto& [id, session] : sessions_) pins += session->CountPins();
+  df->set_pins(pins);
+  for (const auto& [id, data] : blocks_.segments()) {
+    if (data->arena) {
+      df->set_arenas(df->arenas() + 1);
+      df->set_arena_bytes(df->arena_bytes() + data->shared.bytes);
+    } else {
+      df->set_extents(df->extents() + 1);
+      df->set_extent_bytes(df->extent_bytes() + data->shared.bytes);
+    }
+  }
+  df->set_catalog_bytes(slabs_->chunk_bytes() + index_->bytes() + header_bytes_);
+  df->set_leaving_bytes(blocks_.leaving_bytes());
+  df->set_page_kind(page_kind_);
+  df->set_puts(puts_);
+  df->set_deletes(deletes_);
+  df->set_evictions(evictions_);
+  df->set_expirations(expirations_);
+  df->set_adoptions(adoptions_);
+  df->set_started_ns(started_ns_);
+  df->set_generation(generation_);
+}
+
+void Store::ListSessions(v1::SessionsResponse* response) {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [id, session] : sessions_) {
+    v1::SessionInfo* info = response->add_sessions();
+    info->set_id(id);
+    info->set_pid(session->peer.pid);
+    info->set_uid(session->peer.uid);
+    info->set_label(std::string(session->peer.label, strnlen(session->peer.label, sizeof(session->peer.label))));
+    info->set_pins(session->CountPins());
+    info->set_drafts(session->drafts.size());
+    info->set_extent_bytes(blocks_.ExtentBytesOf(id));
+    info->set_opened_ns(session->opened_ns);
+    info->set_requests(session->requests.load());
+    absl::flat_hash_set<uint64_t> pinned;
+    for (const PinChunk& chunk : session->pins()) {
+      for (uint32_t i = 0; i < layout::kPinsPerChunk; ++i) {
+        if (const uint64_t word = chunk.words()[i].load(); word != 0) pinned.insert(word);
+      }
+    }
+    uint64_t bytes = 0;
+    for (const RetiredRecords::Entry& entry : retired_.entries()) {
+      if (pinned.contains(layout::PinWord(entry.record, entry.live_seq))) bytes += entry.nbytes;
+    }
+    info->set_pinned_retired_bytes(bytes);
+  }
+}
+
+void Store::ListPins(const v1::PinsRequest& request, v1::PinsResponse* response) {
+  const uint32_t limit = request.limit() == 0 ? 1000 : request.limit();
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [id, session] : sessions_) {
+    std::map<uint64_t, uint32_t> counts;
+    for (const PinChunk& chunk : session->pins()) {
+      for (uint32_t i = 0; i < layout::kPinsPerChunk; ++i) {
+        if (const uint64_t word = chunk.words()[i].load(); word != 0) ++counts[word];
+      }
+    }
+    for (const auto& [word, count] : counts) {
+      const RecordRef ref = static_cast<RecordRef>(word >> 32);
+      if (!slabs_->IsSlot(ref)) continue;  // the client's table is its own; nonsense in it harms nobody
+      const Record* record = slabs_->At(ref);
+      const uint64_t seq = record->seq.load();
+      const bool live = static_cast<uint32_t>(seq) == static_cast<uint32_t>(word);
+      const bool retired = static_cast<uint32_t>(seq) == static_cast<uint32_t>(word) + 1;
+      if ((!live && !retired) || !(word & 1)) continue;
+      if (!NameOf(record).starts_with(request.prefix())) continue;
+      if (response->pins_size() == static_cast<int>(limit)) return;
+      v1::PinInfo* pin = response->add_pins();
+      pin->set_session(id);
+      pin->set_name(std::string(NameOf(record)));
+      pin->mutable_version()->set_term(record->version_term);
+      pin->mutable_version()->set_number(record->version_number);
+      pin->set_nbytes(record->nbytes);
+      pin->set_count(count);
+      pin->set_retired(retired);
+    }
+  }
+}
+
+std::vector<std::shared_ptr<Session>> Store::SessionList() const {
+  std::vector<std::shared_ptr<Session>> list;
+  list.reserve(sessions_.size());
+  for (const auto& [id, session] : sessions_) list.push_back(session);
+  return list;
+}
+
+std::vector<std::shared_ptr<Session>> Store::Sessions() const {
+  absl::MutexLock lock(&mutex_);
+  return SessionList();
+}
+
+UniqueFd Store::HeaderDescriptor() const {
+  SharedSegment info;
+  return shared_.Descriptor(header_segment_, &info);
+}
+
+}  // namespace penstock::server

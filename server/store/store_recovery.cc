@@ -1,0 +1,191 @@
+// Opening the store: an empty catalog, or what an earlier node process left in the warden's memory.
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "proto/errors.h"
+#include "proto/strcat.h"
+#include "server/store/store.h"
+
+namespace penstock::server {
+
+using layout::Record;
+using layout::RecordRef;
+using layout::RecordState;
+
+Store::Store(warden::NodeContext* context, const StoreLimits& limits)
+    : limits_(limits),
+      warden_(context->warden.get()),
+      generation_(context->generation),
+      started_ns_(context->started_ns),
+      shared_(context->warden.get()),
+      blocks_(BlockPolicy(limits.memory_bytes), &shared_) {}
+
+Store::~Store() { work_.Stop(); }
+
+absl::StatusOr<std::unique_ptr<Store>> Store::Open(warden::NodeContext* context, const StoreLimits& limits) {
+  std::unique_ptr<Store> store(new Store(context, limits));
+  const bool inherited = std::any_of(context->segments.begin(), context->segments.end(), [](const warden::Segment& s) {
+    return s.kind == layout::SegmentKind::kCatalogHeader;
+  });
+  if (absl::Status s = inherited ? store->Recover(context) : store->MakeCatalog(); !s.ok()) return s;
+  store->LogEvent(v1::Event::NODE, inherited ? StrCat("node process restarted, generation ", context->generation)
+                                             : std::string("node started"));
+  store->Maintain();  // begins the first arena
+  return store;
+}
+
+absl::Status Store::MakeCatalog() {
+  absl::StatusOr<SharedSegment> made = shared_.CreateSealed(
+      {.kind = layout::SegmentKind::kCatalogHeader, .bytes = sizeof(layout::CatalogHeader), .populate = true});
+  if (!made.ok()) return made.status();
+  header_segment_ = made->id;
+  header_bytes_ = made->bytes;
+  header_ = static_cast<layout::CatalogHeader*>(made->address);
+  header_->layout_version = layout::kLayoutVersion;
+  header_->header_bytes = sizeof(layout::CatalogHeader);
+  uint8_t random[32];
+  if (getrandom(random, sizeof(random), 0) != static_cast<ssize_t>(sizeof(random))) return ErrnoStatus(errno, "getrandom");
+  std::memcpy(header_->node_uuid, random, 16);
+  std::memcpy(header_->hash_key, random + 16, 16);
+  header_->serve_until_ns.store(UINT64_MAX);
+  header_->node_generation.store(generation_);
+  slabs_ = std::make_unique<RecordSlabs>(header_, &shared_);
+  index_ = std::make_unique<NameIndex>(header_, &shared_, slabs_.get());
+  {
+    absl::MutexLock lock(&mutex_);
+    names_ = std::make_unique<absl::btree_set<RecordRef, ByName>>(ByName{slabs_.get()});
+  }
+  if (absl::Status s = index_->Start(0); !s.ok()) return s;
+  header_->magic = layout::kCatalogMagic;  // last: a header without it is not a catalog
+  return absl::OkStatus();
+}
+
+absl::Status Store::Recover(warden::NodeContext* context) {
+  std::vector<SharedSegment> chunks;
+  std::vector<SharedSegment> data;
+  std::vector<SharedSegment> superseded;
+  for (warden::Segment& segment : context->segments) {
+    const SharedSegment shared = shared_.Adopt(std::move(segment));
+    switch (shared.kind) {
+      case layout::SegmentKind::kCatalogHeader:
+        header_segment_ = shared.id;
+        header_bytes_ = shared.bytes;
+        header_ = static_cast<layout::CatalogHeader*>(shared.address);
+        break;
+      case layout::SegmentKind::kCatalogChunk: chunks.push_back(shared); break;
+      case layout::SegmentKind::kArena:
+      case layout::SegmentKind::kExtent: data.push_back(shared); break;
+      default: superseded.push_back(shared);  // the index is made anew
+    }
+  }
+  if (header_->magic != layout::kCatalogMagic || header_->layout_version != layout::kLayoutVersion) {
+    return absl::DataLossError("the catalog in the warden's memory does not check out (magic or layout version)");
+  }
+  slabs_ = std::make_unique<RecordSlabs>(header_, &shared_);
+  index_ = std::make_unique<NameIndex>(header_, &shared_, slabs_.get());
+
+  absl::MutexLock lock(&mutex_);
+  names_ = std::make_unique<absl::btree_set<RecordRef, ByName>>(ByName{slabs_.get()});
+  deleted_.RaiseFloor(header_->max_deleted_version.load());
+  for (warden::InheritedSession& inherited : context->sessions) {
+    absl::StatusOr<std::shared_ptr<Session>> session = Session::Inherit(std::move(inherited));
+    if (!session.ok()) return session.status();
+    next_session_ = std::max(next_session_, (*session)->id + 1);
+    sessions_[(*session)->id] = *session;
+  }
+  for (const SharedSegment& segment : data) {
+    if (!segment.sealed) {  // its session never got to use it
+      shared_.Drop(segment.id);
+      continue;
+    }
+    // Who writes an extent and who has mapped what died with the earlier process: nobody gets its free space, and it is
+    // given back when all sessions of that time have unmapped it.
+    DataSegment* added = blocks_.Add(segment, /*owner=*/0);
+    for (const auto& [id, session] : sessions_) added->holders.insert(id);
+  }
+  std::vector<RecordRef> refs;
+  std::vector<const SharedSegment*> by_number;
+  for (uint32_t number = 0; number < header_->chunk_count.load(); ++number) {
+    const uint32_t id = header_->chunk_segment[number].load();
+    auto it = std::find_if(chunks.begin(), chunks.end(), [&](const SharedSegment& s) { return s.id == id; });
+    if (it == chunks.end()) return absl::DataLossError(StrCat("catalog chunk ", number, " (segment ", id, ") is missing"));
+    if (absl::Status s = slabs_->AdoptChunk(*it, [&](RecordRef ref) { refs.push_back(ref); }); !s.ok()) return s;
+  }
+  header_->index_segment.store(0);
+  if (absl::Status s = index_->Start(refs.size()); !s.ok()) return s;
+  Unsettled unsettled;
+  for (RecordRef ref : refs) {
+    if (absl::Status s = RecoverRecord(ref, &unsettled); !s.ok()) return s;
+  }
+  for (RecordRef ref : unsettled.superseded) Retire(ref);
+  for (RecordRef ref : unsettled.publishing) MakeLive(ref).IgnoreError();  // its conditions were checked before
+  for (const SharedSegment& segment : superseded) shared_.Drop(segment.id);
+  header_->node_generation.store(generation_);  // last: clients that wait for it may ask now
+  return absl::OkStatus();
+}
+
+absl::Status Store::RecoverRecord(RecordRef ref, Unsettled* unsettled) {
+  Record* record = slabs_->At(ref);
+  const uint64_t seq = record->seq.load();
+  const auto state = static_cast<RecordState>(record->state.load());
+  const bool live = seq & 1;
+  const bool retired = !live && (state == RecordState::kLive || state == RecordState::kRetired);
+  auto owner = sessions_.find(record->owner_session);
+  // A staged put (its block is in an arena) is still in its session's ring and will be executed again.
+  const bool keep_draft = owner != sessions_.end() && (record->segment == 0 || !(record->flags & layout::kRecordKernelImmutable));
+  const bool draft = !live && !retired;
+  if (draft && state == RecordState::kDraft && !keep_draft) {
+    record->state.store(static_cast<uint8_t>(RecordState::kFree));
+    slabs_->Free(ref);
+    return absl::OkStatus();
+  }
+  if (absl::Status s = TakeBlock(record); !s.ok()) return s;
+  if (retired) {
+    record->state.store(static_cast<uint8_t>(RecordState::kRetired));
+    retired_.Add({ref, seq - 1, record->nbytes});
+    return absl::OkStatus();
+  }
+  if (state == RecordState::kPublishing && !live) {
+    unsettled->publishing.push_back(ref);
+    return absl::OkStatus();
+  }
+  if (draft) {
+    owner->second->drafts.insert(ref);
+    ++drafts_;
+    draft_bytes_ += record->nbytes;
+    return absl::OkStatus();
+  }
+  record->state.store(static_cast<uint8_t>(RecordState::kLive));
+  return RecoverLive(ref, unsettled);
+}
+
+absl::Status Store::TakeBlock(const Record* record) {
+  if (record->segment == 0) return absl::OkStatus();
+  DataSegment* data = blocks_.Find(record->segment);
+  if (data == nullptr) return absl::DataLossError(StrCat("a record names segment ", record->segment, ", which is not here"));
+  if (absl::Status s = blocks_.Reserve(record->segment, record->offset, record->nbytes); !s.ok()) return s;
+  return absl::OkStatus();
+}
+
+absl::Status Store::RecoverLive(RecordRef ref, Unsettled* unsettled) {
+  const Record* record = slabs_->At(ref);
+  if (DataSegment* data = blocks_.Find(record->segment); data != nullptr && !data->arena) extent_records_[record->segment].insert(ref);
+  const std::string_view name(layout::RecordName(record), record->name_bytes);
+  const RecordRef other = index_->Find(name, record->name_hash);
+  AddToNames(ref);
+  if (other == 0) return index_->Insert(record->name_hash, ref);
+  // The process died between making the new version visible and retiring the old one.
+  const bool newer = record->version_number >= slabs_->At(other)->version_number;
+  if (newer) index_->Replace(record->name_hash, other, ref);
+  names_->erase(ref);  // both have this name
+  names_->insert(newer ? ref : other);
+  unsettled->superseded.push_back(newer ? other : ref);
+  return absl::OkStatus();
+}
+
+}  // namespace penstock::server

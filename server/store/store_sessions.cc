@@ -1,0 +1,95 @@
+// Sessions of the store: opened, kept by the warden, ended.
+#include <utility>
+
+#include "proto/strcat.h"
+#include "server/store/store.h"
+#include "transport/fault_point.h"
+
+namespace penstock::server {
+
+absl::StatusOr<std::shared_ptr<Session>> Store::OpenSession(const SessionPeer& peer, UniqueFd socket) {
+  uint64_t id = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (sessions_.size() >= limits_.max_sessions) {
+      return absl::ResourceExhaustedError(StrCat("the node has ", sessions_.size(), " sessions, the most it may (--max_sessions); close some"));
+    }
+    id = next_session_++;
+  }
+  absl::StatusOr<std::shared_ptr<Session>> session = Session::Create(id, peer, std::move(socket));
+  if (!session.ok()) return session;
+  absl::MutexLock lock(&mutex_);
+  sessions_[id] = *session;
+  Changed();
+  return session;
+}
+
+absl::Status Store::AddRing(Session& session) {
+  absl::MutexLock lock(&mutex_);
+  if (session.has_ring()) return absl::OkStatus();
+  if (absl::Status s = session.OpenRing(); !s.ok()) return s;
+  if (session.pins().empty()) {
+    if (absl::StatusOr<uint32_t> chunk = session.GrowPins(); !chunk.ok()) return chunk.status();
+  }
+  return warden_->KeepSession(session.id, session.Blob(), session.Descriptors());
+}
+
+absl::StatusOr<uint32_t> Store::GrowPins(Session& session) {
+  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<uint32_t> chunk = session.GrowPins();
+  if (!chunk.ok()) return chunk;
+  if (absl::Status s = warden_->AddSessionFd(session.id, session.pins().back().fd.get()); !s.ok()) return s;
+  return chunk;
+}
+
+absl::Status Store::AddForkedPins(Session& child, std::vector<UniqueFd> chunks) {
+  absl::MutexLock lock(&mutex_);
+  for (UniqueFd& chunk : chunks) {
+    if (absl::Status s = child.AddPinChunk(std::move(chunk)); !s.ok()) return s;
+  }
+  return warden_->KeepSession(child.id, child.Blob(), child.Descriptors());
+}
+
+void Store::EndSession(uint64_t id) {
+  PENSTOCK_FAULT_POINT("node.session.ending");
+  absl::MutexLock lock(&mutex_);
+  auto it = sessions_.find(id);
+  if (it == sessions_.end()) return;
+  std::shared_ptr<Session> session = std::move(it->second);
+  sessions_.erase(it);  // its pins are not scanned any more
+  session->ended = true;
+  for (layout::RecordRef draft : session->drafts) FreeDraft(draft);
+  session->drafts.clear();
+  std::vector<uint32_t> unsealed;
+  for (const auto& [segment, opening] : opening_extents_) {
+    if (opening.session == id) unsealed.push_back(segment);
+  }
+  for (uint32_t segment : unsealed) {
+    blocks_.CancelReservation(opening_extents_[segment].reserved_bytes);
+    opening_extents_.erase(segment);
+    shared_.Drop(segment);
+  }
+  blocks_.SessionEnded(id);
+  warden_->DropSession(id).IgnoreError();
+  Reclaim();
+  GiveBackEmptySegments(/*keep_arenas=*/1, /*of_live_sessions=*/false);
+  StartAdoption();
+  Changed();
+}
+
+std::shared_ptr<Session> Store::FindSession(uint64_t id) const {
+  absl::MutexLock lock(&mutex_);
+  auto it = sessions_.find(id);
+  return it == sessions_.end() ? nullptr : it->second;
+}
+
+std::shared_ptr<Session> Store::FindSessionByToken(std::string_view token) const {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [id, session] : sessions_) {
+    const std::string_view own(reinterpret_cast<const char*>(session->token.data()), session->token.size());
+    if (own == token) return session;
+  }
+  return nullptr;
+}
+
+}  // namespace penstock::server

@@ -1,0 +1,313 @@
+// Reserve, Publish, Abort, Delete: the life of a tensor.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "proto/layout/metadata_codec.h"
+#include "proto/names.h"
+#include "proto/strcat.h"
+#include "server/store/store.h"
+#include "transport/fault_point.h"
+
+namespace penstock::server {
+
+using layout::Record;
+using layout::RecordRef;
+using layout::RecordState;
+
+namespace {
+
+void SetState(Record* record, RecordState state) { record->state.store(static_cast<uint8_t>(state), std::memory_order_seq_cst); }
+
+std::string_view NameOf(const Record* record) { return {layout::RecordName(record), record->name_bytes}; }
+
+}  // namespace
+
+std::string_view Store::ByName::Name(RecordRef ref) const { return NameOf(slabs->At(ref)); }
+
+absl::Status Store::CheckSpec(const CreateSpec& spec) const {
+  if (absl::Status s = ValidateUserName(spec.name); !s.ok()) return s;
+  if (!IsValid(spec.dtype)) {
+    return absl::InvalidArgumentError(StrCat("dtype: ", static_cast<int>(spec.dtype), " is not a dtype of this store"));
+  }
+  absl::StatusOr<uint64_t> bytes = ByteSize(spec.dtype, spec.shape);
+  if (!bytes.ok()) return bytes.status();
+  if (*bytes != spec.nbytes) {
+    return absl::InvalidArgumentError(StrCat("nbytes: ", spec.nbytes, " is not the size of a ", DTypeName(spec.dtype),
+                                             " tensor of shape ", spec.shape.ToString(), " (", *bytes, ")"));
+  }
+  if (spec.replicas != 1) {
+    return absl::InvalidArgumentError(StrCat("replicas: ", spec.replicas, " asked for, but this node is alone: 1 is allowed"));
+  }
+  if (spec.ttl_ns > uint64_t{1} << 60) return absl::InvalidArgumentError("ttl: longer than 36 years; leave it out");
+  if (spec.metadata.empty()) return absl::OkStatus();
+  absl::StatusOr<std::map<std::string, std::string>> metadata = layout::DecodeMetadata(spec.metadata);
+  if (!metadata.ok()) return metadata.status();
+  return ValidateMetadata(*metadata);
+}
+
+absl::Status Store::CheckConditions(std::string_view name, uint64_t version, uint64_t if_version, RecordRef current) const {
+  const uint64_t present = current == 0 ? 0 : slabs_->At(current)->version_number;
+  if (if_version == 0 && current != 0) {
+    return absl::AlreadyExistsError(StrCat("put '", name, "': it exists (version ", present, ") and if_absent was asked for"));
+  }
+  if (if_version != layout::kAnyVersion && if_version != present) {
+    return absl::AbortedError(StrCat("put '", name, "': if_version=", if_version, ", but the present version is ", present,
+                                     current == 0 ? " (absent)" : ""));
+  }
+  const uint64_t last = current == 0 ? deleted_.Last(index_->Hash(name)) : present;
+  if (version != 0 && version <= last) {
+    return absl::AbortedError(StrCat("put '", name, "': version=", version, " is not larger than ", last, ", the last one of this name"));
+  }
+  return absl::OkStatus();
+}
+
+RecordRef Store::FindRepetition(const Session& session, const CreateSpec& spec, RecordRef current) {
+  if (!session.inherited || spec.request_id == 0) return 0;
+  auto same = [&](RecordRef ref) {
+    const Record* record = slabs_->At(ref);
+    return record->owner_session == static_cast<uint32_t>(session.id) && record->request_id == spec.request_id;
+  };
+  if (current != 0 && same(current)) return current;
+  for (RecordRef draft : session.drafts) {
+    if (same(draft)) return draft;
+  }
+  return 0;
+}
+
+absl::StatusOr<Placed> Store::Reserve(Session& session, const CreateSpec& spec) {
+  if (absl::Status s = CheckSpec(spec); !s.ok()) return s;
+  absl::MutexLock lock(&mutex_);
+  if (session.ended) return absl::UnavailableError("the session has ended");
+  if (session.drafts.size() >= limits_.max_drafts_per_session) {
+    return absl::ResourceExhaustedError(StrCat("create '", spec.name, "': this session has ", session.drafts.size(),
+                                               " drafts, the most that one may have; publish or abort some"));
+  }
+  const RecordRef current = index_->Find(spec.name, index_->Hash(spec.name));
+  if (const RecordRef repeated = FindRepetition(session, spec, current); repeated != 0) {
+    Record* record = slabs_->At(repeated);
+    const bool live = record->seq.load() & 1;
+    return Placed{.kind = live ? Placed::Kind::kDone : Placed::Kind::kPlaced, .record = repeated, .record_seq = record->seq.load(),
+                  .block = {record->segment, record->offset, blocks_.Address(record->segment, record->offset)}};
+  }
+  if (absl::Status s = CheckConditions(spec.name, spec.version, spec.if_version, current); !s.ok()) return s;
+  absl::StatusOr<Placed> placed = FindBlock(session, spec);
+  if (!placed.ok() || placed->kind != Placed::Kind::kPlaced) return placed;
+  absl::StatusOr<RecordRef> ref = slabs_->Allocate(layout::RecordBytes(spec.shape.rank(), spec.name.size(), spec.metadata.size()));
+  if (!ref.ok()) {
+    blocks_.Free(placed->block.segment, placed->block.offset, spec.nbytes);
+    return ref.status();
+  }
+  WriteDraft(slabs_->At(*ref), session, spec, placed->block);
+  session.drafts.insert(*ref);
+  ++drafts_;
+  draft_bytes_ += spec.nbytes;
+  if (!spec.in_arena && placed->block.segment != 0) extent_records_[placed->block.segment].insert(*ref);
+  placed->record = *ref;
+  placed->record_seq = slabs_->At(*ref)->seq.load();
+  PENSTOCK_FAULT_POINT("node.reserve.done");
+  return placed;
+}
+
+void Store::WriteDraft(Record* record, const Session& session, const CreateSpec& spec, const Block& block) {
+  record->name_hash = index_->Hash(spec.name);
+  record->version_number = spec.version;
+  record->version_term = 0;
+  record->segment = block.segment;
+  record->offset = block.offset;
+  record->nbytes = spec.nbytes;
+  record->created_ns = spec.if_version;
+  record->name_bytes = static_cast<uint16_t>(spec.name.size());
+  record->metadata_bytes = static_cast<uint16_t>(spec.metadata.size());
+  record->dtype = static_cast<uint8_t>(spec.dtype);
+  record->rank = static_cast<uint8_t>(spec.shape.rank());
+  record->flags = (spec.keep ? layout::kRecordKeep : 0) | (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0);
+  record->expires_ns = spec.ttl_ns;
+  record->request_id = spec.request_id;
+  record->owner_session = static_cast<uint32_t>(session.id);
+  record->replicas = spec.replicas;
+  char* at = reinterpret_cast<char*>(record) + layout::kRecordFixedBytes;
+  std::memcpy(at, spec.shape.dims().data(), 8 * spec.shape.rank());
+  at += 8 * spec.shape.rank();
+  std::memcpy(at, spec.name.data(), spec.name.size());
+  if (!spec.metadata.empty()) std::memcpy(at + spec.name.size(), spec.metadata.data(), spec.metadata.size());
+  SetState(record, RecordState::kDraft);
+}
+
+absl::StatusOr<Record*> Store::FindDraft(const Session& session, RecordRef ref, uint64_t seq) {
+  if (!slabs_->IsSlot(ref) || !session.drafts.contains(ref) || slabs_->At(ref)->seq.load() != seq) {
+    return absl::NotFoundError(StrCat("draft ", ref, "/", seq, ": this session has no such draft (published, aborted, or never made)"));
+  }
+  return slabs_->At(ref);
+}
+
+absl::StatusOr<Published> Store::Publish(Session& session, RecordRef ref, uint64_t seq) {
+  PENSTOCK_FAULT_POINT("node.publish.before");
+  absl::MutexLock lock(&mutex_);
+  if (session.inherited && slabs_->IsSlot(ref)) {
+    const Record* record = slabs_->At(ref);
+    if (record->seq.load() == seq + 1 && record->owner_session == static_cast<uint32_t>(session.id)) return PublishedOf(ref);
+  }
+  absl::StatusOr<Record*> draft = FindDraft(session, ref, seq);
+  if (!draft.ok()) return draft.status();
+  session.drafts.erase(ref);
+  --drafts_;
+  draft_bytes_ -= (*draft)->nbytes;
+  return MakeLive(ref);
+}
+
+absl::StatusOr<Published> Store::MakeLive(RecordRef ref) {
+  Record* record = slabs_->At(ref);
+  const std::string_view name = NameOf(record);
+  const uint64_t hash = record->name_hash;
+  const RecordRef current = index_->Find(name, hash);
+  absl::Status conditions = CheckConditions(name, record->version_number, record->created_ns, current);
+  if (conditions.ok() && current == 0) conditions = index_->Insert(hash, ref);  // a hint to a record that is not live yet
+  if (!conditions.ok()) {
+    FreeRecord(ref);
+    return conditions;
+  }
+  const uint64_t last = current == 0 ? deleted_.Last(hash) : slabs_->At(current)->version_number;
+  SetState(record, RecordState::kPublishing);
+  PENSTOCK_FAULT_POINT("node.publish.state");
+  CompletePublish(record, last);
+  PENSTOCK_FAULT_POINT("node.publish.live");
+  if (current != 0) {
+    index_->Replace(hash, current, ref);
+    names_->erase(current);
+    PENSTOCK_FAULT_POINT("node.publish.replaced");
+    Retire(current);
+  }
+  AddToNames(ref);
+  ++puts_;
+  Log(v1::Event::PUT, ref);
+  return PublishedOf(ref);
+}
+
+// From kPublishing to live. A node that finds a record in between after a restart calls it again.
+void Store::CompletePublish(Record* record, uint64_t last_version) {
+  const uint64_t now = absl::GetCurrentTimeNanos();
+  if (record->version_number <= last_version) record->version_number = last_version + 1;
+  record->created_ns = now;
+  if (record->expires_ns != 0 && record->expires_ns < uint64_t{1} << 60) record->expires_ns += now;
+  record->seq.fetch_add(1, std::memory_order_seq_cst);  // odd: visible
+  SetState(record, RecordState::kLive);
+}
+
+// The books of a live record.
+void Store::AddToNames(RecordRef ref) {
+  const Record* record = slabs_->At(ref);
+  names_->insert(ref);
+  tensor_bytes_ += record->nbytes;
+  if (record->expires_ns != 0) expiries_.emplace(record->expires_ns, ref);
+  if (!(record->flags & layout::kRecordKeep)) {
+    cache_bytes_ += record->nbytes;
+    evictable_.emplace(record->created_ns, ref);
+  }
+  header_->live_count.store(names_->size(), std::memory_order_relaxed);
+}
+
+void Store::Retire(RecordRef ref) {
+  Record* record = slabs_->At(ref);
+  const uint64_t live_seq = record->seq.fetch_add(1, std::memory_order_seq_cst);  // even: no new reader can pin it
+  PENSTOCK_FAULT_POINT("node.retire.even");
+  SetState(record, RecordState::kRetired);
+  tensor_bytes_ -= record->nbytes;
+  if (record->expires_ns != 0) expiries_.erase({record->expires_ns, ref});
+  if (!(record->flags & layout::kRecordKeep)) {
+    cache_bytes_ -= record->nbytes;
+    evictable_.erase({record->created_ns, ref});
+  }
+  retired_.Add({ref, live_seq, record->nbytes});
+  if (retired_.unscanned() >= 1024 || retired_.bytes() > limits_.memory_bytes / 16) Reclaim();
+}
+
+// Takes a live record out of the names and retires it.
+void Store::Remove(RecordRef ref, v1::Event::Kind why) {
+  const Record* record = slabs_->At(ref);
+  Log(why, ref);
+  names_->erase(ref);
+  index_->Remove(record->name_hash, ref);
+  deleted_.Remember(record->name_hash, record->version_number);
+  if (record->version_number > header_->max_deleted_version.load()) header_->max_deleted_version.store(record->version_number);
+  header_->live_count.store(names_->size(), std::memory_order_relaxed);
+  Retire(ref);
+}
+
+void Store::FreeRecord(RecordRef ref) {
+  Record* record = slabs_->At(ref);
+  if (auto it = extent_records_.find(record->segment); it != extent_records_.end()) {
+    it->second.erase(ref);
+    if (it->second.empty()) extent_records_.erase(it);
+  }
+  blocks_.Free(record->segment, record->offset, record->nbytes);
+  SetState(record, RecordState::kFree);
+  slabs_->Free(ref);
+}
+
+void Store::FreeDraft(RecordRef ref) {
+  --drafts_;
+  draft_bytes_ -= slabs_->At(ref)->nbytes;
+  FreeRecord(ref);
+}
+
+absl::Status Store::Abort(Session& session, RecordRef ref, uint64_t seq) {
+  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<Record*> draft = FindDraft(session, ref, seq);
+  if (!draft.ok()) return draft.status();
+  session.drafts.erase(ref);
+  FreeDraft(ref);
+  Changed();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Published> Store::Delete(std::string_view name, uint64_t version) {
+  PENSTOCK_FAULT_POINT("node.delete.before");
+  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<RecordRef> ref = FindLive(name, version);
+  if (!ref.ok()) return ref.status();
+  const Published deleted = PublishedOf(*ref);
+  Remove(*ref, v1::Event::DELETE);
+  ++deletes_;
+  return deleted;
+}
+
+absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix) {
+  if (absl::Status s = ValidatePrefix(prefix); !s.ok()) return s;
+  uint64_t count = 0;
+  while (true) {
+    absl::MutexLock lock(&mutex_);
+    std::vector<RecordRef> batch;  // bounded, so that others get their turn
+    for (auto it = names_->lower_bound(prefix); it != names_->end() && batch.size() < 1000; ++it) {
+      if (!NameOf(slabs_->At(*it)).starts_with(prefix)) break;
+      batch.push_back(*it);
+    }
+    if (batch.empty()) return count;
+    for (RecordRef ref : batch) Remove(ref, v1::Event::DELETE);
+    deletes_ += batch.size();
+    count += batch.size();
+  }
+}
+
+Published Store::PublishedOf(RecordRef ref) const {
+  const Record* record = slabs_->At(ref);
+  return {.record = ref, .record_seq = record->seq.load(), .version_term = record->version_term,
+          .version_number = record->version_number, .created_ns = record->created_ns};
+}
+
+void Store::Log(v1::Event::Kind kind, RecordRef ref) {
+  const Record* record = slabs_->At(ref);
+  events_.Append({.kind = kind, .sequence = 0, .time_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()),
+                  .name = std::string(NameOf(record)), .version = record->version_number, .record = ref,
+                  .record_seq = record->seq.load(), .text = {}});
+  Changed();
+}
+
+void Store::Changed() {
+  change_epoch_.fetch_add(1);
+  changed_.SignalAll();
+  if (on_change_ && parked_.load()) on_change_();
+}
+
+}  // namespace penstock::server
