@@ -1,0 +1,81 @@
+// The extension module penstock._core: opens stores and ties the types together.
+#define PENSTOCK_IMPORTS_NUMPY
+#include "client/python/core/numpy_api.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include "client/python/core/draft.h"
+#include "client/python/core/fault_messages.h"
+#include "client/python/core/info.h"
+#include "client/python/core/keeper.h"
+#include "client/python/core/numpy_dtypes.h"
+#include "client/python/core/options.h"
+#include "client/python/core/store.h"
+#include "client/python/core/view_object.h"
+#include "client/python/core/watch.h"
+
+namespace penstock::python {
+namespace {
+
+namespace nb = nanobind;
+using nb::literals::operator""_a;
+
+bool ImportNumpy() { return _import_array() >= 0; }
+
+void OpenStore(Store* self, nb::object address, nb::object timeout, nb::object label) {
+  ClientOptions options;
+  if (!address.is_none()) options.address = std::string(TextArgument(address, "address"));
+  if (!label.is_none()) options.label = std::string(TextArgument(label, "label"));
+  if (auto seconds = SecondsArgument(timeout, "timeout")) options.timeout = *seconds;
+  absl::StatusOr<std::unique_ptr<Client>> client = absl::UnknownError("");
+  {
+    WithoutGil without_gil;
+    client = Client::Connect(options);
+  }
+  if (!client.ok()) ThrowStatus(client.status());
+  new (self) Store(*std::move(client));
+}
+
+void AddStoreType(nb::module_& module) {
+  StoreClass type(module, "Store");
+  type.def("__init__", OpenStore, "address"_a = nb::none(), nb::kw_only(), "timeout"_a = 5.0,
+           "label"_a = nb::none());
+  type.def("close", &Store::Close,
+           "Ends this object's use of the store. Views and drafts stay valid. Idempotent.");
+  type.def_prop_ro("closed", [](const Store& s) { return s.client() == nullptr; },
+                   "Whether close() was called.");
+  type.def_prop_ro("address", [](const Store& s) { return s.Use()->address(); },
+                   "The address that was connected to.");
+  type.def_prop_ro("session_id", [](const Store& s) { return s.Use()->session_id(); },
+                   "Number of this session, as `penstock sessions` shows it.");
+  AddStoreGet(type);
+  AddStoreReads(type);
+  AddStoreWrites(type);
+  AddStoreLooks(type);
+  AddStoreCalls(type);
+}
+
+nb::object CanonicalDType(nb::object object) {
+  const absl::StatusOr<DType> dtype = ToDType(object.ptr());
+  if (!dtype.ok()) ThrowStatus(dtype.status());
+  return nb::steal(DTypeString(*dtype));
+}
+
+void EnableFaultMessages() {
+  if (absl::Status status = InstallFaultMessages(); !status.ok()) ThrowStatus(status);
+}
+
+}  // namespace
+
+NB_MODULE(_core, module) {
+  if (!ImportNumpy() || !AddKeeperType(module.ptr()) || !AddViewType(module.ptr())) ThrowPythonError();
+  AddInfoType(module);
+  AddDraftType(module);
+  AddWatchType(module);
+  AddStoreType(module);
+  module.def("dtype_name", CanonicalDType, "dtype"_a);
+  module.def("_install_fault_messages", EnableFaultMessages);
+}
+
+}  // namespace penstock::python

@@ -1,0 +1,172 @@
+// Writes: put, put_many, create, delete, delete_prefix.
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "client/python/core/draft.h"
+#include "client/python/core/incoming.h"
+#include "client/python/core/info.h"
+#include "client/python/core/numpy_dtypes.h"
+#include "client/python/core/options.h"
+#include "client/python/core/store.h"
+#include "proto/strcat.h"
+
+namespace penstock::python {
+namespace {
+
+namespace nb = nanobind;
+using nb::literals::operator""_a;
+
+nb::object Put(const Store& store, nb::object name_object, nb::object tensor, nb::object replicas,
+               nb::object keep, nb::object ttl, nb::object metadata, nb::object version,
+               nb::object if_absent, nb::object if_version) {
+  const std::shared_ptr<Client> client = store.Use();
+  const std::string_view name = TextArgument(name_object, "name");
+  const PutOptions options =
+      ToPutOptions({replicas, keep, ttl, metadata, version, if_absent, if_version});
+  Incoming incoming;
+  if (!incoming.Read(tensor.ptr(), "tensor")) ThrowPythonError();
+  const ConstTensorRef ref = incoming.ref();
+  absl::StatusOr<TensorInfo> info = absl::UnknownError("");
+  {
+    WithoutGil without_gil;
+    info = client->Put(name, ref, options);
+  }
+  if (!info.ok()) ThrowStatus(info.status(), name);
+  return nb::steal(NewInfo(*std::move(info)));
+}
+
+// tensors: list of (name, tensor) -> (list of TensorInfo | Error, number of errors)
+nb::object PutMany(const Store& store, nb::list tensors, nb::object replicas, nb::object keep,
+                   nb::object ttl, nb::object metadata, nb::object version, nb::object if_absent,
+                   nb::object if_version) {
+  const std::shared_ptr<Client> client = store.Use();
+  const PutOptions options =
+      ToPutOptions({replicas, keep, ttl, metadata, version, if_absent, if_version});
+  const size_t count = tensors.size();
+  std::vector<Incoming> incoming(count);
+  std::vector<PutRequest> requests(count);
+  for (size_t i = 0; i < count; ++i) {
+    PyObject* pair = PyList_GET_ITEM(tensors.ptr(), static_cast<Py_ssize_t>(i));
+    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
+      SetTypeError("tensors: must be a dict, or pairs of name and tensor");
+      ThrowPythonError();
+    }
+    requests[i].name = TextArgument(PyTuple_GET_ITEM(pair, 0), "name");
+    if (!incoming[i].Read(PyTuple_GET_ITEM(pair, 1), "tensor")) ThrowPythonError();
+    requests[i].tensor = incoming[i].ref();
+  }
+  std::vector<absl::StatusOr<TensorInfo>> infos;
+  {
+    WithoutGil without_gil;
+    infos = client->PutMany(requests, options);
+  }
+  nb::object results = nb::steal(PyList_New(static_cast<Py_ssize_t>(infos.size())));
+  int errors = 0;
+  for (size_t i = 0; i < infos.size(); ++i) {
+    PyObject* item = infos[i].ok() ? NewInfo(*std::move(infos[i]))
+                                   : MakeError(infos[i].status(), requests[i].name);
+    if (item == nullptr) ThrowPythonError();
+    errors += infos[i].ok() ? 0 : 1;
+    PyList_SET_ITEM(results.ptr(), static_cast<Py_ssize_t>(i), item);
+  }
+  return nb::make_tuple(results, errors);
+}
+
+Shape ShapeArgument(nb::handle object) {
+  nb::object numbers = nb::steal(PyIndex_Check(object.ptr()) != 0 ? PyTuple_Pack(1, object.ptr())
+                                                                 : PySequence_Tuple(object.ptr()));
+  if (!numbers.is_valid()) {
+    SetTypeError(StrCat("shape: must be an integer or a tuple of integers, not ",
+                        TypeName(object.ptr())));
+    ThrowPythonError();
+  }
+  std::vector<int64_t> dims(static_cast<size_t>(PyTuple_GET_SIZE(numbers.ptr())));
+  for (size_t i = 0; i < dims.size(); ++i) {
+    dims[i] = PyNumber_AsSsize_t(PyTuple_GET_ITEM(numbers.ptr(), static_cast<Py_ssize_t>(i)),
+                                 PyExc_OverflowError);
+    if (dims[i] == -1 && PyErr_Occurred() != nullptr) ThrowPythonError();
+  }
+  absl::StatusOr<Shape> shape = Shape::Create(dims);
+  if (!shape.ok()) ThrowStatus(shape.status());
+  return *shape;
+}
+
+nb::object Create(const Store& store, nb::object name_object, nb::object shape_object,
+                  nb::object dtype_object, nb::object replicas, nb::object keep, nb::object ttl,
+                  nb::object metadata, nb::object version, nb::object if_absent,
+                  nb::object if_version) {
+  const std::shared_ptr<Client> client = store.Use();
+  const std::string_view name = TextArgument(name_object, "name");
+  const Shape shape = ShapeArgument(shape_object);
+  const absl::StatusOr<DType> dtype = ToDType(dtype_object.ptr());
+  if (!dtype.ok()) ThrowStatus(dtype.status(), name);
+  const PutOptions options =
+      ToPutOptions({replicas, keep, ttl, metadata, version, if_absent, if_version});
+  absl::StatusOr<Draft> draft = absl::UnknownError("");
+  {
+    WithoutGil without_gil;
+    draft = client->Create(name, *dtype, shape, options);
+  }
+  if (!draft.ok()) ThrowStatus(draft.status(), name);
+  return NewDraft(client, std::string(name), *std::move(draft));
+}
+
+bool Delete(const Store& store, nb::object name_object, nb::object version_object) {
+  const std::shared_ptr<Client> client = store.Use();
+  const std::string_view name = TextArgument(name_object, "name");
+  const std::optional<uint64_t> version = CountArgument(version_object, "version", 1);
+  absl::StatusOr<bool> deleted = false;
+  {
+    WithoutGil without_gil;
+    deleted = client->Delete(name, version);
+  }
+  if (!deleted.ok()) ThrowStatus(deleted.status(), name);
+  return *deleted;
+}
+
+uint64_t DeletePrefix(const Store& store, nb::object prefix_object) {
+  const std::shared_ptr<Client> client = store.Use();
+  const std::string_view prefix = TextArgument(prefix_object, "prefix");
+  absl::StatusOr<uint64_t> count = uint64_t{0};
+  {
+    WithoutGil without_gil;
+    count = client->DeletePrefix(prefix);
+  }
+  if (!count.ok()) ThrowStatus(count.status(), prefix);
+  return *count;
+}
+
+}  // namespace
+
+void AddStoreWrites(StoreClass& type) {
+  const auto one = nb::int_(1);
+  type.def("put", Put, "name"_a, "tensor"_a, nb::kw_only(), "replicas"_a = one, "keep"_a = true,
+           "ttl"_a = nb::none(), "metadata"_a = nb::none(), "version"_a = nb::none(),
+           "if_absent"_a = false, "if_version"_a = nb::none(),
+           "Stores a copy of `tensor` under `name`; visible whole, at once, to every process.\n\n"
+           "tensor: NumPy array, torch CPU tensor, or anything with __dlpack__, the buffer protocol,\n"
+           "__array_interface__ or __array__; scalars and lists go through np.asarray. Strided\n"
+           "arrays are gathered in the same single copy.\n"
+           "keep=False: may be evicted when memory is short. ttl: seconds. metadata: dict of str to\n"
+           "str, 16 KiB in all. version: a larger number than the present one. if_absent: only if\n"
+           "the name is free. if_version: only if the present version is this one (0 = free).\n"
+           "Returns TensorInfo. Raises InvalidArgumentError, AlreadyExistsError, ConflictError,\n"
+           "StoreFullError, UnavailableError. Any thread.");
+  type.def("_put_many", PutMany, "tensors"_a, nb::kw_only(), "replicas"_a = one, "keep"_a = true,
+           "ttl"_a = nb::none(), "metadata"_a = nb::none(), "version"_a = nb::none(),
+           "if_absent"_a = false, "if_version"_a = nb::none());
+  type.def("create", Create, "name"_a, "shape"_a, "dtype"_a, nb::kw_only(), "replicas"_a = one,
+           "keep"_a = true, "ttl"_a = nb::none(), "metadata"_a = nb::none(),
+           "version"_a = nb::none(), "if_absent"_a = false, "if_version"_a = nb::none(),
+           "A Draft: memory of the store itself to be filled in place and published without a copy.\n\n"
+           "A context manager: publishes when the block ends well, aborts on an exception. Its first\n"
+           "bytes are undefined. Options as put().");
+  type.def("delete", Delete, "name"_a, "version"_a = nb::none(),
+           "Deletes a name; with `version` only if that is the present one. Open views stay valid.\n"
+           "Returns whether there was one.");
+  type.def("delete_prefix", DeletePrefix, "prefix"_a,
+           "Deletes every name that begins with `prefix`; returns how many.");
+}
+
+}  // namespace penstock::python

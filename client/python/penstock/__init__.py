@@ -1,0 +1,66 @@
+"""Penstock: a tensor store that processes use in place.
+
+    store = penstock.connect()                 # the node of this host
+    store.put("model/wte", weights)            # NumPy, torch, anything with DLPack or a buffer
+    view = store.get("model/wte")              # no copy, no call: the store's own memory
+    view.numpy(), view.torch(), np.asarray(view), memoryview(view)
+
+Views are read-only and never change. ``penstock.start_local()`` runs a private node for tests and
+notebooks. Errors are in ``penstock.errors``; each is also the builtin one would expect.
+"""
+
+from penstock._core import Draft, TensorInfo, TensorView
+from penstock._version import __version__
+from penstock.box import Box
+from penstock.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    DataLossError,
+    DeadlineError,
+    Error,
+    InvalidArgumentError,
+    NotFoundError,
+    PartialError,
+    PermissionDeniedError,
+    StoreFullError,
+    TransportError,
+    UnavailableError,
+)
+from penstock.events import Event, Watch
+from penstock.faults import enable_fault_messages
+from penstock.store import Store, connect
+
+__all__ = [
+    "AlreadyExistsError",
+    "Box",
+    "ConflictError",
+    "DataLossError",
+    "DeadlineError",
+    "Draft",
+    "Error",
+    "Event",
+    "InvalidArgumentError",
+    "LocalNode",
+    "NotFoundError",
+    "PartialError",
+    "PermissionDeniedError",
+    "Store",
+    "StoreFullError",
+    "TensorInfo",
+    "TensorView",
+    "TransportError",
+    "UnavailableError",
+    "Watch",
+    "__version__",
+    "connect",
+    "enable_fault_messages",
+    "start_local",
+]
+
+
+def __getattr__(name: str):  # what few programs need is imported when it is used
+    if name in ("LocalNode", "start_local"):
+        from penstock import local
+
+        return getattr(local, name)
+    raise AttributeError(f"module 'penstock' has no attribute {name!r}")

@@ -1,0 +1,203 @@
+"""The store as one process sees it: ``penstock.connect()`` gives a Store."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping
+
+from penstock import _core
+from penstock._core import TensorInfo, TensorView
+from penstock.errors import Error, PartialError
+from penstock.events import Watch
+
+if TYPE_CHECKING:
+    from penstock.aio import AsyncStore
+
+__all__ = ["Store", "connect"]
+
+_LIST_PAGE = 1000
+
+
+def connect(
+    address: str | None = None, *, timeout: float = 5.0, label: str | None = None
+) -> Store:
+    """Opens a session with the store node of this host.
+
+    address: a socket directory (``/run/penstock``), ``host:port``, or a comma list of them; else
+    $PENSTOCK_ADDRESS, else the default socket directory. timeout: seconds for connecting and for each
+    call without a timeout of its own. label: shown by ``penstock sessions``.
+    Raises UnavailableError when no node answers.
+    """
+    return Store(address, timeout=timeout, label=label)
+
+
+class Store(_core.Store):
+    """A session with a store. Thread-safe; a context manager; usable in forked children.
+
+    A forked child has a session of its own; views made before the fork stay valid in both. Pickling a
+    Store pickles its address: the other process connects by itself.
+    """
+
+    _arguments: dict[str, Any]
+    _aio: AsyncStore | None = None
+
+    def __init__(
+        self, address: str | None = None, *, timeout: float = 5.0, label: str | None = None
+    ) -> None:
+        super().__init__(address, timeout=timeout, label=label)
+        self._arguments = {"address": address, "timeout": timeout, "label": label}
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arguments = dict(self._arguments, address=self.address)
+        return (_reconnect, (arguments,))
+
+    def __repr__(self) -> str:
+        return "Store(closed)" if self.closed else f"Store(address={self.address!r})"
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.exists(name)
+
+    def get_many(
+        self, names: Iterable[str], errors: Literal["raise", "return"] = "raise"
+    ) -> dict[str, TensorView | Error]:
+        """Several tensors at once: a dict from name to TensorView.
+
+        errors="raise": PartialError with ``.results`` if any fails; "return": the dict has an Error in
+        the place of each tensor that could not be had.
+        """
+        _check_errors(errors)
+        results, failed = self._get_many(names)
+        if failed and errors == "raise":
+            raise PartialError(_count("get_many", failed, results.values()), results)
+        return results
+
+    def put_many(
+        self,
+        tensors: Mapping[str, Any] | Iterable[tuple[str, Any]],
+        *,
+        errors: Literal["raise", "return"] = "raise",
+        **options: Any,
+    ) -> list[TensorInfo | Error]:
+        """Several tensors in one call; options as put(), the same for all.
+
+        Each tensor becomes visible on its own. Returns one TensorInfo a tensor, in order.
+        errors="raise": PartialError with ``.results`` if any fails; "return": Errors in the list.
+        """
+        _check_errors(errors)
+        items = list(tensors.items() if isinstance(tensors, Mapping) else tensors)
+        results, failed = self._put_many(items, **options)
+        if failed and errors == "raise":
+            raise PartialError(_count("put_many", failed, results), results)
+        return results
+
+    def longest_prefix(self, names: Iterable[str]) -> int:
+        """How many of the names, from the first on, exist without a gap."""
+        return self._longest_prefix(names)
+
+    def get_or_create(
+        self, name: str, make: Callable[[], Any], timeout: float | None = None
+    ) -> TensorView:
+        """The tensor `name`; if it is missing, ``make()`` makes it, in one process at a time.
+
+        make: returns an array, which is put under `name`, or puts it itself and returns None. The
+        others wait until it is there, at most `timeout` seconds (None = for ever).
+        """
+        if not callable(make):
+            raise TypeError(f"make: must be callable, not {type(make).__name__}")
+
+        def make_and_put() -> None:
+            tensor = make()
+            if tensor is not None:
+                self.put(name, tensor)
+
+        return self._get_or_create(name, make_and_put, timeout)
+
+    def list(
+        self, prefix: str = "", limit: int | None = None, after: str | None = None
+    ) -> Iterator[TensorInfo]:
+        """TensorInfo of every tensor whose name begins with `prefix`, in the order of their names.
+
+        limit: at most so many. after: only names greater than this. Asks the node for a page at a
+        time: names that come or go meanwhile may be missed.
+        """
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit: is {limit}; allowed are None, 0 and more")
+        size = _LIST_PAGE if limit is None else min(limit, _LIST_PAGE)
+        if size == 0:
+            return iter(())
+        first = self._list_page(prefix, after or "", size)  # errors come from here, not later
+        return self._pages(prefix, limit, first)
+
+    def _pages(
+        self, prefix: str, limit: int | None, page: tuple[list[TensorInfo], bool]
+    ) -> Iterator[TensorInfo]:
+        left = limit
+        while True:
+            items, more = page
+            for info in items if left is None else items[:left]:
+                yield info
+            if left is not None:
+                left -= len(items)
+            if not more or not items or (left is not None and left <= 0):
+                return
+            size = _LIST_PAGE if left is None else min(left, _LIST_PAGE)
+            page = self._list_page(prefix, items[-1].name, size)
+
+    def watch(self, prefix: str = "", from_version: int | None = None) -> Watch:
+        """Iterator over the events of tensors under `prefix`.
+
+        from_version: None = from now on; ``event.sequence`` = after that event; 0 = whatever the node
+        still remembers.
+        """
+        return Watch(self._watch(prefix, from_version))
+
+    def stats(self) -> dict[str, Any]:
+        """The node's accounting, as `penstock df` shows it: bytes and counts."""
+        return self._ask("Df")
+
+    def transports(self) -> list[dict[str, Any]]:
+        """Which path each node got, and why."""
+        node = self._ask("NodeInfo")
+        return [
+            {
+                "node": node["node_uuid"],
+                "address": self.address,
+                "path": "map",
+                "why": "on this host: its memory is mapped, reads copy nothing",
+            }
+        ]
+
+    @property
+    def aio(self) -> AsyncStore:
+        """The same calls, awaitable: ``await store.aio.get(name)``."""
+        if self._aio is None:
+            from penstock.aio import AsyncStore
+
+            self._aio = AsyncStore(self)
+        return self._aio
+
+
+def _reconnect(arguments: dict[str, Any]) -> Store:
+    return Store(**arguments)
+
+
+def _check_errors(errors: str) -> None:
+    if errors not in ("raise", "return"):
+        raise ValueError(f"errors: is {errors!r}; allowed are 'raise' and 'return'")
+
+
+def _count(call: str, failed: int, results: Iterable[Any]) -> str:
+    values = list(results)
+    first = next(value for value in values if isinstance(value, Error))
+    return f"{call}: {failed} of {len(values)} failed; the first: {first}"
