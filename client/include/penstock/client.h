@@ -39,8 +39,10 @@
 namespace penstock {
 
 namespace client {
-class Session;  // internal
-}
+class Session;     // internal
+class Connection;  // internal
+class Deadline;    // internal
+}  // namespace client
 
 struct ClientOptions {
   std::string address;                            // socket directory or host:port; empty: $PENSTOCK_ADDRESS, then the default
@@ -180,10 +182,13 @@ class Draft {
   uint64_t record_seq_ = 0;
   uint32_t segment_ = 0;
   uint64_t offset_ = 0;
-  bool inline_put_ = false;  // used by Put: the caller never sees data(), so the mapping is not protected
+  uint64_t fork_count_ = 0;  // a draft belongs to the process that made it
+  bool conflict_if_exists_ = false;
+  std::optional<absl::Duration> ttl_;
+  absl::Duration timeout_;
   DType dtype_ = DType::kInvalid;
   Shape shape_;
-  std::string name_;
+  TensorInfo info_;  // what Publish completes and returns
 };
 
 struct GetRequest {
@@ -231,6 +236,9 @@ class Client {
 
   // --- read ---
   absl::StatusOr<TensorView> Get(std::string_view name);  // warm: no call, no allocation
+  // The warm part of Get alone: true and `view` filled, which must be invalid before; or false when the answer would
+  // need a call, a mapping or a wait. For callers that hold a lock which they would let go first (Python's).
+  bool GetWarm(std::string_view name, TensorView* view);
   absl::StatusOr<TensorView> Get(std::string_view name, const GetOptions& options);
   std::vector<absl::StatusOr<TensorView>> GetMany(absl::Span<const GetRequest> requests);
   // Copies a tensor (or a box) into memory of the caller's: C order, exactly the box's size in bytes.
@@ -252,7 +260,8 @@ class Client {
   // --- wait ---
   absl::StatusOr<TensorInfo> Wait(std::string_view name, uint64_t version, absl::Duration timeout);
   absl::StatusOr<std::unique_ptr<Watcher>> Watch(const WatchOptions& options);
-  // The tensor, made by `make` if it is missing: at most one process of the store runs `make` for a name at a time.
+  // The tensor, made by `make` if it is missing: at most one caller on this host runs `make` for a name at a time (a
+  // kernel lock that dies with its holder), the others wait for the tensor. `make` puts it under `name`.
   absl::StatusOr<TensorView> GetOrCreate(std::string_view name, const std::function<absl::Status(Client&)>& make,
                                          absl::Duration timeout);
 
@@ -264,8 +273,10 @@ class Client {
   uint64_t session_id() const;
 
  private:
-  explicit Client(client::Session* session) : session_(session) {}
-  client::Session* session_;  // counted reference
+  explicit Client(std::shared_ptr<client::Connection> connection);
+  absl::StatusOr<TensorView> GetSlow(std::string_view name, uint64_t version, const client::Deadline& deadline);
+  // Shared with the watchers, which may outlive the Client.
+  std::shared_ptr<client::Connection> connection_;
 };
 
 // The C++ types that As<T> accepts for each dtype (bf16, fp8 and fp4 are read as their bits).

@@ -1,0 +1,162 @@
+// Client: connecting and reading.
+#include <penstock/client.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "client/connection.h"
+#include "client/info.h"
+#include "proto/names.h"
+#include "proto/strcat.h"
+#include "transport/copy/copy.h"
+
+namespace penstock {
+
+using client::Deadline;
+using client::PinnedRecord;
+using client::Session;
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const ClientOptions& options) {
+  absl::StatusOr<std::shared_ptr<client::Connection>> connection =
+      client::Connection::Open(options);
+  if (!connection.ok()) return connection.status();
+  return std::unique_ptr<Client>(new Client(*std::move(connection)));
+}
+
+Client::Client(std::shared_ptr<client::Connection> connection)
+    : connection_(std::move(connection)) {}
+Client::~Client() = default;
+
+const std::string& Client::address() const { return connection_->session()->address(); }
+uint64_t Client::session_id() const { return connection_->session()->id(); }
+
+bool Client::GetWarm(std::string_view name, TensorView* view) {
+  // Everything is mapped, the catalog answers. Anything unusual goes the long way.
+  Session* session = connection_->session();
+  client::PinTable& pins = session->pins();
+  const uint32_t slot = pins.TryTake();
+  if (slot == client::PinTable::kNoSlot) return false;
+  PinnedRecord pinned{nullptr, slot};
+  if (session->catalog().Find(name, pins, slot, &pinned.record) !=
+      client::CatalogReader::Outcome::kPinned) {
+    pins.Give(slot);
+    return false;
+  }
+  const std::byte* base = session->segments().Address(pinned.record->segment);
+  if (base == nullptr || !session->MayServe(pinned.record)) {
+    session->Release(pinned);
+    return false;
+  }
+  session->FillView(view, pinned, base + pinned.record->offset);
+  return true;
+}
+
+absl::StatusOr<TensorView> Client::Get(std::string_view name) {
+  absl::StatusOr<TensorView> view(absl::in_place);
+  if (GetWarm(name, &*view)) return view;
+  return GetSlow(name, 0, connection_->DefaultDeadline());
+}
+
+absl::StatusOr<TensorView> Client::GetSlow(std::string_view name, uint64_t version,
+                                           const Deadline& deadline) {
+  const absl::StatusOr<Session*> session = connection_->Live(deadline);
+  if (!session.ok()) return session.status();
+  const absl::StatusOr<PinnedRecord> pinned = (*session)->Acquire(name, version, deadline);
+  if (!pinned.ok()) return pinned.status();
+  const absl::StatusOr<const std::byte*> data = (*session)->DataOf(pinned->record, deadline);
+  if (!data.ok()) {
+    (*session)->Release(*pinned);
+    return data.status();
+  }
+  absl::StatusOr<TensorView> view(absl::in_place);
+  (*session)->FillView(&*view, *pinned, *data);
+  return view;
+}
+
+absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& options) {
+  if (options.version == 0) {
+    return absl::InvalidArgumentError("get: version 0 does not exist; leave it out for the present");
+  }
+  absl::StatusOr<TensorView> view =
+      options.version ? GetSlow(name, *options.version, connection_->DefaultDeadline())
+                      : Get(name);
+  if (absl::IsNotFound(view.status()) && options.wait) {
+    const Deadline deadline = Deadline::After(*options.wait);
+    while (absl::IsNotFound(view.status())) {
+      const absl::StatusOr<TensorInfo> there =
+          Wait(name, options.version.value_or(0), deadline.Left());
+      if (!there.ok()) return there.status();
+      if (options.version && there->version.number != *options.version) return view;
+      view = GetSlow(name, options.version.value_or(0), connection_->DefaultDeadline());
+    }
+  }
+  if (!view.ok() || !options.box) return view;
+  return view->Slice(*options.box);
+}
+
+std::vector<absl::StatusOr<TensorView>> Client::GetMany(absl::Span<const GetRequest> requests) {
+  std::vector<absl::StatusOr<TensorView>> views;
+  views.reserve(requests.size());
+  for (const GetRequest& request : requests) {
+    const GetOptions& options = request.options;
+    if (options.box || options.version || options.wait) {
+      views.push_back(Get(request.name, options));
+    } else {
+      views.push_back(Get(request.name));
+    }
+  }
+  return views;
+}
+
+absl::StatusOr<TensorInfo> Client::ReadInto(std::string_view name, void* out, uint64_t out_bytes,
+                                            const GetOptions& options) {
+  const absl::StatusOr<TensorView> view = Get(name, options);
+  if (!view.ok()) return view.status();
+  const uint64_t nbytes = view->nbytes();
+  if (out_bytes != nbytes) {
+    return absl::InvalidArgumentError(StrCat("read \"", name, "\": out has ", out_bytes,
+                                             " bytes, but ", nbytes, " are to be read"));
+  }
+  if (nbytes == 0) return view->info();
+  if (out == nullptr) return absl::InvalidArgumentError("read: out is null");
+  if (view->contiguous()) {
+    CopyBytes(out, view->data(), nbytes);
+    return view->info();
+  }
+  const Strides dense = ContiguousStrides(view->dtype(), view->shape());
+  absl::Status copied = CopyStrided({.dst = out,
+                                     .src = view->data(),
+                                     .shape = view->shape().dims(),
+                                     .dst_strides = dense.span(),
+                                     .src_strides = view->strides(),
+                                     .itemsize = ItemSize(view->dtype())});
+  if (!copied.ok()) return copied;
+  return view->info();
+}
+
+absl::StatusOr<TensorInfo> Client::Stat(std::string_view name, std::optional<uint64_t> version) {
+  const Deadline deadline = connection_->DefaultDeadline();
+  const absl::StatusOr<Session*> session = connection_->Live(deadline);
+  if (!session.ok()) return session.status();
+  const absl::StatusOr<PinnedRecord> pinned =
+      (*session)->Acquire(name, version.value_or(0), deadline);
+  if (!pinned.ok()) return pinned.status();
+  TensorInfo info = client::InfoOf(pinned->record, (*session)->catalog().node_uuid());
+  (*session)->Release(*pinned);
+  return info;
+}
+
+absl::StatusOr<bool> Client::Exists(std::string_view name) {
+  const Deadline deadline = connection_->DefaultDeadline();
+  const absl::StatusOr<Session*> session = connection_->Live(deadline);
+  if (!session.ok()) return session.status();
+  const absl::StatusOr<PinnedRecord> pinned = (*session)->Acquire(name, 0, deadline);
+  if (pinned.ok()) {
+    (*session)->Release(*pinned);
+    return true;
+  }
+  if (absl::IsNotFound(pinned.status())) return false;
+  return pinned.status();
+}
+
+}  // namespace penstock

@@ -1,0 +1,127 @@
+// Session: finding and pinning tensors, and filling views.
+#include <utility>
+
+#include "client/session/session.h"
+#include "proto/names.h"
+#include "proto/strcat.h"
+
+namespace penstock::client {
+namespace {
+
+using layout::Record;
+using Outcome = CatalogReader::Outcome;
+
+absl::Status NotFound(std::string_view name, uint64_t version) {
+  if (version == 0) return absl::NotFoundError(StrCat("no tensor \"", name, "\""));
+  return absl::NotFoundError(StrCat("no version ", version, " of tensor \"", name, "\""));
+}
+
+// A slot that goes back unless it was kept.
+class SlotGuard {
+ public:
+  SlotGuard(PinTable* pins, uint32_t slot) : pins_(pins), slot_(slot) {}
+  ~SlotGuard() {
+    if (slot_ != PinTable::kNoSlot) pins_->Give(slot_);
+  }
+  uint32_t Keep() { return std::exchange(slot_, PinTable::kNoSlot); }
+  uint32_t slot() const { return slot_; }
+
+ private:
+  PinTable* pins_;
+  uint32_t slot_;
+};
+
+}  // namespace
+
+absl::StatusOr<PinnedRecord> Session::Acquire(std::string_view name, uint64_t version,
+                                              const Deadline& deadline) {
+  if (absl::Status s = ValidateName(name); !s.ok()) return s;
+  uint32_t taken = pins_.TryTake();
+  if (taken == PinTable::kNoSlot) {
+    absl::StatusOr<uint32_t> slot = pins_.TakeSlow();
+    if (!slot.ok()) return slot.status();
+    taken = *slot;
+  }
+  SlotGuard guard(&pins_, taken);
+  PinnedRecord pinned;
+  while (true) {
+    Outcome outcome = catalog_.Find(name, pins_, guard.slot(), &pinned.record);
+    if (outcome == Outcome::kPinned) {
+      if ((version == 0 || pinned.record->version_number == version) && MayServe(pinned.record)) {
+        pinned.slot = guard.Keep();
+        return pinned;
+      }
+      pins_.Word(guard.slot()).store(0, std::memory_order_release);
+    }
+    if (outcome == Outcome::kNotMapped) {
+      if (absl::Status s = catalog_.Refresh(deadline); !s.ok()) return s;
+    } else if (outcome == Outcome::kClosed) {
+      if (!pins_.WaitOpen()) return EndedError();
+    } else {
+      const auto found = Lookup(layout::RingOp::kLookup, name, version, deadline);
+      if (absl::IsNotFound(found.status())) return NotFound(name, version);
+      if (!found.ok()) return found.status();
+      if (absl::Status s = catalog_.MapChunkOf(found->record, deadline); !s.ok()) return s;
+      outcome = catalog_.Pin(found->record, found->record_seq, pins_, guard.slot(),
+                             &pinned.record);
+      if (outcome == Outcome::kPinned) {
+        pinned.slot = guard.Keep();
+        return pinned;
+      }
+    }
+    if (ended()) return EndedError();
+    if (deadline.Passed()) {
+      return absl::DeadlineExceededError(
+          StrCat("tensor \"", name, "\" changed whenever it was looked at"));
+    }
+  }
+}
+
+absl::StatusOr<const std::byte*> Session::DataOf(const Record* record, const Deadline& deadline) {
+  alignas(64) static const std::byte nothing[64] = {};
+  if (record->nbytes == 0) return nothing;
+  const std::byte* base = segments_.Address(record->segment);
+  if (base == nullptr) {
+    const absl::StatusOr<const std::byte*> mapped = segments_.Map(record->segment, deadline);
+    if (!mapped.ok()) return mapped.status();
+    base = *mapped;
+  }
+  return base + record->offset;
+}
+
+absl::StatusOr<uint32_t> Session::PinAgain(uint32_t slot) {
+  uint32_t another = pins_.TryTake();
+  if (another == PinTable::kNoSlot) {
+    absl::StatusOr<uint32_t> taken = pins_.TakeSlow();
+    if (!taken.ok()) return taken;
+    another = *taken;
+  }
+  while (true) {
+    pins_.Word(another).exchange(pins_.Word(slot).load(), std::memory_order_seq_cst);
+    if (pins_.gate() == 0) return another;
+    pins_.Word(another).store(0, std::memory_order_release);
+    if (!pins_.WaitOpen()) {
+      pins_.Give(another);
+      return EndedError();
+    }
+  }
+}
+
+void Session::FillView(TensorView* view, const PinnedRecord& pinned, const std::byte* data) {
+  const Record* record = pinned.record;
+  Ref();
+  view->session_ = this;
+  view->record_ = record;
+  view->data_ = data;
+  view->pin_ = pinned.slot;
+  const int rank = record->rank;
+  const int64_t* dims = layout::RecordShape(record);
+  view->shape_ = Shape(absl::MakeConstSpan(dims, static_cast<size_t>(rank)));
+  auto stride = static_cast<int64_t>(ItemSize(static_cast<DType>(record->dtype)));
+  for (int i = rank - 1; i >= 0; --i) {
+    view->strides_[i] = stride;
+    if (dims[i] != 0) stride *= dims[i];
+  }
+}
+
+}  // namespace penstock::client

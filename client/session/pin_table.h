@@ -1,0 +1,117 @@
+// PinTable: the pins of one session, words in memory that client and node share.
+//
+// A view holds one slot. Writing PinWord(record, seq) into it and then finding the record's
+// sequence unchanged is what keeps a record and its block alive (catalog_layout.h); clearing it lets
+// go. Free slots are cached per thread, so that taking one is neither a lock nor an allocation.
+//
+// Threading:  any thread. A slot belongs to who took it. Freeze/Thaw: the thread that forks.
+// Ownership:  owns the mappings of the chunks, which the node makes and sizes
+// Errors:     RESOURCE_EXHAUSTED at 1 Mi pins; those of the node when it refuses a further chunk
+// Limits:     8192 slots a chunk, 128 chunks; a thread keeps at most 64 free slots for itself
+#ifndef PENSTOCK_CLIENT_SESSION_PIN_TABLE_H_
+#define PENSTOCK_CLIENT_SESSION_PIN_TABLE_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "proto/layout/catalog_layout.h"
+#include "transport/segment/mapping.h"
+#include "transport/unique_fd.h"
+
+namespace penstock::client {
+
+class PinTable {
+ public:
+  static constexpr uint32_t kNoSlot = ~uint32_t{0};
+  // Bits of gate(): a reader that finds one set after its exchange takes the pin back.
+  static constexpr uint32_t kFrozen = 1;  // the table is being copied for a forked child
+  static constexpr uint32_t kEnded = 2;   // the session is over: no new pins
+
+  using Grow = std::function<absl::StatusOr<Mapping>(uint32_t chunk)>;
+
+  explicit PinTable(Grow grow);
+  PinTable(const PinTable&) = delete;
+  PinTable& operator=(const PinTable&) = delete;
+  ~PinTable();
+
+  void AddFirstChunk(Mapping chunk);
+
+  // A free slot of this thread's; kNoSlot: ask TakeSlow.
+  uint32_t TryTake() {
+    Cache* cache = thread_cache_;
+    if (cache == nullptr || cache->serial != serial_ || cache->count == 0) return kNoSlot;
+    return cache->slots[--cache->count];
+  }
+  absl::StatusOr<uint32_t> TakeSlow();
+
+  // The slot's word must be 0.
+  void Give(uint32_t slot) {
+    Cache* cache = thread_cache_;
+    if (cache != nullptr && cache->serial == serial_ && cache->count < kCacheSlots) {
+      cache->slots[cache->count++] = slot;
+    } else {
+      GiveSlow(slot);
+    }
+  }
+
+  std::atomic<uint64_t>& Word(uint32_t slot) const {
+    return chunks_[slot / layout::kPinsPerChunk].load(
+        std::memory_order_acquire)[slot % layout::kPinsPerChunk];
+  }
+
+  // 0 = pins count. Read it (seq_cst) after the exchange: either the reader sees the bit, or the
+  // copier sees the pin.
+  uint32_t gate() const { return gate_.load(std::memory_order_seq_cst); }
+  void End() { gate_.fetch_or(kEnded); }
+  // Waits until the table is not frozen. False when the session is over.
+  bool WaitOpen();
+
+  // --- fork: the forking thread holds RegistryMutex(), then mutex() of each table ---
+  static std::mutex& RegistryMutex();
+  std::mutex& mutex() { return mutex_; }
+  void Freeze() { gate_.fetch_or(kFrozen); }
+  void Thaw();
+  bool AnyPinned() const;
+  uint32_t chunk_count() const { return chunk_count_.load(std::memory_order_acquire); }
+  // memfds with copies of the chunks, sealed against growing and shrinking. The table is frozen.
+  absl::StatusOr<std::vector<UniqueFd>> CopyChunks() const;
+  // In the child, with mutex() held: the copies take the place of the parent's chunks. Without
+  // copies (none, or mmap fails) the child gets private words that nobody reads; false then.
+  bool ChildReset(const std::vector<UniqueFd>& copies);
+
+ private:
+  static constexpr uint32_t kCacheSlots = 64;
+  struct Cache {
+    uint64_t serial = 0;
+    uint32_t count = 0;
+    std::array<uint32_t, kCacheSlots> slots;
+  };
+  struct CacheOwner;  // returns the slots when the thread ends
+  void GiveSlow(uint32_t slot);
+  static void Flush(Cache* cache);
+  static Cache* MakeThreadCache();
+  void RebuildFree();
+
+  static thread_local Cache* thread_cache_ __attribute__((tls_model("initial-exec")));
+
+  const Grow grow_;
+  uint64_t serial_;  // names this table in thread caches; never used twice in a process
+  std::atomic<uint32_t> gate_{0};
+  std::atomic<uint32_t> chunk_count_{0};
+  std::array<std::atomic<std::atomic<uint64_t>*>, layout::kMaxPinChunks> chunks_{};
+
+  std::mutex mutex_;  // guards what follows
+  std::vector<uint32_t> free_;
+  std::vector<Mapping> mappings_;
+  std::mutex grow_mutex_;  // one grower at a time; held across the call to the node
+};
+
+}  // namespace penstock::client
+
+#endif  // PENSTOCK_CLIENT_SESSION_PIN_TABLE_H_

@@ -1,0 +1,48 @@
+#include "client/session/remote_address.h"
+
+#include <dlfcn.h>
+
+#include "proto/strcat.h"
+#include "store.pb.h"
+
+namespace penstock::client {
+namespace {
+
+using NodeInfoFunction = decltype(&penstock_grpc_node_info);
+
+// Beside this library first: that is where the build and every package put it.
+absl::StatusOr<NodeInfoFunction> LoadGrpc() {
+  std::string path = "libpenstock_grpc.so";
+  Dl_info self{};
+  if (dladdr(reinterpret_cast<void*>(&AskRemoteNode), &self) != 0 && self.dli_fname != nullptr) {
+    const std::string here = self.dli_fname;
+    const size_t slash = here.rfind('/');
+    if (slash != std::string::npos) path = StrCat(here.substr(0, slash + 1), path);
+  }
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) library = dlopen("libpenstock_grpc.so", RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    return absl::UnimplementedError(
+        StrCat("an address of the form host:port needs libpenstock_grpc.so: ", dlerror()));
+  }
+  void* symbol = dlsym(library, "penstock_grpc_node_info");
+  if (symbol == nullptr) return absl::InternalError(StrCat(path, " has another version"));
+  return reinterpret_cast<NodeInfoFunction>(symbol);
+}
+
+}  // namespace
+
+absl::StatusOr<RemoteNode> AskRemoteNode(const std::string& host_and_port,
+                                         const Deadline& deadline) {
+  static const absl::StatusOr<NodeInfoFunction> node_info = LoadGrpc();
+  if (!node_info.ok()) return node_info.status();
+  std::string out;
+  const int code = (*node_info)(host_and_port.c_str(),
+                                absl::ToInt64Nanoseconds(deadline.Slice(absl::Hours(1))), &out);
+  if (code != 0) return absl::Status(static_cast<absl::StatusCode>(code), out);
+  v1::NodeInfoResponse info;
+  if (!info.ParseFromString(out)) return absl::InternalError("a malformed answer to NodeInfo");
+  return RemoteNode{info.node_uuid(), info.socket_dir()};
+}
+
+}  // namespace penstock::client
