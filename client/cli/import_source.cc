@@ -1,0 +1,113 @@
+#include "client/cli/import_source.h"
+
+#include <filesystem>
+
+#include "client/cli/returning.h"
+#include "client/files/npz.h"
+#include "client/files/safetensors.h"
+#include "client/files/sharded_directory.h"
+#include "proto/strcat.h"
+
+namespace penstock::cli {
+namespace {
+
+// Tensors that lie in mapped files: safetensors, alone or in a directory.
+class MappedSource : public ImportSource {
+ public:
+  explicit MappedSource(SafetensorsFile file) : file_(std::move(file)) {
+    metadata_ = file_->metadata();
+    for (const FileTensor& tensor : file_->tensors()) tensors_.push_back(&tensor);
+  }
+  explicit MappedSource(ShardedDirectory directory) : directory_(std::move(directory)) {
+    metadata_ = directory_->metadata();
+    for (const ShardTensor& item : directory_->tensors()) tensors_.push_back(item.tensor);
+    for (const std::string& name : directory_->unlisted()) {
+      warnings_.push_back(StrCat("'", name, "' lies in a shard but not in the index: left out"));
+    }
+  }
+
+  size_t size() const override { return tensors_.size(); }
+  const std::string& name(size_t i) const override { return tensors_[i]->name; }
+  uint64_t nbytes(size_t i) const override { return tensors_[i]->data.size(); }
+  absl::StatusOr<LoadedTensor> Load(size_t i) const override {
+    return LoadedTensor{*tensors_[i], std::nullopt};
+  }
+
+ private:
+  std::optional<SafetensorsFile> file_;
+  std::optional<ShardedDirectory> directory_;
+  std::vector<const FileTensor*> tensors_;
+};
+
+class NpySource : public ImportSource {
+ public:
+  NpySource(std::string name, NpyArray array) : name_(std::move(name)), array_(std::move(array)) {}
+
+  size_t size() const override { return 1; }
+  const std::string& name(size_t) const override { return name_; }
+  uint64_t nbytes(size_t) const override { return array_.data().size(); }
+  absl::StatusOr<LoadedTensor> Load(size_t) const override {
+    return LoadedTensor{{name_, array_.dtype(), array_.shape(), array_.data()}, std::nullopt};
+  }
+
+ private:
+  const std::string name_;
+  const NpyArray array_;
+};
+
+class NpzSource : public ImportSource {
+ public:
+  explicit NpzSource(NpzFile file) : file_(std::move(file)) {}
+
+  size_t size() const override { return file_.size(); }
+  const std::string& name(size_t i) const override { return file_.name(i); }
+  uint64_t nbytes(size_t) const override { return 0; }
+  absl::StatusOr<LoadedTensor> Load(size_t i) const override {
+    CLI_ASSIGN_OR_RETURN(NpyArray array, file_.Read(i));
+    LoadedTensor loaded;
+    loaded.tensor = {file_.name(i), array.dtype(), array.shape(), array.data()};
+    loaded.owner = std::move(array);
+    return loaded;
+  }
+
+ private:
+  const NpzFile file_;
+};
+
+template <class Source, class... Parts>
+absl::StatusOr<std::unique_ptr<ImportSource>> Made(Parts&&... parts) {
+  return std::unique_ptr<ImportSource>(std::make_unique<Source>(std::forward<Parts>(parts)...));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ImportSource>> ImportSource::Open(const std::string& path) {
+  const std::filesystem::path file(path);
+  std::error_code error;
+  if (!std::filesystem::exists(file, error)) {
+    return absl::NotFoundError(StrCat("'", path, "': no such file or directory"));
+  }
+  if (std::filesystem::is_directory(file, error)) {
+    CLI_ASSIGN_OR_RETURN(ShardedDirectory directory, ShardedDirectory::Open(path));
+    return Made<MappedSource>(std::move(directory));
+  }
+  const std::string kind = file.extension().string();
+  if (kind == ".safetensors") {
+    CLI_ASSIGN_OR_RETURN(SafetensorsFile opened, SafetensorsFile::Open(path));
+    return Made<MappedSource>(std::move(opened));
+  }
+  if (kind == ".npy") {
+    CLI_ASSIGN_OR_RETURN(NpyArray array, NpyArray::Open(path));
+    return Made<NpySource>(file.stem().string(), std::move(array));
+  }
+  if (kind == ".npz") {
+    CLI_ASSIGN_OR_RETURN(NpzFile opened, NpzFile::Open(path));
+    return Made<NpzSource>(std::move(opened));
+  }
+  return absl::InvalidArgumentError(
+      StrCat("'", path,
+             "': the name must end in .safetensors, .npy or .npz, or be a directory of "
+             "safetensors files"));
+}
+
+}  // namespace penstock::cli

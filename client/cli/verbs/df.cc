@@ -1,0 +1,82 @@
+// penstock df: where the node's memory is.
+#include "client/cli/describe.h"
+#include "client/cli/invocation.h"
+#include "client/cli/returning.h"
+#include "client/cli/table.h"
+#include "client/cli/verbs/verbs.h"
+#include "proto/sizes.h"
+#include "proto/strcat.h"
+#include "store.pb.h"
+
+namespace penstock::cli {
+namespace {
+
+constexpr FlagSpec kFlags[] = {
+    {.name = "bytes", .letter = 'b', .help = "exact bytes instead of rounded sizes"},
+};
+
+constexpr Example kExamples[] = {
+    {"penstock df", "budget, segments, tensors, drafts, and what still waits for readers"},
+    {"penstock df -o json | jq .retired_bytes", "bytes that are deleted but still pinned"},
+};
+
+std::string Percent(uint64_t part, uint64_t whole) {
+  if (whole == 0) return "-";
+  return StrCat(part * 100 / whole, "%");
+}
+
+absl::Status Run(Invocation& invocation) {
+  CLI_ASSIGN_OR_RETURN(const v1::DfResponse df,
+                       invocation.Call<v1::DfResponse>(rpc::Method::kDf, v1::DfRequest()));
+  if (invocation.json()) {
+    invocation.PrintJson(MessageJson(df));
+    return absl::OkStatus();
+  }
+  const bool exact = invocation.args().Has("bytes");
+  const uint64_t budget = df.memory_bytes();
+  Table table({{"WHAT"},
+               {"COUNT", Table::Align::kRight},
+               {"SIZE", Table::Align::kRight},
+               {"OF BUDGET", Table::Align::kRight}});
+  const auto row = [&](std::string what, std::string count, uint64_t bytes) {
+    table.Add({std::move(what), std::move(count), exact ? StrCat(bytes) : FormatSize(bytes),
+               Percent(bytes, budget)});
+  };
+  row("memory budget", "", budget);
+  row("segments (memory taken)", StrCat(df.arenas() + df.extents()), df.segment_bytes());
+  row("  arenas (the node writes)", StrCat(df.arenas()), df.arena_bytes());
+  row("  extents (sessions write)", StrCat(df.extents()), df.extent_bytes());
+  row("tensors", StrCat(df.tensors()), df.tensor_bytes());
+  row("  of them evictable", "", df.cache_bytes());
+  row("  their blocks", "", df.block_bytes());
+  row("drafts (not published)", StrCat(df.drafts()), df.draft_bytes());
+  row("retired (deleted, in use)", StrCat(df.retired()), df.retired_bytes());
+  row("leaving (unmapping)", "", df.leaving_bytes());
+  row("catalog", "", df.catalog_bytes());
+  table.Print();
+  invocation.Print(StrCat("\n", df.pins(), " pins, ", df.sessions(),
+                          " sessions, pages: ", df.page_kind(), "\n"));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+const Verb kDf = {
+    .name = "df",
+    .summary = "show where the node's memory is",
+    .details =
+        "Shows the memory budget and what it is used for. Segments are memory taken from the "
+        "system, free space in them included; blocks are tensors rounded up as the allocator "
+        "places them; retired is what was deleted or replaced while somebody still reads it.",
+    .json =
+        "an object with the fields of DfResponse in store.proto: memory_bytes, segment_bytes, "
+        "tensor_bytes, block_bytes, draft_bytes, retired_bytes, tensors, drafts, retired, pins, "
+        "sessions, arena_bytes, extent_bytes, arenas, extents, catalog_bytes, leaving_bytes, "
+        "page_kind, cache_bytes, puts, deletes, evictions, expirations, adoptions, started_ns, "
+        "generation",
+    .flags = kFlags,
+    .examples = kExamples,
+    .run = Run,
+};
+
+}  // namespace penstock::cli

@@ -1,0 +1,60 @@
+// penstock nodes: the nodes of the store that answer.
+#include "client/cli/describe.h"
+#include "client/cli/invocation.h"
+#include "client/cli/returning.h"
+#include "client/cli/table.h"
+#include "client/cli/verbs/verbs.h"
+#include "proto/strcat.h"
+#include "store.pb.h"
+
+namespace penstock::cli {
+namespace {
+
+constexpr Example kExamples[] = {
+    {"penstock nodes", "one row a node: version, process ids, age, pages, addresses"},
+};
+
+absl::Status Run(Invocation& invocation) {
+  CLI_ASSIGN_OR_RETURN(
+      const v1::NodeInfoResponse node,
+      invocation.Call<v1::NodeInfoResponse>(rpc::Method::kNodeInfo, v1::NodeInfoRequest()));
+  if (invocation.json()) {
+    Json json = Json::array();
+    json.push_back(MessageJson(node));
+    invocation.PrintJson(json);
+    return absl::OkStatus();
+  }
+  Table table({{"NODE"},
+               {"VERSION"},
+               {"PID", Table::Align::kRight},
+               {"WARDEN", Table::Align::kRight},
+               {"STARTS", Table::Align::kRight},
+               {"UP", Table::Align::kRight},
+               {"PAGES"},
+               {"SOCKETS"},
+               {"GRPC"}});
+  const absl::Time started = absl::FromUnixNanos(static_cast<int64_t>(node.started_ns()));
+  table.Add({node.node_uuid(), node.version(), StrCat(node.pid()), StrCat(node.warden_pid()),
+             StrCat(node.generation()), AgeText(absl::Now() - started), node.page_kind(),
+             node.socket_dir(), node.grpc_address().empty() ? "-" : node.grpc_address()});
+  table.Print();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+const Verb kNodes = {
+    .name = "nodes",
+    .summary = "show the store's nodes",
+    .details =
+        "Shows the node that answers: its id, version, process and warden, how often its "
+        "process was started on the same memory, how long it is up, and its addresses.",
+    .json =
+        "an array of objects with the fields of NodeInfoResponse in store.proto: node_uuid, "
+        "generation, version, layout_version, socket_dir, started_ns, pid, warden_pid, "
+        "grpc_address, page_kind",
+    .examples = kExamples,
+    .run = Run,
+};
+
+}  // namespace penstock::cli
