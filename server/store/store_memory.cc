@@ -38,8 +38,8 @@ absl::StatusOr<Placed> Store::FindBlock(Session& session, const CreateSpec& spec
   // A new segment, from what is unreserved, else from empty segments, else from what the cache class holds.
   for (int round = 0;; ++round) {
     if (spec.in_arena) {
-      if (arena_on_its_way_ || StartArena(spec.nbytes)) return Placed{.kind = Placed::Kind::kWait};
       if (!arena_failure_.ok()) return std::exchange(arena_failure_, absl::OkStatus());
+      if (arena_on_its_way_ || StartArena(spec.nbytes)) return Placed{.kind = Placed::Kind::kWait};
     } else {
       const uint64_t bytes = blocks_.NextExtentBytes(spec.nbytes, blocks_.ExtentBytesOf(session.id));
       if (bytes <= blocks_.unreserved_bytes()) return Placed{.kind = Placed::Kind::kNeedExtent, .need_extent_bytes = bytes};
