@@ -43,8 +43,8 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
       return Reserve(session, request, last_chance);
     case layout::RingOp::kPublish: {
       const absl::StatusOr<layout::DraftRequest> draft = ParseDraft(request);
-      absl::StatusOr<Published> published = draft.status();
-      if (draft.ok()) published = service_->store()->Publish(session, draft->record, draft->record_seq);
+      const absl::StatusOr<Published> published =
+          draft.ok() ? service_->store()->Publish(session, draft->record, draft->record_seq) : draft.status();
       const layout::CreateResponse response = published.ok() ? ToResponse(*published) : layout::CreateResponse{};
       Respond(request, published.status(), AsBytes(response));
       return Outcome::kAnswered;
@@ -59,10 +59,10 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
       uint64_t version = 0;
       const absl::StatusOr<std::string_view> name = ParseLookup(request, &version);
       absl::Status status = name.ok() ? ValidateName(*name) : name.status();
-      absl::StatusOr<Published> found = status;
-      if (status.ok()) {
-        found = request.op == layout::RingOp::kLookup ? service_->store()->Lookup(*name, version) : service_->store()->Delete(*name, version);
-      }
+      const absl::StatusOr<Published> found = !status.ok() ? absl::StatusOr<Published>(status)
+                                              : request.op == layout::RingOp::kLookup
+                                                  ? service_->store()->Lookup(*name, version)
+                                                  : service_->store()->Delete(*name, version);
       const layout::LookupResponse response = found.ok() ? ToLookup(*found) : layout::LookupResponse{};
       Respond(request, found.status(), AsBytes(response));
       return Outcome::kAnswered;
@@ -76,13 +76,12 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
 RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request, bool last_chance) {
   const char* data = nullptr;
   const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
-  absl::StatusOr<Placed> placed = spec.status();
-  if (spec.ok()) placed = service_->store()->Reserve(session, *spec);
+  absl::StatusOr<Placed> placed = spec.ok() ? service_->store()->Reserve(session, *spec) : spec.status();
   if (placed.ok() && placed->kind == Placed::Kind::kWait) {
     if (!last_chance) return Outcome::kPark;
     placed = StillNoMemory();
   }
-  absl::StatusOr<Published> published = placed.status();
+  absl::StatusOr<Published> published = placed.ok() ? Published{} : absl::StatusOr<Published>(placed.status());
   if (placed.ok()) {
     PENSTOCK_FAULT_POINT("node.put.reserved");
     if (placed->kind != Placed::Kind::kDone && spec->nbytes > 0) CopyBytes(placed->block.address, data, spec->nbytes);
@@ -100,8 +99,7 @@ RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request
 RingServer::Outcome RingServer::Reserve(Session& session, const RingRequest& request, bool last_chance) {
   const char* data = nullptr;
   const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
-  absl::StatusOr<Placed> placed = spec.status();
-  if (spec.ok()) placed = service_->store()->Reserve(session, *spec);
+  absl::StatusOr<Placed> placed = spec.ok() ? service_->store()->Reserve(session, *spec) : spec.status();
   if (placed.ok() && placed->kind == Placed::Kind::kWait) {
     if (!last_chance) return Outcome::kPark;
     placed = StillNoMemory();
@@ -123,7 +121,6 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
   const absl::StatusOr<std::string_view> message = ParseCall(request, &method);
   std::string response;
   absl::Status status = message.status();
-  // Half of the room for the response: protobuf lengths are estimates until the message is whole.
   if (status.ok() && method == static_cast<uint32_t>(rpc::Method::kWait)) {
     v1::WaitRequest wait;
     v1::WaitResponse found;
@@ -149,6 +146,7 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
       events.SerializeToString(&response);
     }
   } else if (status.ok()) {
+    // Half of the room for the response: a page may pass its limit by one item.
     status = service_->Call(method, &session, *message, request.response_capacity / 2, &response);
   }
   Respond(request, status, response);

@@ -1,0 +1,221 @@
+// What a hostile local client may do to its own ring, pins and socket harms only itself.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <random>
+
+#include "proto/rpc_methods.h"
+#include "raw_client.h"
+#include "server/control/control_server.h"
+#include "tests/unit/server/store/store_fixture.h"
+
+namespace penstock::server {
+namespace {
+
+using ::testing::HasSubstr;
+
+class HostileClientTest : public StoreTest {
+ protected:
+  void SetUp() override {
+    StoreTest::SetUp();
+    char directory[] = "/tmp/penstock-hostile-XXXXXX";
+    ASSERT_NE(mkdtemp(directory), nullptr);
+    directory_ = directory;
+    path_ = directory_ + "/fd.sock";
+    listener_ = Listen(path_, 0600).value();
+    service_ = std::make_unique<StoreService>(store_.get(), NodeFacts{});
+    rings_ = RingServer::Start(service_.get()).value();
+    store_->OnChange([this] { rings_->Wake(); });
+    control_ = ControlServer::Start(store_.get(), rings_.get(), listener_.get(), "unix:none").value();
+  }
+  void TearDown() override {
+    control_->Stop();
+    rings_->Stop();
+    store_->work().Stop();
+    unlink(path_.c_str());
+    rmdir(directory_.c_str());
+  }
+
+  std::unique_ptr<RawClient> Client() {
+    auto client = std::make_unique<RawClient>(path_);
+    EXPECT_TRUE(client->Open());
+    return client;
+  }
+  static std::string PutBody(layout::CreateRequest create, std::string_view name) {
+    create.name_bytes = static_cast<uint16_t>(name.size());
+    const int64_t dim = static_cast<int64_t>(create.nbytes);
+    create.rank = 1;
+    std::string body(reinterpret_cast<const char*>(&create), sizeof(create));
+    body.append(reinterpret_cast<const char*>(&dim), 8).append(name);
+    return body;
+  }
+  static layout::CreateRequest GoodCreate() {
+    return {.nbytes = 16, .version = 0, .if_version = layout::kAnyVersion, .data_offset = 512,
+            .dtype = static_cast<uint8_t>(DType::kU8), .flags = layout::kRecordKeep, .replicas = 1};
+  }
+  int PutThrough(RawClient& client, std::string_view name) {
+    layout::RequestBlock* block = client.Fill(layout::RingOp::kPut, PutBody(GoodCreate(), name), 1024);
+    client.Submit();
+    return client.Await(block);
+  }
+  // The node serves others and has let go of the bad one.
+  void ExpectOnlyItselfHarmed(RawClient& bad) {
+    EXPECT_EQ(bad.Receive(), "") << "its session should have ended";
+    auto good = Client();
+    EXPECT_EQ(PutThrough(*good, "good"), 0);
+    const absl::Time deadline = absl::Now() + absl::Seconds(10);
+    while (Df().sessions() != 1 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
+    EXPECT_EQ(Df().sessions(), 1);
+    EXPECT_EQ(Df().drafts(), 0);
+  }
+
+  std::string directory_, path_;
+  UniqueFd listener_;
+  std::unique_ptr<StoreService> service_;
+  std::unique_ptr<RingServer> rings_;
+  std::unique_ptr<ControlServer> control_;
+};
+
+TEST_F(HostileClientTest, WellFormedPutWorks) {
+  auto client = Client();
+  EXPECT_EQ(PutThrough(*client, "a"), 0);
+  EXPECT_EQ(store_->Stat("a", 0)->nbytes(), 16);
+}
+
+TEST_F(HostileClientTest, TailFarAheadEndsTheSession) {
+  auto client = Client();
+  client->ring()->tail.store(1'000'000);
+  client->Wake();
+  ExpectOnlyItselfHarmed(*client);
+}
+
+TEST_F(HostileClientTest, BlockOutsideTheStagingAreaEndsTheSession) {
+  for (const uint32_t unit : {0u, 1u, 0xffffffffu, static_cast<uint32_t>(layout::kRingBytes / 64)}) {
+    auto client = Client();
+    client->Submit(unit);
+    ExpectOnlyItselfHarmed(*client);
+  }
+}
+
+TEST_F(HostileClientTest, BlockSizesThatLieEndTheSession) {
+  struct Lie {
+    uint32_t block_bytes, request_bytes, response_offset;
+  };
+  for (const Lie& lie : {Lie{0, 0, 64}, Lie{0xffffffff, 8, 64}, Lie{4096, 0xffffffff, 64}, Lie{4096, 8, 0}, Lie{4096, 8, 4096},
+                         Lie{4096, 8, 65}, Lie{4096, 8, 0xfffffff8}}) {
+    auto client = Client();
+    layout::RequestBlock* block = client->Fill(layout::RingOp::kAbort, std::string(16, '\0'));
+    block->block_bytes = lie.block_bytes;
+    block->request_bytes = lie.request_bytes;
+    block->response_offset = lie.response_offset;
+    client->Submit();
+    ExpectOnlyItselfHarmed(*client);
+  }
+}
+
+TEST_F(HostileClientTest, MalformedRequestsAreAnsweredAndChangeNothing) {
+  auto client = Client();
+  auto ask = [&](layout::RingOp op, const std::string& body) {
+    layout::RequestBlock* block = client->Fill(op, body, 1024);
+    client->Submit();
+    const int code = client->Await(block);
+    EXPECT_NE(code, 0) << "op " << static_cast<int>(op) << " with " << body.size() << " bytes";
+    EXPECT_NE(code, -1);
+    return client->Text(block);
+  };
+  layout::CreateRequest create = GoodCreate();
+  create.data_offset = 0xffffff00;
+  EXPECT_THAT(ask(layout::RingOp::kPut, PutBody(create, "a")), HasSubstr("data_offset"));
+  create = GoodCreate();
+  create.nbytes = uint64_t{1} << 40;
+  EXPECT_THAT(ask(layout::RingOp::kPut, PutBody(create, "a")), HasSubstr("nbytes"));
+  create = GoodCreate();
+  create.flags = 0xff;
+  EXPECT_THAT(ask(layout::RingOp::kPut, PutBody(create, "a")), HasSubstr("flags"));
+  std::string deep = PutBody(GoodCreate(), "a");
+  deep[offsetof(layout::CreateRequest, rank)] = 17;
+  EXPECT_THAT(ask(layout::RingOp::kPut, deep), HasSubstr("rank"));
+  ask(layout::RingOp::kPut, "short");
+  ask(layout::RingOp::kPublish, std::string(16, '\xff'));
+  ask(layout::RingOp::kAbort, std::string(15, 'x'));
+  ask(layout::RingOp::kLookup, std::string(16, '\xff'));
+  ask(layout::RingOp::kCall, std::string(8, '\xff'));
+  ask(static_cast<layout::RingOp>(99), "x");
+  const layout::CallRequest call{static_cast<uint32_t>(rpc::Method::kList), 4};
+  EXPECT_THAT(ask(layout::RingOp::kCall, std::string(reinterpret_cast<const char*>(&call), sizeof(call)) + "\xff\xff\xff\xff"),
+              HasSubstr("ListRequest"));
+  EXPECT_EQ(Df().tensors(), 0);
+  EXPECT_EQ(PutThrough(*client, "still served"), 0);
+}
+
+TEST_F(HostileClientTest, NonsensePinsHoldNothingAndBreakNothing) {
+  auto client = Client();
+  ASSERT_EQ(PutThrough(*client, "a"), 0);
+  std::mt19937_64 random(1);
+  for (uint32_t i = 0; i < layout::kPinsPerChunk; ++i) client->pins()[i].store(random());
+  store_->Delete("a", 0).value();
+  v1::PinsResponse pins;
+  store_->ListPins({}, &pins);
+  EXPECT_EQ(Df().retired(), 0);
+  EXPECT_EQ(PutThrough(*client, "b"), 0);
+}
+
+TEST_F(HostileClientTest, OtherLayoutVersionIsRefusedWithAClearError) {
+  RawClient client(path_);
+  layout::HelloMessage hello{.header = RawClient::Header(layout::FdType::kHello)};
+  hello.header.layout_version = 99;
+  client.Send(hello);
+  const std::string reply = client.Receive();
+  ASSERT_EQ(RawClient::TypeOf(reply), layout::FdType::kRefusal);
+  EXPECT_THAT(reply, HasSubstr("layout version 99"));
+}
+
+TEST_F(HostileClientTest, GarbageOnTheSocketEndsThatSessionOnly) {
+  std::mt19937 random(7);
+  for (int round = 0; round < 30; ++round) {
+    RawClient client(path_);
+    if (round % 2 == 0) {
+      ASSERT_TRUE(client.Open());
+    }
+    std::string bytes(random() % 200, '\0');
+    for (char& c : bytes) c = static_cast<char>(random());
+    client.SendBytes(bytes.data(), bytes.size());
+    if (round % 2 == 0 && !bytes.empty()) {
+      EXPECT_EQ(client.Receive(), "");
+    }
+  }
+  auto good = Client();
+  EXPECT_EQ(PutThrough(*good, "good"), 0);
+}
+
+TEST_F(HostileClientTest, ForkWithWrongDescriptorsIsRefused) {
+  auto client = Client();
+  client->Send(layout::ForkMessage{RawClient::Header(layout::FdType::kFork, 5), 1, 0});
+  EXPECT_EQ(RawClient::TypeOf(client->Receive()), layout::FdType::kRefusal);
+  auto pair = SocketPair().value();
+  const int not_a_chunk = eventfd(0, EFD_CLOEXEC);
+  client->Send(layout::ForkMessage{RawClient::Header(layout::FdType::kFork, 6), 1, 0}, {pair.first.get(), not_a_chunk});
+  close(not_a_chunk);
+  EXPECT_EQ(RawClient::TypeOf(client->Receive()), layout::FdType::kRefusal);
+  EXPECT_EQ(PutThrough(*client, "a"), 0);
+  EXPECT_EQ(Df().sessions(), 1);
+}
+
+TEST_F(HostileClientTest, SegmentsOfOthersDraftsAreNotHandedOut) {
+  auto writer = Client();
+  writer->Send(layout::SegmentMessage{.header = RawClient::Header(layout::FdType::kOpenExtent, 9), .segment = 0, .kind = {}, .bytes = 2 << 20});
+  std::vector<UniqueFd> fds;
+  const std::string reply = writer->Receive(&fds);
+  ASSERT_EQ(RawClient::TypeOf(reply), layout::FdType::kSegmentReply);
+  layout::SegmentMessage extent;
+  std::memcpy(&extent, reply.data(), sizeof(extent));
+  auto other = Client();
+  other->Send(layout::SegmentMessage{.header = RawClient::Header(layout::FdType::kGetSegment, 10), .segment = extent.segment});
+  EXPECT_EQ(RawClient::TypeOf(other->Receive()), layout::FdType::kRefusal);
+  other->Send(layout::SegmentMessage{.header = RawClient::Header(layout::FdType::kExtentMapped, 11), .segment = extent.segment});
+  EXPECT_EQ(RawClient::TypeOf(other->Receive()), layout::FdType::kRefusal);
+}
+
+}  // namespace
+}  // namespace penstock::server
