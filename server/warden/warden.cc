@@ -31,17 +31,18 @@ namespace {
 
 constexpr uint64_t kScratchBytes = 4096;
 
-// Blocks the signals that end us, to read them from a descriptor instead. One that is ignored (a
-// SIGHUP under nohup) stays so.
+// Blocks the signals that end us, to read them from a descriptor instead. SIGINT counts even if a
+// script started us in the background with it ignored; an ignored SIGHUP (nohup) stays ignored.
 UniqueFd TakeSignals() {
   sigset_t taken;
   sigemptyset(&taken);
-  for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
-    struct sigaction present {};
-    sigaction(number, nullptr, &present);
-    if (present.sa_handler != SIG_IGN) sigaddset(&taken, number);
-  }
+  sigaddset(&taken, SIGTERM);
+  sigaddset(&taken, SIGINT);
+  struct sigaction hangup {};
+  sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) sigaddset(&taken, SIGHUP);
   sigprocmask(SIG_BLOCK, &taken, nullptr);
+  for (const int number : {SIGTERM, SIGINT}) signal(number, SIG_DFL);  // ignored ones never arrive
   return UniqueFd(signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 

@@ -106,7 +106,8 @@ class TestNode {
       value[segment.bytes / 8 - 1] = number;
       return "ok";
     }
-    if (command == "read") return absl::StrCat(value[0].load(), " ", value[segment.bytes / 8 - 1].load());
+    if (command == "read")
+      return absl::StrCat(value[0].load(), " ", value[segment.bytes / 8 - 1].load());
     if (command == "seal") return SealFutureWrite(segment.fd.get()).ToString();
     if (command == "about") {
       return absl::StrCat(static_cast<uint32_t>(segment.kind), " ", segment.bytes, " ",

@@ -4,10 +4,9 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -70,6 +69,7 @@ class WardenTest : public ::testing::Test {
       options.fd_listener = listener_.get();
       options.ready_fd = ends[1];
       options.stop_timeout = stop_timeout;
+      options.exit_with_parent = exit_with_parent_;
       ready_.reset();
       _exit(RunWarden(options));
     }
@@ -142,6 +142,7 @@ class WardenTest : public ::testing::Test {
 
   std::string directory_;
   std::string library_ = TEST_NODE_LIBRARY;
+  bool exit_with_parent_ = false;
   UniqueFd listener_;
   UniqueFd ready_;
   pid_t warden_ = -1;
@@ -316,13 +317,45 @@ TEST_F(WardenTest, NodeThatDoesNotStopIsKilled) {
 }
 
 TEST_F(WardenTest, NodeDiesWithItsWarden) {
+  ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);  // so that the orphan is ours to wait for
   Start();
-  const UniqueFd node(static_cast<int>(syscall(SYS_pidfd_open, NodePid(), 0)));
-  ASSERT_TRUE(node);
+  const pid_t node = NodePid();
   kill(warden_, SIGKILL);
   EXPECT_EQ(WaitForWarden(), -SIGKILL);
-  pollfd ended{node.get(), POLLIN, 0};
-  EXPECT_EQ(poll(&ended, 1, absl::ToInt64Milliseconds(kPatience)), 1);
+  int status = 0;
+  ASSERT_EQ(waitpid(node, &status, 0), node);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  prctl(PR_SET_CHILD_SUBREAPER, 0);
+}
+
+TEST_F(WardenTest, StopsWhenItsParentEndsIfAskedTo) {
+  ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+  exit_with_parent_ = true;
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const pid_t parent = fork();
+  if (parent == 0) {
+    Start();
+    if (write(ends[1], &warden_, sizeof(warden_)) < 0) _exit(1);
+    for (;;) pause();
+  }
+  ASSERT_EQ(read(ends[0], &warden_, sizeof(warden_)), static_cast<ssize_t>(sizeof(warden_)));
+  close(ends[0]);
+  close(ends[1]);
+  EXPECT_GT(NodePid(), 0);
+  kill(parent, SIGKILL);
+  ASSERT_EQ(waitpid(parent, nullptr, 0), parent);
+  EXPECT_EQ(WaitForWarden(), 0);
+  prctl(PR_SET_CHILD_SUBREAPER, 0);
+}
+
+TEST_F(WardenTest, InterruptCountsThoughItWasIgnoredAtTheStart) {
+  const auto before = signal(SIGINT, SIG_IGN);  // what a script's "penstockd &" starts with
+  Start();
+  signal(SIGINT, before);
+  NodePid();
+  kill(warden_, SIGINT);
+  EXPECT_EQ(WaitForWarden(), 0);
 }
 
 TEST_F(WardenTest, ReadyLineIsToldOnceAndEndsTheStream) {
