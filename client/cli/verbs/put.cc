@@ -64,14 +64,28 @@ absl::StatusOr<Shape> ParseShape(const std::string& text) {
   return shape;
 }
 
-// Raw elements go straight into the store's memory.
-absl::StatusOr<TensorInfo> PutRaw(Client& client, const std::string& name, const Args& args,
-                                  const PutOptions& options) {
+struct RawSpec {
+  DType dtype;
+  Shape shape;
+};
+
+absl::StatusOr<RawSpec> ReadRawSpec(const Args& args) {
   if (!args.Has("dtype") || !args.Has("shape")) {
     return absl::InvalidArgumentError("put: raw elements need both --dtype and --shape");
   }
-  CLI_ASSIGN_OR_RETURN(const DType dtype, ParseDType(args.Get("dtype")));
+  const absl::StatusOr<DType> dtype = ParseDType(args.Get("dtype"));
+  if (!dtype.ok()) {
+    return absl::InvalidArgumentError(StrCat("--dtype: ", dtype.status().message()));
+  }
   CLI_ASSIGN_OR_RETURN(const Shape shape, ParseShape(args.Get("shape")));
+  return RawSpec{*dtype, shape};
+}
+
+// Raw elements go straight into the store's memory.
+absl::StatusOr<TensorInfo> PutRaw(Client& client, const std::string& name, const Args& args,
+                                  const PutOptions& options) {
+  CLI_ASSIGN_OR_RETURN(const RawSpec spec, ReadRawSpec(args));
+  const auto& [dtype, shape] = spec;
   CLI_ASSIGN_OR_RETURN(InputFile input, InputFile::Open(args.positional()[1]));
   CLI_ASSIGN_OR_RETURN(Draft draft, client.Create(name, dtype, shape, options));
   CLI_ASSIGN_OR_RETURN(const size_t read, input.Read(draft.data(), draft.nbytes()));
@@ -134,6 +148,7 @@ absl::Status Run(Invocation& invocation) {
   const bool raw = args.Has("dtype") || args.Has("shape");
   const bool from_stdin = args.positional()[1] == "-";
   CLI_ASSIGN_OR_RETURN(const PutOptions options, ReadPutOptions(args));
+  if (raw) CLI_RETURN_IF_ERROR(ReadRawSpec(args).status());
   if (from_stdin && StdinIsTerminal()) {
     return absl::InvalidArgumentError(
         "put: standard input is a terminal; pipe a .npy file into it");
