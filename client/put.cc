@@ -18,6 +18,10 @@ using client::Session;
 using layout::CreateResponse;
 using layout::RingOp;
 
+// The node itself waits some seconds for memory before it says that the store is full; that answer
+// is worth more than our own "no answer".
+constexpr absl::Duration kGrace = absl::Milliseconds(500);
+
 client::RingRequestSizes StagedSizes(const PutSpec& spec) {
   return {.op = RingOp::kPut,
           .request_bytes = spec.request_bytes(),
@@ -166,7 +170,7 @@ absl::StatusOr<TensorInfo> Client::Put(std::string_view name, const ConstTensorR
   const absl::StatusOr<PutSpec> spec =
       PutSpec::Check(name, tensor.dtype, tensor.shape, *terms);
   if (!spec.ok()) return spec.status();
-  const Deadline deadline = connection_->DefaultDeadline();
+  const Deadline deadline = Deadline::After(connection_->timeout() + kGrace);
   const absl::StatusOr<Session*> session = connection_->Live(deadline);
   if (!session.ok()) return session.status();
   return PutOne(*session, *spec, *terms, tensor, deadline);
@@ -179,7 +183,7 @@ std::vector<absl::StatusOr<TensorInfo>> Client::PutMany(absl::Span<const PutRequ
   };
   const absl::StatusOr<PutTerms> terms = PutTerms::Check(options);
   if (!terms.ok()) return all(terms.status());
-  const Deadline deadline = connection_->DefaultDeadline();
+  const Deadline deadline = Deadline::After(connection_->timeout() + kGrace);
   const absl::StatusOr<Session*> session = connection_->Live(deadline);
   if (!session.ok()) return all(session.status());
   auto results = all(absl::UnknownError("not asked"));
@@ -193,7 +197,7 @@ absl::StatusOr<Draft> Client::Create(std::string_view name, DType dtype, const S
   if (!terms.ok()) return terms.status();
   const absl::StatusOr<PutSpec> spec = PutSpec::Check(name, dtype, shape, *terms);
   if (!spec.ok()) return spec.status();
-  const Deadline deadline = connection_->DefaultDeadline();
+  const Deadline deadline = Deadline::After(connection_->timeout() + kGrace);
   const absl::StatusOr<Session*> live = connection_->Live(deadline);
   if (!live.ok()) return live.status();
   Session* session = *live;

@@ -23,6 +23,9 @@ constexpr uint32_t kMaxBlocks = layout::kQueueEntries - 512;
 constexpr int64_t kPauseNanos = 4'000;  // this long without giving the core away
 constexpr int32_t kMinSpinNanos = 2'000;
 constexpr int32_t kMaxSpinNanos = 40'000;
+// A request that was submitted twice may be answered twice: its block rests until the second answer
+// must have come (the node keeps a request for at most 5 s).
+constexpr int64_t kRestNanos = 15'000'000'000;
 constexpr absl::Duration kSlice = absl::Milliseconds(100);
 
 constexpr uint32_t RoundToUnit(uint64_t bytes) {
@@ -53,6 +56,7 @@ RingRequest& RingRequest::operator=(RingRequest&& other) noexcept {
   queue_index_ = other.queue_index_;
   generation_ = other.generation_;
   submitted_ = other.submitted_;
+  resubmitted_ = other.resubmitted_;
   return *this;
 }
 
@@ -257,6 +261,7 @@ absl::Status RingClient::WaitAsleep(RingRequest* request, const Deadline& deadli
     if (generation == request->generation_) continue;
     request->generation_ = generation;
     if (static_cast<int32_t>(header()->head.load() - request->queue_index_) > 0) {
+      request->resubmitted_ = true;
       Resubmit(request);
       WakeNode();
     }
@@ -266,8 +271,9 @@ absl::Status RingClient::WaitAsleep(RingRequest* request, const Deadline& deadli
 void RingClient::GiveBack(RingRequest* request) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (request->submitted_ && !request->done()) {
-      left_behind_.push_back({request->position_, request->block_});
+    if (request->submitted_ && (request->resubmitted_ || !request->done())) {
+      const int64_t rest = request->resubmitted_ ? MonotonicNanos() + kRestNanos : 0;
+      left_behind_.push_back({request->position_, request->block_, rest});
       return;
     }
     staging_.Free(request->position_);
@@ -282,12 +288,16 @@ void RingClient::GiveBack(RingRequest* request) {
 void RingClient::ReapLeftBehind() {
   for (size_t i = 0; i < left_behind_.size();) {
     const RequestBlock* block = left_behind_[i].block;
-    if (block->state.load(std::memory_order_acquire) != static_cast<uint32_t>(BlockState::kDone)) {
+    const int64_t not_before = left_behind_[i].not_before;
+    if ((not_before != 0 && MonotonicNanos() < not_before) ||
+        block->state.load(std::memory_order_acquire) !=
+            static_cast<uint32_t>(BlockState::kDone)) {
       ++i;
       continue;
     }
     // A draft that was reserved for somebody who had stopped waiting.
-    if (block->op == static_cast<uint32_t>(RingOp::kReserve) && block->status_code == 0) {
+    if (not_before == 0 && block->op == static_cast<uint32_t>(RingOp::kReserve) &&
+        block->status_code == 0) {
       layout::CreateResponse made;
       memcpy(&made, reinterpret_cast<const char*>(block) + block->response_offset, sizeof(made));
       if (made.record != 0) late_drafts_.push_back({made.record, 0, made.record_seq});

@@ -89,6 +89,7 @@ class RingRequest {
   uint32_t queue_index_ = 0;
   uint64_t generation_ = 0;
   bool submitted_ = false;
+  bool resubmitted_ = false;
 };
 
 class RingClient {
@@ -117,6 +118,7 @@ class RingClient {
   struct LeftBehind {
     uint32_t position;
     layout::RequestBlock* block;
+    int64_t not_before;  // MonotonicNanos
   };
 
   layout::RingHeader* header() const {
