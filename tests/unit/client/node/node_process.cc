@@ -19,7 +19,7 @@ namespace {
 std::string DaemonPath() {
   if (const char* path = getenv("PENSTOCKD"); path != nullptr) return path;
   const auto self = std::filesystem::read_symlink("/proc/self/exe");
-  return (self.parent_path().parent_path().parent_path() / "server" / "penstockd").string();
+  return (self.parent_path().parent_path().parent_path() / "bin" / "penstockd").string();
 }
 
 template <class Response, class Request>
