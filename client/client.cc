@@ -53,8 +53,8 @@ bool Client::GetWarm(std::string_view name, TensorView* view) {
 
 absl::StatusOr<TensorView> Client::Get(std::string_view name) {
   absl::StatusOr<TensorView> view(absl::in_place);
-  if (GetWarm(name, &*view)) return view;
-  return GetSlow(name, 0, connection_->DefaultDeadline());
+  if (!GetWarm(name, &*view)) view = GetSlow(name, 0, connection_->DefaultDeadline());
+  return view;  // one variable on every path: it is made in the caller's place
 }
 
 absl::StatusOr<TensorView> Client::GetSlow(std::string_view name, uint64_t version,

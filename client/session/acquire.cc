@@ -1,4 +1,5 @@
 // Session: finding and pinning tensors, and filling views.
+#include <algorithm>
 #include <utility>
 
 #include "client/session/session.h"
@@ -114,9 +115,9 @@ void Session::FillView(TensorView* view, const PinnedRecord& pinned, const std::
   view->record_ = record;
   view->data_ = data;
   view->pin_ = pinned.slot;
-  const int rank = record->rank;
+  const int rank = std::min<int>(record->rank, kMaxRank);
   const int64_t* dims = layout::RecordShape(record);
-  view->shape_ = Shape(absl::MakeConstSpan(dims, static_cast<size_t>(rank)));
+  view->shape_.AssignChecked(dims, rank);
   auto stride = static_cast<int64_t>(ItemSize(static_cast<DType>(record->dtype)));
   for (int i = rank - 1; i >= 0; --i) {
     view->strides_[i] = stride;

@@ -33,7 +33,7 @@ Registry& TheRegistry() {
 
 }  // namespace
 
-thread_local PinTable::Cache* PinTable::thread_cache_ = nullptr;
+constinit thread_local PinTable::Cache* PinTable::thread_cache_ = nullptr;
 
 std::mutex& PinTable::RegistryMutex() { return TheRegistry().mutex; }
 

@@ -98,7 +98,8 @@ class PinTable {
   static Cache* MakeThreadCache();
   void RebuildFree();
 
-  static thread_local Cache* thread_cache_ __attribute__((tls_model("initial-exec")));
+  // constinit: without it every access asks whether it has been initialised.
+  static constinit thread_local Cache* thread_cache_ __attribute__((tls_model("initial-exec")));
 
   const Grow grow_;
   uint64_t serial_;  // names this table in thread caches; never used twice in a process

@@ -151,7 +151,7 @@ class TensorView {
   uint32_t pin_ = 0;
   bool whole_ = true;
   Shape shape_;
-  int64_t strides_[kMaxRank] = {};
+  int64_t strides_[kMaxRank];  // only the first rank() are set
 };
 
 // A tensor that is still being written; invisible until published.

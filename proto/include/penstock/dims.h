@@ -43,6 +43,12 @@ class Dims {
     return dims;
   }
 
+  // `rank` is in [0, kMaxRank]; numbers beyond it keep whatever they were.
+  void Assign(const int64_t* values, int rank) {
+    for (int i = 0; i < rank; ++i) values_[static_cast<size_t>(i)] = values[i];
+    rank_ = rank;
+  }
+
   int rank() const { return rank_; }
   size_t size() const { return static_cast<size_t>(rank_); }
   const int64_t* data() const { return values_.data(); }

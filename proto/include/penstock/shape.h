@@ -42,6 +42,10 @@ class Shape {
 
   static absl::StatusOr<Shape> Create(absl::Span<const int64_t> dims);
 
+  // Takes `rank` dimensions that were checked when the tensor was made: for the path of a get, where
+  // checking them again would be most of the cost.
+  void AssignChecked(const int64_t* dims, int rank) { dims_.Assign(dims, rank); }
+
   int rank() const { return dims_.rank(); }
   // `i` is in [0, rank).
   int64_t dim(int i) const { return dims_[i]; }
