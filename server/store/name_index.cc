@@ -6,6 +6,7 @@
 
 #include "proto/layout/name_hash.h"
 #include "proto/strcat.h"
+#include "transport/fault_point.h"
 
 namespace penstock::server {
 
@@ -104,7 +105,9 @@ absl::Status NameIndex::Rebuild(uint64_t capacity) {
   entries_ = fresh;
   mask_ = capacity - 1;
   used_ = live_ = count;
+  PENSTOCK_FAULT_POINT("node.index.rebuilt");
   header_->index_segment.store(made->id, std::memory_order_seq_cst);
+  PENSTOCK_FAULT_POINT("node.index.replaced");
   if (old != 0) segments_->Drop(old);  // clients that have mapped it keep their mapping
   return absl::OkStatus();
 }

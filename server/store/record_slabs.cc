@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "proto/strcat.h"
+#include "transport/fault_point.h"
 
 namespace penstock::server {
 
@@ -84,6 +85,7 @@ absl::Status RecordSlabs::AddChunk() {
   chunks_.push_back(static_cast<char*>(made->address));
   *HeaderOf(number) = {.magic = layout::kCatalogMagic, .layout_version = layout::kLayoutVersion, .chunk_number = number};
   header_->chunk_segment[number].store(made->id, std::memory_order_seq_cst);
+  PENSTOCK_FAULT_POINT("node.chunk.named");
   header_->chunk_count.store(number + 1, std::memory_order_seq_cst);
   next_slab_ = 0;
   return absl::OkStatus();

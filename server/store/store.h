@@ -157,7 +157,7 @@ class Store {
   WorkQueue& work() { return work_; }
   uint64_t generation() const { return generation_; }
   uint64_t started_ns() const { return started_ns_; }
-  const std::string& page_kind() const { return page_kind_; }
+  std::string page_kind() const;  // of the newest arena
 
  private:
   Store(warden::NodeContext* context, const StoreLimits& limits);
@@ -233,7 +233,6 @@ class Store {
   layout::CatalogHeader* header_ = nullptr;
   uint32_t header_segment_ = 0;
   uint64_t header_bytes_ = 0;
-  std::string page_kind_ = "4KiB";
   std::function<void(const SegmentNotice&)> on_segment_notice_;
   std::function<void()> on_change_;
   std::atomic<bool> parked_{false};
@@ -262,6 +261,7 @@ class Store {
   absl::flat_hash_map<uint32_t, OpeningExtent> opening_extents_ ABSL_GUARDED_BY(mutex_);
   bool arena_on_its_way_ ABSL_GUARDED_BY(mutex_) = false;
   bool adoption_on_its_way_ ABSL_GUARDED_BY(mutex_) = false;
+  std::string page_kind_ ABSL_GUARDED_BY(mutex_) = "4KiB";
   absl::Status arena_failure_ ABSL_GUARDED_BY(mutex_);
 
   uint64_t tensor_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

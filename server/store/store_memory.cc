@@ -23,6 +23,10 @@ namespace {
 // Enters the pages in this process's page table; they are allocated already (the warden's child did that).
 void MapAhead(const SharedSegment& segment) { madvise(segment.address, segment.bytes, MADV_POPULATE_WRITE); }
 
+const char* PageKindText(uint32_t page_kind) {
+  return page_kind == 2 ? "hugetlb 2MiB" : page_kind == 1 ? "transparent 2MiB" : "4KiB";
+}
+
 }  // namespace
 
 absl::StatusOr<Placed> Store::FindBlock(Session& session, const CreateSpec& spec) {
@@ -68,6 +72,7 @@ void Store::MakeArena(uint64_t bytes) {
   if (made.ok()) {
     blocks_.CancelReservation(bytes);
     blocks_.Add(*made, /*owner=*/0);
+    page_kind_ = PageKindText(made->page_kind);
   } else {
     blocks_.CancelReservation(bytes);
     arena_failure_ = made.status();
@@ -306,6 +311,7 @@ void Store::ReplaceBlock(RecordRef from, RecordRef to, const Block& block) {
   record->state.store(static_cast<uint8_t>(layout::RecordState::kDraft));  // dies with this process until it is live
   record->seq.fetch_add(1, std::memory_order_seq_cst);
   record->state.store(static_cast<uint8_t>(layout::RecordState::kLive));
+  PENSTOCK_FAULT_POINT("node.adopt.live");
   index_->Replace(record->name_hash, from, to);
   names_->erase(from);
   Retire(from);

@@ -259,6 +259,11 @@ std::vector<std::shared_ptr<Session>> Store::Sessions() const {
   return SessionList();
 }
 
+std::string Store::page_kind() const {
+  absl::MutexLock lock(&mutex_);
+  return page_kind_;
+}
+
 UniqueFd Store::HeaderDescriptor() const {
   SharedSegment info;
   return shared_.Descriptor(header_segment_, &info);

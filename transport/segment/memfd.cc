@@ -59,8 +59,8 @@ absl::StatusOr<UniqueFd> CreateHugetlb(const std::string& name, uint64_t size) {
   if (!fd.ok()) return fd;
   void* address = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd->get(), 0);
   if (address == MAP_FAILED) {
-    return SysError(errno, absl::StrCat("reserve ", size / kHugePageBytes,
-                                        " pages of 2 MiB (vm.nr_hugepages too small?)"));
+    // Without numbers: who logs this says the same thing once.
+    return SysError(errno, "too few pages of 2 MiB are reserved (vm.nr_hugepages)");
   }
   munmap(address, size);
   return fd;
