@@ -9,6 +9,7 @@
 #include "proto/names.h"
 #include "proto/strcat.h"
 #include "transport/copy/copy.h"
+#include "transport/fault_point.h"
 
 namespace penstock {
 
@@ -68,6 +69,7 @@ absl::StatusOr<TensorView> Client::GetSlow(std::string_view name, uint64_t versi
     (*session)->Release(*pinned);
     return data.status();
   }
+  PENSTOCK_FAULT_POINT("client.get.mapped");
   absl::StatusOr<TensorView> view(absl::in_place);
   (*session)->FillView(&*view, *pinned, *data);
   return view;

@@ -4,6 +4,7 @@
 #include "client/session/fork.h"
 #include "client/session/session.h"
 #include "proto/strcat.h"
+#include "transport/fault_point.h"
 
 namespace penstock {
 
@@ -42,6 +43,7 @@ absl::StatusOr<TensorInfo> Draft::Publish() && {
   Session* session = std::exchange(session_, nullptr);
   // Before anybody can see the tensor, its writer loses the means to change it.
   session->segments().WriteProtect(segment_, offset_, nbytes_);
+  PENSTOCK_FAULT_POINT("client.publish.protected");
   const absl::StatusOr<layout::CreateResponse> made =
       session->Publish(record_, record_seq_, client::Deadline::After(timeout_));
   session->Unref();

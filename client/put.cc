@@ -5,6 +5,7 @@
 #include "client/connection.h"
 #include "client/put_spec.h"
 #include "client/session/fork.h"
+#include "transport/fault_point.h"
 
 namespace penstock {
 namespace {
@@ -37,6 +38,7 @@ absl::StatusOr<TensorInfo> StagedResult(Session* session, const PutSpec& spec,
                                         const PutTerms& terms, RingRequest* request,
                                         const Deadline& deadline) {
   if (absl::Status s = request->Wait(deadline); !s.ok()) return terms.Explain(std::move(s));
+  PENSTOCK_FAULT_POINT("client.put.answered");
   const absl::StatusOr<CreateResponse> made = request->ResponseAs<CreateResponse>();
   if (!made.ok()) return made.status();
   return spec.Info(*made, session->catalog().node_uuid(), /*kernel_immutable=*/true);
@@ -48,7 +50,9 @@ absl::StatusOr<TensorInfo> PutStaged(Session* session, const PutSpec& spec, cons
   absl::StatusOr<RingRequest> request = session->Request(StagedSizes(spec), deadline);
   if (!request.ok()) return request.status();
   if (absl::Status s = FillStaged(spec, tensor, &*request); !s.ok()) return s;
+  PENSTOCK_FAULT_POINT("client.put.staged");
   request->Submit();
+  PENSTOCK_FAULT_POINT("client.put.submitted");
   return StagedResult(session, spec, terms, &*request, deadline);
 }
 
@@ -66,6 +70,7 @@ absl::StatusOr<TensorInfo> PutInExtent(Session* session, const PutSpec& spec,
                                        const Deadline& deadline) {
   const absl::StatusOr<CreateResponse> draft = ReserveFor(session, spec, terms, deadline);
   if (!draft.ok()) return draft.status();
+  PENSTOCK_FAULT_POINT("client.put.reserved");
   const absl::StatusOr<std::byte*> block =
       session->segments().WritableBlock(draft->segment, draft->offset, spec.nbytes());
   absl::Status filled =
@@ -74,6 +79,7 @@ absl::StatusOr<TensorInfo> PutInExtent(Session* session, const PutSpec& spec,
     session->AbortDraft(draft->record, draft->record_seq);
     return filled;
   }
+  PENSTOCK_FAULT_POINT("client.put.filled");
   const absl::StatusOr<CreateResponse> made =
       session->Publish(draft->record, draft->record_seq, deadline);
   if (!made.ok()) return terms.Explain(made.status());
@@ -134,6 +140,7 @@ class PutPipeline {
     }
     if (absl::Status s = FillStaged(*spec, tensor, &*request); !s.ok()) return s;
     request->Submit(/*wake=*/unwoken_++ % kWakeEvery == 0);
+    PENSTOCK_FAULT_POINT("client.put_many.submitted");
     in_flight_.push_back({i, *spec, *std::move(request)});
     return absl::UnknownError("in flight");
   }
@@ -142,6 +149,7 @@ class PutPipeline {
   // order, so that is one sleep for all.
   void Drain(size_t left) {
     if (in_flight_.size() <= left) return;
+    PENSTOCK_FAULT_POINT("client.put_many.waiting");
     session_->ring().WakeNode();
     (void)in_flight_[in_flight_.size() - left - 1].request.Wait(deadline_);
     while (in_flight_.size() > left) {
@@ -149,6 +157,7 @@ class PutPipeline {
       results_[first.index] =
           StagedResult(session_, first.spec, terms_, &first.request, deadline_);
       in_flight_.pop_front();
+      PENSTOCK_FAULT_POINT("client.put_many.taken");
     }
   }
 
@@ -204,6 +213,7 @@ absl::StatusOr<Draft> Client::Create(std::string_view name, DType dtype, const S
   const absl::StatusOr<CreateResponse> reserved =
       ReserveFor(session, *spec, *terms, deadline);
   if (!reserved.ok()) return reserved.status();
+  PENSTOCK_FAULT_POINT("client.create.reserved");
 
   alignas(64) static std::byte nothing[64];  // what the data of a tensor without bytes points to
   std::byte* data = nothing;

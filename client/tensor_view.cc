@@ -7,6 +7,7 @@
 #include "client/info.h"
 #include "client/session/session.h"
 #include "proto/strcat.h"
+#include "transport/fault_point.h"
 
 namespace penstock {
 namespace {
@@ -53,9 +54,12 @@ void TensorView::Release() {
     const layout::Record* record = RecordOf(record_);
     session->segments().DropPrivate(record->segment, record->offset, record->nbytes);
     private_data_ = nullptr;
+    PENSTOCK_FAULT_POINT("client.release.dropped");
   }
   data_ = nullptr;
+  PENSTOCK_FAULT_POINT("client.release.before");
   session->Release({RecordOf(record_), pin_});
+  PENSTOCK_FAULT_POINT("client.release.after");
   record_ = nullptr;
   session->Unref();
 }
@@ -172,6 +176,7 @@ absl::StatusOr<std::byte*> TensorView::CopyOnWriteData() {
                                    client::Deadline::After(absl::Seconds(5)));
   if (!data.ok()) return data;
   private_data_ = *data;
+  PENSTOCK_FAULT_POINT("client.copy_on_write.mapped");
   return data;
 }
 

@@ -19,6 +19,8 @@ const char* FaultDirectory() {
 }
 }  // namespace
 
+const bool kFaultDirectorySet = FaultDirectory() != nullptr;
+
 void ReachFaultPoint(const char* name) {
   const char* directory = FaultDirectory();
   if (directory == nullptr) return;

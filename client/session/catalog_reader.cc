@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "proto/strcat.h"
+#include "transport/fault_point.h"
 
 namespace penstock::client {
 namespace {
@@ -51,6 +52,7 @@ CatalogReader::Outcome CatalogReader::Pin(RecordRef ref, uint64_t seq, const Pin
   }
   std::atomic<uint64_t>& word = pins.Word(slot);
   word.exchange(layout::PinWord(ref, seq), std::memory_order_seq_cst);
+  PENSTOCK_FAULT_POINT("client.get.pinning");
   if (pins.gate() != 0) {
     word.store(0, std::memory_order_release);
     return Outcome::kClosed;
@@ -59,6 +61,7 @@ CatalogReader::Outcome CatalogReader::Pin(RecordRef ref, uint64_t seq, const Pin
     word.store(0, std::memory_order_release);
     return Outcome::kMissing;
   }
+  PENSTOCK_FAULT_POINT("client.get.pinned");
   *record = candidate;
   return Outcome::kPinned;
 }

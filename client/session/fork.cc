@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "client/session/session.h"
+#include "transport/fault_point.h"
 #include "transport/fd_socket/fd_socket.h"
 
 namespace penstock::client {
@@ -113,6 +114,7 @@ void Session::Fork::HandOver() {
   if (!reply.ok()) return;
   const auto done = reply->As<layout::DoneMessage>(layout::FdType::kDone, 0);
   if (!done.ok()) return;
+  PENSTOCK_FAULT_POINT("client.fork.handed_over");
   child_id = (*done)->value;
   socket = std::move(ends->first);
   pins = *std::move(copies);

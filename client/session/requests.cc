@@ -5,6 +5,7 @@
 
 #include "client/session/session.h"
 #include "proto/strcat.h"
+#include "transport/fault_point.h"
 
 namespace penstock::client {
 namespace {
@@ -117,7 +118,9 @@ absl::StatusOr<CreateResponse> Session::Publish(layout::RecordRef record, uint64
       Request({.op = RingOp::kPublish, .request_bytes = sizeof(draft)}, deadline);
   if (!request.ok()) return request.status();
   memcpy(request->body(), &draft, sizeof(draft));
+  PENSTOCK_FAULT_POINT("client.publish.before");
   request->Submit();
+  PENSTOCK_FAULT_POINT("client.publish.submitted");
   if (absl::Status s = request->Wait(deadline); !s.ok()) return s;
   return request->ResponseAs<CreateResponse>();
 }
@@ -129,6 +132,7 @@ void Session::AbortDraft(layout::RecordRef record, uint64_t seq) {
   // A session that cannot say it has ended, which aborts its drafts as well.
   if (!request.ok()) return;
   memcpy(request->body(), &draft, sizeof(draft));
+  PENSTOCK_FAULT_POINT("client.abort.before");
   request->Submit();
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "proto/strcat.h"
+#include "transport/fault_point.h"
 #include "transport/sys_error.h"
 
 namespace penstock::client {
@@ -141,6 +142,7 @@ absl::StatusOr<uint32_t> SegmentMap::OpenExtent(uint64_t bytes, const Deadline& 
   absl::StatusOr<Mapping> writable = Mapping::MapWritable(fd, extent.bytes, PageKindOf(extent));
   if (!writable.ok()) return writable.status();
   if (absl::Status s = writable->DontFork(); !s.ok()) return s;
+  PENSTOCK_FAULT_POINT("client.extent.mapped");
 
   SegmentMessage mapped = extent;
   absl::StatusOr<FdReply> done = channel_->Call(mapped, FdType::kExtentMapped, {}, deadline);
@@ -148,6 +150,7 @@ absl::StatusOr<uint32_t> SegmentMap::OpenExtent(uint64_t bytes, const Deadline& 
   if (const auto ok = done->As<layout::DoneMessage>(FdType::kDone, 0); !ok.ok()) {
     return ok.status();
   }
+  PENSTOCK_FAULT_POINT("client.extent.sealed");
   // The pages exist since the node populated them; this enters them into our page table at once.
   (void)writable->Populate(/*write=*/true, 0, extent.bytes);
   if (const auto address = Install(extent, fd, nullptr); !address.ok()) return address.status();
@@ -231,6 +234,7 @@ void SegmentMap::OnNotice(FdReply notice) {
     populate_.push_back({message.segment, 0});
   } else if (message.header.type == FdType::kDropSegment) {
     Drop(message.segment);
+    PENSTOCK_FAULT_POINT("client.segment.unmapped");
     SegmentMessage answer{};
     answer.segment = message.segment;
     (void)channel_->Post(answer, FdType::kSegmentUnmapped);

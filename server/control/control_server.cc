@@ -258,6 +258,7 @@ void ControlServer::HandleExtentMapped(const std::shared_ptr<Session>& session, 
 }
 
 void ControlServer::HandleGrowPins(const std::shared_ptr<Session>& session, const layout::PinChunkMessage& message) {
+  PENSTOCK_FAULT_POINT("node.pins.growing");
   // Asked again after a node restart: the chunk may exist already.
   if (message.chunk >= session->pins().size()) {
     absl::StatusOr<uint32_t> grown = store_->GrowPins(*session);

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
+#include "transport/fault_point.h"
 
 namespace penstock::server {
 
@@ -182,6 +183,7 @@ size_t RingServer::Drain(Ring& ring) {
       break;
     }
     Serve(ring, std::move(request));
+    PENSTOCK_FAULT_POINT("node.ring.answered");
     ++ring.head;
     header->head.store(ring.head, std::memory_order_release);
     ring.session->requests.fetch_add(1, std::memory_order_relaxed);
