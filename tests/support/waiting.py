@@ -1,0 +1,17 @@
+"""Waiting for a condition: with a deadline, never for a length of time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable
+
+DEADLINE_S = 30.0  # a bound for what takes milliseconds on a quiet machine
+
+
+def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """The first true value of `condition`; fails when there is none in time."""
+    end = time.monotonic() + deadline_s
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
+        time.sleep(0.002)
+    return value
