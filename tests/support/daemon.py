@@ -78,7 +78,8 @@ class Cli:
         return result.stderr.decode()
 
 
-def start_daemon(socket_dir: Path, *flags: str, **env: str) -> Daemon:
+def start_daemon(socket_dir: Path, *flags: str, uid: int | None = None, **env: str) -> Daemon:
+    """Returns once it serves. `uid`: run it as another user (for root only)."""
     read_fd, write_fd = os.pipe()
     try:
         process = subprocess.Popen(
@@ -87,6 +88,7 @@ def start_daemon(socket_dir: Path, *flags: str, **env: str) -> Daemon:
                 "--exit_with_parent", f"--ready_fd={write_fd}", *flags,
             ],
             pass_fds=[write_fd], stdin=subprocess.DEVNULL, env=clean_environment(**env),
+            user=uid, group=uid, extra_groups=None if uid is None else [],
         )
     finally:
         os.close(write_fd)
