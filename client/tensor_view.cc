@@ -145,14 +145,13 @@ absl::StatusOr<TensorView> TensorView::Slice(const Box& box) const {
 
 absl::StatusOr<TensorView> TensorView::Clone() const {
   if (!valid()) return absl::FailedPreconditionError("clone: the view was released");
-  const absl::StatusOr<uint32_t> pin = session_->PinAgain(pin_);
-  if (!pin.ok()) return pin.status();
+  session_->pins().Share(pin_);
   session_->Ref();
   TensorView clone;
   clone.session_ = session_;
   clone.record_ = record_;
   clone.data_ = data_;
-  clone.pin_ = *pin;
+  clone.pin_ = pin_;
   clone.whole_ = whole_;
   clone.shape_ = shape_;
   std::copy_n(strides_, shape_.rank(), clone.strides_);

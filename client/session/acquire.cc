@@ -90,24 +90,6 @@ absl::StatusOr<const std::byte*> Session::DataOf(const Record* record, const Dea
   return base + record->offset;
 }
 
-absl::StatusOr<uint32_t> Session::PinAgain(uint32_t slot) {
-  uint32_t another = pins_.TryTake();
-  if (another == PinTable::kNoSlot) {
-    absl::StatusOr<uint32_t> taken = pins_.TakeSlow();
-    if (!taken.ok()) return taken;
-    another = *taken;
-  }
-  while (true) {
-    pins_.Word(another).exchange(pins_.Word(slot).load(), std::memory_order_seq_cst);
-    if (pins_.gate() == 0) return another;
-    pins_.Word(another).store(0, std::memory_order_release);
-    if (!pins_.WaitOpen()) {
-      pins_.Give(another);
-      return EndedError();
-    }
-  }
-}
-
 void Session::FillView(TensorView* view, const PinnedRecord& pinned, const std::byte* data) {
   const Record* record = pinned.record;
   Ref();

@@ -64,8 +64,14 @@ PinTable::~PinTable() {
   registry.tables.erase(serial_);
 }
 
+void PinTable::AddExtra(uint32_t chunk) {
+  extra_owned_.push_back(std::make_unique<std::atomic<uint32_t>[]>(kPinsPerChunk));
+  extra_[chunk].store(extra_owned_.back().get(), std::memory_order_release);
+}
+
 void PinTable::AddFirstChunk(Mapping chunk) {
   std::lock_guard<std::mutex> lock(mutex_);
+  AddExtra(0);
   chunks_[0].store(reinterpret_cast<std::atomic<uint64_t>*>(chunk.data()));
   mappings_.push_back(std::move(chunk));
   chunk_count_.store(1, std::memory_order_release);
@@ -113,6 +119,7 @@ absl::StatusOr<uint32_t> PinTable::TakeSlow() {
     absl::StatusOr<Mapping> chunk = grow_(chunks_seen);
     if (!chunk.ok()) return chunk.status();
     std::lock_guard<std::mutex> lock(mutex_);
+    AddExtra(chunks_seen);
     chunks_[chunks_seen].store(reinterpret_cast<std::atomic<uint64_t>*>(chunk->data()),
                                std::memory_order_release);
     mappings_.push_back(*std::move(chunk));

@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -65,6 +66,18 @@ class PinTable {
         std::memory_order_acquire)[slot % layout::kPinsPerChunk];
   }
 
+  // One more view of the record that `slot` pins. A pin is never copied to another slot: the node's
+  // scan could read that one before the copy and this one after its end (tests/model, pin-moved).
+  void Share(uint32_t slot) { Extra(slot).fetch_add(1, std::memory_order_relaxed); }
+  // A view of `slot` ends. True for the last one, which clears the word and gives the slot back.
+  bool Unshare(uint32_t slot) {
+    std::atomic<uint32_t>& extra = Extra(slot);
+    if (extra.load(std::memory_order_acquire) == 0) return true;  // nobody else could share it now
+    if (extra.fetch_sub(1, std::memory_order_acq_rel) != 0) return false;
+    extra.store(0, std::memory_order_relaxed);
+    return true;
+  }
+
   // 0 = pins count. Read it (seq_cst) after the exchange: either the reader sees the bit, or the
   // copier sees the pin.
   uint32_t gate() const { return gate_.load(std::memory_order_seq_cst); }
@@ -87,6 +100,11 @@ class PinTable {
 
  private:
   static constexpr uint32_t kCacheSlots = 64;
+  std::atomic<uint32_t>& Extra(uint32_t slot) const {
+    return extra_[slot / layout::kPinsPerChunk].load(
+        std::memory_order_acquire)[slot % layout::kPinsPerChunk];
+  }
+  void AddExtra(uint32_t chunk);
   struct Cache {
     uint64_t serial = 0;
     uint32_t count = 0;
@@ -106,10 +124,13 @@ class PinTable {
   std::atomic<uint32_t> gate_{0};
   std::atomic<uint32_t> chunk_count_{0};
   std::array<std::atomic<std::atomic<uint64_t>*>, layout::kMaxPinChunks> chunks_{};
+  // Views of a slot beyond the first; this process's own memory, so a fork copies it.
+  std::array<std::atomic<std::atomic<uint32_t>*>, layout::kMaxPinChunks> extra_{};
 
   std::mutex mutex_;  // guards what follows
   std::vector<uint32_t> free_;
   std::vector<Mapping> mappings_;
+  std::vector<std::unique_ptr<std::atomic<uint32_t>[]>> extra_owned_;
   std::mutex grow_mutex_;  // one grower at a time; held across the call to the node
 };
 

@@ -79,13 +79,12 @@ class Session {
     return MayServeNow(record, serve_until);
   }
   void Release(const PinnedRecord& pinned) {
+    if (!pins_.Unshare(pinned.slot)) return;  // other views of this pin live on
     pins_.Word(pinned.slot).store(0, std::memory_order_release);
     pins_.Give(pinned.slot);
   }
   // Where the record's bytes are mapped here.
   absl::StatusOr<const std::byte*> DataOf(const layout::Record* record, const Deadline& deadline);
-  // A further pin of what `slot` pins.
-  absl::StatusOr<uint32_t> PinAgain(uint32_t slot);
   // Makes `view`, which is invalid, show the whole record; takes over the pin.
   void FillView(TensorView* view, const PinnedRecord& pinned, const std::byte* data);
 

@@ -102,7 +102,7 @@ struct GetOptions {
 // Read-only access to a tensor, or to a box of it, with a pin of its own.
 class TensorView {
  public:
-  TensorView() = default;
+  TensorView() {}  // not "= default": that would first clear all of it, on every get
   TensorView(TensorView&& other) noexcept;
   TensorView& operator=(TensorView&& other) noexcept;
   TensorView(const TensorView&) = delete;
@@ -127,9 +127,9 @@ class TensorView {
   template <class T>
   absl::StatusOr<absl::Span<const T>> As() const;
 
-  // A view of a box of this view with a pin of its own; the box is relative to this view.
+  // A view of a box of this view, which keeps the pin too; the box is relative to this view.
   absl::StatusOr<TensorView> Slice(const Box& box) const;
-  // A further view of the same bytes with a pin of its own.
+  // A further view of the same bytes, which keeps the pin too; any thread may release either.
   absl::StatusOr<TensorView> Clone() const;
 
   // Copy-on-write memory of the same bytes for consumers that have no read-only arrays (torch): writes stay private

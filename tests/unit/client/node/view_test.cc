@@ -69,9 +69,9 @@ TEST_F(View, SlicesAreStridedAndKeepTheirOwnPin) {
   for (int i = 0; i < 24; ++i) values[i] = static_cast<float>(i);
   ASSERT_TRUE(client_->Put("m", {values.data(), DType::kF32, Shape{4, 6}, {}}).ok());
   TensorView whole = *client_->Get("m");
-  const TensorView rows = *whole.Slice({{1, 0}, {2, 6}});
-  const TensorView corner = *rows.Slice({{1, 4}, {1, 2}});
-  const TensorView column = *whole.Slice({{0, 2}, {4, 1}});
+  TensorView rows = *whole.Slice({{1, 0}, {2, 6}});
+  TensorView corner = *rows.Slice({{1, 4}, {1, 2}});
+  TensorView column = *whole.Slice({{0, 2}, {4, 1}});
   whole.Release();
   EXPECT_EQ(rows.nbytes(), 48u);
   EXPECT_EQ((*rows.As<float>())[0], 6);
@@ -81,7 +81,13 @@ TEST_F(View, SlicesAreStridedAndKeepTheirOwnPin) {
   EXPECT_EQ(column.strides()[0], 24);
   EXPECT_TRUE(absl::IsInvalidArgument(rows.Slice({{2, 0}, {1, 1}}).status()));
   EXPECT_TRUE(absl::IsInvalidArgument(rows.As<int32_t>().status()));
-  EXPECT_EQ(Df(*client_).pins(), 3);
+  // One pin for all of them, until the last one goes.
+  EXPECT_EQ(Df(*client_).pins(), 1);
+  rows.Release();
+  corner.Release();
+  EXPECT_EQ(Df(*client_).pins(), 1);
+  column.Release();
+  EXPECT_EQ(Df(*client_).pins(), 0);
 }
 
 TEST_F(View, CopyOnWriteStaysPrivateAndIsForgotten) {
