@@ -102,7 +102,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (!control.ok()) return control.status();
   const int port = scratch->grpc_port != 0 ? scratch->grpc_port : config.grpc_port;
   absl::StatusOr<std::unique_ptr<GrpcServer>> grpc =
-      GrpcServer::Start(&service, {.unix_socket = config.GrpcSocketPath(), .host = config.host, .port = port});
+      GrpcServer::Start(&service, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port});
   if (!grpc.ok()) return grpc.status();
   scratch->grpc_port = (*grpc)->port();
   Maintenance maintenance(store->get());

@@ -3,12 +3,14 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "proto/errors.h"
 #include "proto/strcat.h"
 #include "store.grpc.pb.h"
 
@@ -101,6 +103,9 @@ class GrpcServerOnSockets final : public GrpcServer {
       return absl::UnavailableError(StrCat("gRPC: cannot listen on ", options.unix_socket,
                                            options.port >= 0 ? StrCat(" and ", options.host, ":", options.port) : std::string(),
                                            "; is the port in use? (--grpc_port)"));
+    }
+    if (chmod(options.unix_socket.c_str(), options.socket_mode) != 0) {
+      return ErrnoStatus(errno, "gRPC: chmod of " + options.unix_socket);
     }
     return absl::OkStatus();
   }

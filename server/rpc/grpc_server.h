@@ -17,6 +17,7 @@ namespace penstock::server {
 
 struct GrpcOptions {
   std::string unix_socket;  // path
+  uint32_t socket_mode = 0600;
   std::string host = "127.0.0.1";
   int port = -1;            // -1: no TCP; 0: a free one
 };
