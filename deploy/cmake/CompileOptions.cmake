@@ -16,6 +16,16 @@ if(PENSTOCK_SANITIZE)
   add_link_options(-fsanitize=${penstock_sanitizers})
 endif()
 
+# A fuzzing build: all our code is watched by libFuzzer (coverage) and by the address and undefined sanitizers.
+if(PENSTOCK_BUILD_FUZZERS)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "PENSTOCK_BUILD_FUZZERS needs clang: CC=clang-14 CXX=clang++-14 (tests/fuzz/run does it)")
+  endif()
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+    -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+
 # penstock_options(TARGET): warnings as errors, include root, fault points.
 function(penstock_options target)
   target_compile_options(${target} PRIVATE
