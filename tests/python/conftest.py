@@ -38,11 +38,24 @@ def accounting(store: penstock.Store) -> dict[str, int]:
     return {"pins": mine[0]["pins"], "drafts": mine[0]["drafts"]}
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.when == "call":
+        item.stash[_PASSED] = report.passed
+    return report
+
+
+_PASSED = pytest.StashKey[bool]()
+
+
 @pytest.fixture
-def store(node: penstock.LocalNode) -> Iterator[penstock.Store]:
+def store(node: penstock.LocalNode, request: pytest.FixtureRequest) -> Iterator[penstock.Store]:
     with node.connect(label="pytest") as store:
         yield store
-        if not store.closed:
+        if not request.node.stash.get(_PASSED, False):
+            store.delete_prefix("")  # the traceback of a failed test keeps its views
+        elif not store.closed:
             nothing = {"pins": 0, "drafts": 0}
             until(lambda: accounting(store) == nothing, f"nothing left of {accounting(store)}")
             store.delete_prefix("")

@@ -18,7 +18,7 @@ def cases(draw):
     """A shape and an index that NumPy takes as a basic one."""
     shape = draw(shapes)
     items = []
-    for extent in shape[: draw(st.integers(0, len(shape)))]:
+    for extent in shape:
         kinds = ["slice", "int"] if extent > 0 else ["slice"]
         if draw(st.sampled_from(kinds)) == "int":
             items.append(draw(st.integers(-extent, extent - 1)))
@@ -26,9 +26,11 @@ def cases(draw):
             bound = st.none() | st.integers(-8, 8)
             step = st.none() | st.integers(-3, 3).filter(bool)
             items.append(slice(draw(bound), draw(bound), draw(step)))
-    if draw(st.booleans()):
-        items.insert(draw(st.integers(0, len(items))), Ellipsis)
-    return shape, tuple(items)
+    begin = draw(st.integers(0, len(items)))
+    end = draw(st.integers(begin, len(items)))
+    if end == len(items) and draw(st.booleans()):
+        return shape, tuple(items[:begin])  # missing dimensions are whole
+    return shape, (*items[:begin], *draw(st.just([...] if end > begin else []) | st.just([...])), *items[end:])
 
 
 @SETTINGS

@@ -1,5 +1,7 @@
 """The buffer protocol: memoryview(view), np.frombuffer, struct formats."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,9 @@ def test_no_format_for_bf16(store):
     view = store.get("x")
     with pytest.raises(BufferError, match="no format for elements of bf16"):
         memoryview(view)
-    assert np.frombuffer(view, np.uint16).tolist() == [0x3F80] * 3  # asks for plain bytes
+    plain = io.BytesIO()
+    plain.write(view)  # asks for bytes alone
+    assert plain.getvalue() == view.bytes() == b"\x80\x3f" * 3
 
 
 def test_contiguous_memory_only_where_it_is(store):
@@ -40,7 +44,7 @@ def test_contiguous_memory_only_where_it_is(store):
     view = store.get("x")
     assert bytes(view) == bytes(range(12)) and b"".join([view]) == bytes(range(12))
     strided = view[:, ::2]
-    with pytest.raises(BufferError, match="strided"):
+    with pytest.raises(BufferError, match="contiguous"):
         np.frombuffer(strided, np.uint8)
     assert memoryview(strided).tobytes() == strided.bytes() == bytes([0, 2, 4, 6, 8, 10])
 
@@ -51,7 +55,7 @@ def test_never_writable(store):
     with pytest.raises(TypeError):
         memoryview(view)[0] = 1
     with pytest.raises((BufferError, TypeError)):
-        __import__("io").BytesIO(b"abcd").readinto(view)
+        io.BytesIO(b"abcd").readinto(view)
 
 
 def test_memoryview_outlives_the_view(store, held):

@@ -113,7 +113,9 @@ def test_conditions_hold_at_publish(store):
 
 
 def test_options(store):
-    with store.create("x", 3, "u8", metadata={"a": "b"}, ttl=60, keep=False, version=9) as draft:
+    version = store.put("x", 1).version + 9
+    with store.create("x", 3, "u8", metadata={"a": "b"}, ttl=60, keep=False, version=version) as draft:
         draft.numpy()[:] = 1
     info = store.stat("x")
-    assert (info.metadata, info.keep, info.version) == ({"a": "b"}, False, 9) and info.ttl <= 60
+    assert (info.metadata, info.keep, info.version) == ({"a": "b"}, False, version)
+    assert info.ttl <= 60

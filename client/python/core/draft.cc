@@ -182,7 +182,8 @@ bool Exit(DraftObject& draft, nb::handle type, nb::handle, nb::handle) {
 }  // namespace
 
 nb::object NewDraft(std::shared_ptr<Client> client, std::string name, Draft&& draft) {
-  return nb::cast(std::make_unique<DraftObject>(std::move(client), std::move(name), std::move(draft)));
+  return nb::cast(new DraftObject(std::move(client), std::move(name), std::move(draft)),
+                  nb::rv_policy::take_ownership);
 }
 
 void AddDraftType(nb::module_& module) {

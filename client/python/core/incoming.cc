@@ -31,7 +31,7 @@ Owned PlainTorchTensor(PyObject* object, const char* field) {
 bool IsPlainData(PyObject* object) {
   return PyBool_Check(object) || PyLong_Check(object) || PyFloat_Check(object) ||
          PyComplex_Check(object) || PyList_Check(object) || PyTuple_Check(object) ||
-         PyArray_CheckScalar(object);
+         PyArray_IsScalar(object, Generic);
 }
 
 bool HasAttribute(PyObject* object, const char* name) {

@@ -39,7 +39,7 @@ void OpenStore(Store* self, nb::object address, nb::object timeout, nb::object l
 
 void AddStoreType(nb::module_& module) {
   StoreClass type(module, "Store");
-  type.def("__init__", OpenStore, "address"_a = nb::none(), nb::kw_only(), "timeout"_a = 5.0,
+  type.def("__init__", OpenStore, "address"_a = nb::none(), nb::kw_only(), "timeout"_a.none() = 5.0,
            "label"_a = nb::none());
   type.def("close", &Store::Close,
            "Ends this object's use of the store. Views and drafts stay valid. Idempotent.");
@@ -74,7 +74,7 @@ NB_MODULE(_core, module) {
   AddDraftType(module);
   AddWatchType(module);
   AddStoreType(module);
-  module.def("dtype_name", CanonicalDType, "dtype"_a);
+  module.def("dtype_name", CanonicalDType, "dtype"_a.none());
   module.def("_install_fault_messages", EnableFaultMessages);
 }
 

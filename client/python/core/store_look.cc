@@ -89,14 +89,14 @@ nb::object OpenWatch(const Store& store, nb::object prefix_object, nb::object fr
 }  // namespace
 
 void AddStoreLooks(StoreClass& type) {
-  type.def("exists", Exists, "name"_a, "Whether there is a tensor of this name.");
-  type.def("stat", Stat, "name"_a, "version"_a = nb::none(),
+  type.def("exists", Exists, "name"_a.none(), "Whether there is a tensor of this name.");
+  type.def("stat", Stat, "name"_a.none(), "version"_a = nb::none(),
            "TensorInfo of a name, or of exactly one version of it. Raises NotFoundError.");
-  type.def("_list_page", ListPage, "prefix"_a, "after"_a, "limit"_a);
-  type.def("wait", Wait, "name"_a, "version"_a = nb::none(), "timeout"_a = nb::none(),
+  type.def("_list_page", ListPage, "prefix"_a.none(), "after"_a.none(), "limit"_a);
+  type.def("wait", Wait, "name"_a.none(), "version"_a = nb::none(), "timeout"_a = nb::none(),
            "Waits until the name is there, or until its version is at least `version`.\n\n"
            "timeout: seconds, None = for ever. Returns TensorInfo; raises DeadlineError. Ctrl-C works.");
-  type.def("_watch", OpenWatch, "prefix"_a, "from_version"_a.none());
+  type.def("_watch", OpenWatch, "prefix"_a.none(), "from_version"_a.none());
 }
 
 }  // namespace penstock::python

@@ -64,7 +64,8 @@ nb::object GetMany(const Store& store, nb::object iterable) {
 uint32_t LongestPrefix(const Store& store, nb::object iterable) {
   const std::shared_ptr<Client> client = store.Use();
   const nb::object list = OwnList(iterable);
-  const std::vector<std::string_view> names = Names(list);
+  const std::vector<std::string_view> given = Names(list);
+  const std::vector<std::string> names(given.begin(), given.end());
   absl::StatusOr<uint32_t> count = 0u;
   {
     WithoutGil without_gil;
@@ -107,9 +108,9 @@ nb::object GetOrCreate(const Store& store, nb::object name_object, nb::object ma
 
 void AddStoreReads(StoreClass& type) {
   using nb::literals::operator""_a;
-  type.def("_get_many", GetMany, "names"_a)
-      .def("_longest_prefix", LongestPrefix, "names"_a)
-      .def("_get_or_create", GetOrCreate, "name"_a, "make"_a, "timeout"_a.none());
+  type.def("_get_many", GetMany, "names"_a.none())
+      .def("_longest_prefix", LongestPrefix, "names"_a.none())
+      .def("_get_or_create", GetOrCreate, "name"_a.none(), "make"_a.none(), "timeout"_a.none());
 }
 
 }  // namespace penstock::python

@@ -92,7 +92,7 @@ class WatchObject {
 }  // namespace
 
 nb::object NewWatch(std::shared_ptr<Client> client, std::unique_ptr<Watcher> watcher) {
-  return nb::cast(std::make_unique<WatchObject>(std::move(client), std::move(watcher)));
+  return nb::cast(new WatchObject(std::move(client), std::move(watcher)), nb::rv_policy::take_ownership);
 }
 
 void AddWatchType(nb::module_& module) {
