@@ -171,7 +171,7 @@ std::string ZshCompletion() {
     for (const FlagSpec& flag : FlagsOf(*verb)) cases += ZshFlag(flag);
     StrAppend(&cases, ZshArguments(*verb), "\n      ;;\n");
   }
-  return StrCat(R"(#compdef penstock
+  return StrCat(R"zsh(#compdef penstock
 # Completion of penstock for zsh: put it into a folder of $fpath as _penstock.
 _penstock_names() {
   local -a names
@@ -181,7 +181,11 @@ _penstock_names() {
 }
 
 _penstock() {
-  local - a verbs verbs = () ", verbs, R"() if ((CURRENT == 2)); then
+  local -a verbs
+  verbs=(
+)zsh",
+                verbs, R"zsh(  )
+  if ((CURRENT == 2)); then
     _describe verb verbs
     return
   fi
@@ -189,14 +193,12 @@ _penstock() {
   shift words
   ((CURRENT--))
   case "$verb" in
-)", cases, R"(  esac
+)zsh",
+                cases, R"zsh(  esac
 }
 
-if
-  [[$funcstack [1] == _penstock]];
-then _penstock "$@";
-else compdef _penstock penstock; fi
-)");
+if [[ $funcstack[1] == _penstock ]]; then _penstock "$@"; else compdef _penstock penstock; fi
+)zsh");
 }
 
 }  // namespace penstock::cli

@@ -11,7 +11,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from conftest import Cli
+from support.daemon import Cli
 
 
 @pytest.fixture

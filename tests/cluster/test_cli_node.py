@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import DEADLINE_S, Cli, Daemon
+from support.daemon import DEADLINE_S, Cli, Daemon
 
 DF_FIELDS = {
     "memory_bytes", "segment_bytes", "tensor_bytes", "block_bytes", "draft_bytes", "retired_bytes", "tensors",

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import BUILD, Cli
+from support.daemon import BUILD, Cli
 
 VERBS = [
     "ls", "stat", "put", "get", "rm", "cp", "watch", "top", "df", "nodes", "sessions", "pins", "import", "export",
@@ -89,22 +89,19 @@ def test_version_shows_the_node(cli: Cli) -> None:
     assert told["node"] == {"version": told["version"], "layout_version": told["layout_version"]}
 
 
-def complete(cli: Cli, tmp_path, line: str) -> list[str]:
-    """What bash offers at the end of `line`."""
+def complete(cli: Cli, tmp_path, *words: str) -> list[str]:
+    """What bash offers for the last of the words, which is being typed."""
     script = tmp_path / "completion.bash"
     script.write_text(cli.text("completion", "bash"))
-    program = f"""
-      source {script}
-      words=({line}"$1")
-      COMP_WORDS=("${{words[@]}}") COMP_CWORD=$((${{#words[@]}} - 1))
-      $(complete -p penstock | sed 's/.*-F \\([^ ]*\\).*/\\1/')
-      printf '%s\\n' "${{COMPREPLY[@]}}"
+    program = """
+      source "$1"; shift
+      COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+      function=$(complete -p penstock | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+      "$function"
+      printf '%s\\n' "${COMPREPLY[@]}"
     """
-    last = "" if line.endswith(" ") else line.rsplit(" ", 1)[1]
-    if last:
-        program = program.replace(f"words=({line}", f"words=({line[: -len(last)]}")
     result = subprocess.run(
-        ["bash", "-c", program, "bash", last], capture_output=True, text=True, timeout=60,
+        ["bash", "-c", program, "bash", script, "penstock", *words], capture_output=True, text=True, timeout=60,
         env={"PATH": f"{BUILD / 'bin'}:/usr/bin:/bin", "PENSTOCK_ADDRESS": str(cli.address)},
     )
     assert result.returncode == 0 and result.stderr == "", result.stderr
@@ -115,14 +112,14 @@ def test_bash_completion(cli: Cli, tmp_path) -> None:
     script = cli.text("completion", "bash")
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
     cli.run("put", "model/wte", "-", "--dtype", "u8", "--shape", "1", stdin=b"x")
-    assert set(VERBS) <= set(complete(cli, tmp_path, "penstock "))
-    assert complete(cli, tmp_path, "penstock ver") == ["version"]
-    assert complete(cli, tmp_path, "penstock ls --li") == ["--limit"]
-    assert complete(cli, tmp_path, "penstock ls -o ") == ["table", "json"]
-    assert complete(cli, tmp_path, "penstock get mod") == ["model/wte"]
-    assert complete(cli, tmp_path, "penstock completion z") == ["zsh"]
+    assert set(VERBS) <= set(complete(cli, tmp_path, ""))
+    assert complete(cli, tmp_path, "ver") == ["version"]
+    assert complete(cli, tmp_path, "ls", "--li") == ["--limit"]
+    assert complete(cli, tmp_path, "ls", "-o", "") == ["table", "json"]
+    assert complete(cli, tmp_path, "get", "mod") == ["model/wte"]
+    assert complete(cli, tmp_path, "completion", "z") == ["zsh"]
     (tmp_path / "file.npy").touch()
-    assert complete(cli, tmp_path, f"penstock import {tmp_path}/file") == [f"{tmp_path}/file.npy"]
+    assert complete(cli, tmp_path, "import", f"{tmp_path}/file") == [f"{tmp_path}/file.npy"]
 
 
 def test_zsh_completion_names_every_verb_and_flag(bare: Cli) -> None:
