@@ -26,6 +26,8 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[penstock.LocalNode]:
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: each collection of a test is quick
     with penstock.start_local(memory="384MiB") as node:
         yield node
 

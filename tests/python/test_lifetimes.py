@@ -156,7 +156,7 @@ def test_threads_read_and_write_at_once(store):
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for i in range(500):
+    for i in range(150):
         store.put("hot", np.full(1000, i))
     stop.set()
     for thread in threads:
