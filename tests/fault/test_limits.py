@@ -79,6 +79,7 @@ def test_evictable_tensors_make_room_and_kept_ones_stay(store, make_worker):
     assert not store.exists("cache/0")
 
 
+@pytest.mark.timeout(1200)  # a million names in tests/nightly; 15 s otherwise
 def test_the_catalog_grows(store, daemon, make_worker):
     """Old readers find names in an index that was replaced many times, and records in new chunks."""
     reader = make_worker("reader")
