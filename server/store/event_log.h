@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "penstock/shape.h"
 #include "proto/layout/catalog_layout.h"
 #include "store.pb.h"
 
@@ -23,9 +24,12 @@ struct LoggedEvent {
   uint64_t time_ns;
   std::string name;
   uint64_t version;
-  layout::RecordRef record;  // of a put: where its details are, if it still is the same
+  layout::RecordRef record;  // of a put: where all its details are, if it still is the same
   uint64_t record_seq;
   std::string text;
+  uint8_t dtype = 0;         // what is still told of a tensor that is gone
+  Shape shape;
+  uint64_t nbytes = 0;
 };
 
 class EventLog {

@@ -119,10 +119,16 @@ void Store::Events(const v1::WatchRequest& request, v1::WatchResponse* response)
     event->set_sequence(logged->sequence);
     event->set_time_ns(logged->time_ns);
     event->set_text(logged->text);
-    event->mutable_info()->set_name(logged->name);
-    event->mutable_info()->mutable_version()->set_number(logged->version);
+    v1::TensorInfo* info = event->mutable_info();
+    info->set_name(logged->name);
+    info->mutable_version()->set_number(logged->version);
+    info->set_dtype(logged->dtype);
+    for (const int64_t dim : logged->shape.dims()) info->add_shape(dim);
+    info->set_nbytes(logged->nbytes);
     const bool same = logged->kind == v1::Event::PUT && slabs_->At(logged->record)->seq.load() == logged->record_seq;
-    if (same) FillInfo(logged->record, (event->mutable_info()->Clear(), event->mutable_info()));
+    if (!same) continue;
+    info->Clear();
+    FillInfo(logged->record, info);
   }
   if (lost) response->add_events()->set_kind(v1::Event::RESYNC);
   response->set_next_sequence(next);

@@ -145,6 +145,7 @@ absl::Status Store::RecoverRecord(RecordRef ref, Unsettled* unsettled) {
     return absl::OkStatus();
   }
   if (absl::Status s = TakeBlock(record); !s.ok()) return s;
+  if (DataSegment* data = blocks_.Find(record->segment); data != nullptr && !data->arena) extent_records_[record->segment].insert(ref);
   if (retired) {
     record->state.store(static_cast<uint8_t>(RecordState::kRetired));
     retired_.Add({ref, seq - 1, record->nbytes});
@@ -174,7 +175,6 @@ absl::Status Store::TakeBlock(const Record* record) {
 
 absl::Status Store::RecoverLive(RecordRef ref, Unsettled* unsettled) {
   const Record* record = slabs_->At(ref);
-  if (DataSegment* data = blocks_.Find(record->segment); data != nullptr && !data->arena) extent_records_[record->segment].insert(ref);
   const std::string_view name(layout::RecordName(record), record->name_bytes);
   const RecordRef other = index_->Find(name, record->name_hash);
   AddToNames(ref);

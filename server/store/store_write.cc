@@ -300,7 +300,8 @@ void Store::Log(v1::Event::Kind kind, RecordRef ref) {
   const Record* record = slabs_->At(ref);
   events_.Append({.kind = kind, .sequence = 0, .time_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()),
                   .name = std::string(NameOf(record)), .version = record->version_number, .record = ref,
-                  .record_seq = record->seq.load(), .text = {}});
+                  .record_seq = record->seq.load(), .text = {}, .dtype = record->dtype,
+                  .shape = Shape(absl::MakeConstSpan(layout::RecordShape(record), record->rank)), .nbytes = record->nbytes});
   Changed();
 }
 

@@ -217,6 +217,7 @@ TEST_F(StoreTest, EventsTellPutAndDeleteInOrder) {
   EXPECT_EQ(events.events(0).kind(), v1::Event::PUT);
   EXPECT_EQ(events.events(1).kind(), v1::Event::DELETE);
   EXPECT_EQ(events.events(1).info().name(), "a");
+  EXPECT_EQ(events.events(0).info().shape(0), 8) << "the put's shape, though the tensor is gone";
 }
 
 TEST_F(StoreTest, SlowWatcherIsToldThatItLostEvents) {
