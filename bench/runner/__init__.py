@@ -1,0 +1,1 @@
+"""Asks workers for measurements, round by round, and says what they mean. Standard library only."""

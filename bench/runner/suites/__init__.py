@@ -1,0 +1,7 @@
+"""The suites, by the name that bench/run takes. Each is a module with NEEDS and run(setting)."""
+
+from __future__ import annotations
+
+from runner.suites import local, names, put, python, seeds
+
+SUITES = {"local": local, "python": python, "put": put, "names": names, "seeds": seeds}

@@ -1,0 +1,33 @@
+"""Gets from Python: the call, the first touch right after a put, many at once, and the start of a process."""
+
+from __future__ import annotations
+
+from runner.node import Node
+from runner.records import Ask, Case
+from runner.rounds import measure
+from runner.setting import Needs, Setting
+
+NEEDS = Needs(python=True)
+
+_US = 1e-3
+_FROMBUFFER = Ask("python", "np.frombuffer", _US)
+
+
+def _call(name: str, measurement: str, goal: str) -> Case:
+    return Case(name, "us", Ask("python", measurement, _US), _FROMBUFFER, "us of np.frombuffer", goal)
+
+
+CASES = [
+    *(_call(f"get().numpy(), {size}", f"get numpy {size}", "value <= 1.0") for size in ("4 KiB", "1 MiB", "1 GiB")),
+    _call("the same, first and last element, 1 GiB just put", "get and touch 1 GiB", "value <= 10"),
+    *(_call(f"get().torch(), {size}", f"get torch {size}", "value <= 3") for size in ("4 KiB", "1 MiB", "1 GiB")),
+    Case("get_many, 1000 x 4 KiB", "ms", Ask("python", "get_many", 1e-6),
+         Ask("python", "np.frombuffer many", 1e-6), "ms of np.frombuffer", "value <= 1.0"),
+    Case("process start to first get, NumPy", "s", Ask("python", "start to first get", 1e-9),
+         Ask("python", "start of NumPy", 1e-9), "s of import numpy", "value <= 0.3"),
+]
+
+
+def run(setting: Setting) -> list[dict]:
+    with Node(setting.build, "6GiB") as node, setting.python("get", node.address) as worker:
+        return measure("python", CASES, {"python": worker}, setting.rounds)

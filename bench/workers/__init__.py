@@ -1,0 +1,1 @@
+"""Programs that measure: each answers one measurement a line (see worker.h, answer.py)."""
