@@ -23,6 +23,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
+#include "proto/layout/ring_layout.h"
 #include "server/ring/ring_request.h"
 #include "server/rpc/store_service.h"
 #include "transport/unique_fd.h"
@@ -31,7 +32,8 @@ namespace penstock::server {
 
 class RingServer {
  public:
-  static constexpr size_t kMaxParked = 1024;
+  // As many as a session can have in its queue: puts that wait for memory are not refused for being many.
+  static constexpr size_t kMaxParked = layout::kQueueEntries;
 
   static absl::StatusOr<std::unique_ptr<RingServer>> Start(StoreService* service);
   ~RingServer() { Stop(); }
