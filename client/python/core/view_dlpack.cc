@@ -36,6 +36,9 @@ bool ParsePair(PyObject* pair, const char* field, long (*out)[2]) {
 bool CopyOnWriteLayout(ViewObject* view, Layout* layout, bool* error) {
   *error = false;
   *layout = view->layout;
+  // Smaller blocks share pages with others, so CopyOnWriteData would refuse: this saves asking.
+  constexpr uint64_t kSurelyShared = uint64_t{32} << 10;
+  if (view->lease->view().nbytes() < kSurelyShared) return false;
   if (layout->elements() == 0 || layout->has_negative_stride()) return false;
   absl::StatusOr<std::byte*> memory = view->lease->CopyOnWrite();
   if (!memory.ok()) {
