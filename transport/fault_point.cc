@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -32,7 +33,8 @@ void ReachFaultPoint(const char* name) {
   const ssize_t n = read(fd, text, sizeof(text) - 1);
   close(fd);
   if (n < 0 || unlink(path) != 0) return;  // another process was first
-  kill(getpid(), strncmp(text, "stop", 4) == 0 ? SIGSTOP : SIGKILL);
+  // To this thread: a signal to the process might reach another one first, and this one would run on.
+  syscall(SYS_tgkill, getpid(), gettid(), strncmp(text, "stop", 4) == 0 ? SIGSTOP : SIGKILL);
 }
 
 }  // namespace penstock

@@ -107,7 +107,10 @@ absl::StatusOr<CreateResponse> Session::Reserve(uint32_t request_bytes,
     reserved = reserve();
     if (!reserved.ok() || reserved->need_extent_bytes == 0) return reserved;
     const auto extent = segments_.OpenExtent(reserved->need_extent_bytes, deadline);
-    if (!extent.ok()) return extent.status();
+    // Not found: the node died while the extent was being opened; the next one knows nothing of it.
+    if (!extent.ok() && (!absl::IsNotFound(extent.status()) || deadline.Passed())) {
+      return extent.status();
+    }
   }
 }
 

@@ -119,6 +119,7 @@ absl::Status RingClient::Attach(Mapping ring, UniqueFd node_event,
   generation_ = generation;
   staging_ = StagingArea(layout::kStagingBytes / layout::kBlockUnit);
   blocks_out_ = 0;
+  seen_head_ = header->head.load(std::memory_order_acquire);
   attached_.store(true, std::memory_order_release);
   return absl::OkStatus();
 }
@@ -271,9 +272,12 @@ absl::Status RingClient::WaitAsleep(RingRequest* request, const Deadline& deadli
 void RingClient::GiveBack(RingRequest* request) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (request->submitted_ && (request->resubmitted_ || !request->done())) {
+    const bool answered = request->done();
+    if (request->submitted_ &&
+        (request->resubmitted_ || !answered || !NodeHasPassed(request->queue_index_))) {
       const int64_t rest = request->resubmitted_ ? MonotonicNanos() + kRestNanos : 0;
-      left_behind_.push_back({request->position_, request->block_, rest});
+      left_behind_.push_back(
+          {request->position_, request->queue_index_, request->block_, rest, answered});
       return;
     }
     staging_.Free(request->position_);
@@ -285,19 +289,28 @@ void RingClient::GiveBack(RingRequest* request) {
   }
 }
 
+// A node that dies before it has passed a request is followed by one that reads its block again: until
+// then the block must go on saying that it is answered.
+bool RingClient::NodeHasPassed(uint32_t queue_index) {
+  if (static_cast<int32_t>(seen_head_ - queue_index) > 0) return true;
+  seen_head_ = header()->head.load(std::memory_order_acquire);
+  return static_cast<int32_t>(seen_head_ - queue_index) > 0;
+}
+
 void RingClient::ReapLeftBehind() {
   for (size_t i = 0; i < left_behind_.size();) {
     const RequestBlock* block = left_behind_[i].block;
     const int64_t not_before = left_behind_[i].not_before;
     if ((not_before != 0 && MonotonicNanos() < not_before) ||
         block->state.load(std::memory_order_acquire) !=
-            static_cast<uint32_t>(BlockState::kDone)) {
+            static_cast<uint32_t>(BlockState::kDone) ||
+        !NodeHasPassed(left_behind_[i].queue_index)) {
       ++i;
       continue;
     }
     // A draft that was reserved for somebody who had stopped waiting.
-    if (not_before == 0 && block->op == static_cast<uint32_t>(RingOp::kReserve) &&
-        block->status_code == 0) {
+    if (not_before == 0 && !left_behind_[i].answer_taken &&
+        block->op == static_cast<uint32_t>(RingOp::kReserve) && block->status_code == 0) {
       layout::CreateResponse made;
       memcpy(&made, reinterpret_cast<const char*>(block) + block->response_offset, sizeof(made));
       if (made.record != 0) late_drafts_.push_back({made.record, 0, made.record_seq});

@@ -115,10 +115,13 @@ class RingClient {
 
  private:
   friend class RingRequest;
+  // A block whose request is over for its caller, but not for the node.
   struct LeftBehind {
     uint32_t position;
+    uint32_t queue_index;
     layout::RequestBlock* block;
     int64_t not_before;  // MonotonicNanos
+    bool answer_taken;
   };
 
   layout::RingHeader* header() const {
@@ -130,6 +133,7 @@ class RingClient {
   absl::Status WaitAsleep(RingRequest* request, const Deadline& deadline);
   bool SpinUntilDone(const RingRequest& request);
   void GiveBack(RingRequest* request);
+  bool NodeHasPassed(uint32_t queue_index);
   void ReapLeftBehind();
   void AbortLateDraft();
 
@@ -146,6 +150,7 @@ class RingClient {
   std::mutex mutex_;  // guards what follows, and the tail of the queue
   StagingArea staging_;
   uint32_t blocks_out_ = 0;
+  uint32_t seen_head_ = 0;  // the node's head when it was last looked at
   uint64_t next_request_id_ = 1;
   std::vector<LeftBehind> left_behind_;
   std::vector<layout::DraftRequest> late_drafts_;

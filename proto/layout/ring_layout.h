@@ -9,11 +9,12 @@
 //           if header.node_sleeping (seq_cst) -> write 1 to the session's eventfd
 //   node:   takes queue[head % N]; copies the request out before checking it; executes; writes the response;
 //           exchange(state, kDone), futex wake if it was kWaiting; head += 1 only after the request was answered or
-//           parked, so that a node killed in between executes it again (requests are idempotent by request_id)
+//           parked, so that a node killed in between executes it again (requests are idempotent by request_id),
+//           unless its state is kDone: then it was answered, and later requests may build on that
 //   client: spins briefly, then CAS(state, kPending -> kWaiting) and futex-waits on it
 //
 // Threading:  one node thread; the client's threads under a mutex of the client for allocation and the queue's tail.
-// Ownership:  the staging area is the client's; a block may be reused once its state is kDone.
+// Ownership:  the staging area is the client's; a block may be reused once its state is kDone and head has passed it.
 // Errors:     a malformed block is answered with INVALID_ARGUMENT when it can be, else the session is cut off.
 // Limits:     kQueueEntries requests in flight; a put of at most kMaxStagedPut bytes of data.
 #pragma once

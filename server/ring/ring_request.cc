@@ -48,6 +48,11 @@ absl::Status ReadRequest(char* ring, uint32_t unit, RingRequest* request) {
   return absl::OkStatus();
 }
 
+bool IsUnanswered(const RingRequest& request) {
+  const auto state = static_cast<layout::BlockState>(BlockOf(request)->state.load(std::memory_order_acquire));
+  return state == layout::BlockState::kPending || state == layout::BlockState::kWaiting;
+}
+
 absl::StatusOr<CreateSpec> ParseCreate(const RingRequest& request, const char** data) {
   layout::CreateRequest create;
   std::string_view rest = request.body;

@@ -35,6 +35,10 @@ struct RingRequest {
 // Copies the request at queue entry `unit` out of the ring.
 absl::Status ReadRequest(char* ring, uint32_t unit, RingRequest* request);
 
+// Whether the request waits for an answer. At the head of the queue there may be one that an earlier node answered just
+// before it died: doing it again would undo what came after it.
+bool IsUnanswered(const RingRequest& request);
+
 // The spec of a kPut or kReserve; its views point into request.body. `data`: of a kPut, in the ring.
 absl::StatusOr<CreateSpec> ParseCreate(const RingRequest& request, const char** data);
 absl::StatusOr<layout::DraftRequest> ParseDraft(const RingRequest& request);

@@ -182,7 +182,7 @@ size_t RingServer::Drain(Ring& ring) {
       CutOff(ring, s);
       break;
     }
-    Serve(ring, std::move(request));
+    if (IsUnanswered(request)) Serve(ring, std::move(request));
     PENSTOCK_FAULT_POINT("node.ring.answered");
     ++ring.head;
     header->head.store(ring.head, std::memory_order_release);

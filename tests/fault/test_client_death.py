@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from support.books import TRANSIENT, await_books, books
+from support.books import await_books, books
+from support.daemon import Cli
 from support.pattern import pattern, shows
 from support.worker import Died
 
@@ -90,17 +91,30 @@ def test_a_writer_of_many_dies(store, armory, make_worker, point):
             assert shows(view.numpy(), seed), f"{info.name} is torn"
 
 
-def test_a_writer_dies_with_everything_at_once(store, make_worker):
+def test_a_client_dies_with_everything_at_once(store, daemon, make_worker):
+    """The same books as everybody sees them: penstock df, pins, sessions."""
+    cli = Cli(daemon.socket_dir)
     before = books(store)
-    worker = make_worker("writer")
+    worker = make_worker("victim")
     worker.do(f"drafts = [store.create(f'd/{{i}}', {BIG}, 'u8') for i in range(5)]")
-    worker.do(f"small = [store.create(f's/{{i}}', 10, 'u8') for i in range(100)]")
+    worker.do("small = [store.create(f's/{i}', 10, 'u8') for i in range(100)]")
     worker.do(f"store.put('x', pattern({OLD}, {BIG})); views = [store.get('x') for _ in range(100)]")
-    held = books(store)
-    assert held["drafts"] == 105 and held["draft_bytes"] == 5 * BIG + 1000 and held["pins"] >= 100
+    store.put("x", pattern(NEW, BIG))
+    df = cli.json("df")
+    assert (int(df["drafts"]), int(df["draft_bytes"])) == (105, 5 * BIG + 1000)
+    assert (int(df["retired"]), int(df["retired_bytes"])) == (1, BIG)
+    pins = {row["name"]: row for row in cli.json("pins")}
+    assert int(pins["x"]["count"]) == 100 and pins["x"]["retired"]
+    victim = {row["label"]: row for row in cli.json("sessions")}["victim"]
+    assert (int(victim["pins"]), int(victim["drafts"])) == (100, 105)
+    assert int(victim["pinned_retired_bytes"]) == BIG and int(victim["extent_bytes"]) >= 6 * BIG
     await_books(store, before, worker.kill(), "5 large and 100 small drafts, 100 views")
+    df = cli.json("df")
+    assert [int(df[key]) for key in ("drafts", "draft_bytes", "retired", "retired_bytes", "pins")] == [0] * 5
+    assert cli.json("pins") == []
+    assert "victim" not in {row["label"] for row in cli.json("sessions")}
     with store.get("x") as view:
-        assert shows(view.numpy(), OLD)
+        assert shows(view.numpy(), NEW)
 
 
 READER_STEPS = [
@@ -174,7 +188,7 @@ def test_a_client_dies_while_it_gives_a_segment_back(store, daemon, armory, make
     armory.arm("client.segment.unmapped")
     store.delete("x")
     writer_died = writer.kill()
-    reader.wait_killed() if reader.process.poll() is None else None
+    reader.wait_killed()
     await_books(store, before, writer_died, "a segment on its way back")
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
-import penstock
-from support.books import TRANSIENT, await_books, books
+from support.books import await_books, books
 from support.pattern import pattern, shows
 from support.waiting import until
 from support.worker import CallFailed

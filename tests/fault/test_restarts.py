@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 
 import penstock
 from support.books import await_books, books
 from support.daemon import BUILD, DEADLINE_S, clean_environment, start_daemon
-from support.pattern import pattern, shows
+from support.pattern import shows
 from support.waiting import until
 from support.worker import CallFailed, Worker
 
