@@ -25,7 +25,7 @@ std::vector<Batch> PlanBatches(const ImportSource& source) {
   std::vector<Batch> batches;
   uint64_t bytes = 0;
   for (size_t i = 0; i < source.size(); ++i) {
-    const uint64_t size = source.nbytes(i) == 0 ? kBatchBytes : source.nbytes(i);  // 0: not known
+    const uint64_t size = source.nbytes(i);
     const bool joins = !batches.empty() && bytes + size <= kBatchBytes &&
                        batches.back().end - batches.back().begin < kBatchTensors;
     if (!joins) {

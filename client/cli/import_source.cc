@@ -1,5 +1,6 @@
 #include "client/cli/import_source.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "client/cli/returning.h"
@@ -57,11 +58,12 @@ class NpySource : public ImportSource {
 
 class NpzSource : public ImportSource {
  public:
-  explicit NpzSource(NpzFile file) : file_(std::move(file)) {}
+  NpzSource(NpzFile file, uint64_t file_bytes)
+      : file_(std::move(file)), mean_bytes_(file_bytes / std::max<size_t>(file_.size(), 1)) {}
 
   size_t size() const override { return file_.size(); }
   const std::string& name(size_t i) const override { return file_.name(i); }
-  uint64_t nbytes(size_t) const override { return 0; }
+  uint64_t nbytes(size_t) const override { return mean_bytes_; }
   absl::StatusOr<LoadedTensor> Load(size_t i) const override {
     CLI_ASSIGN_OR_RETURN(NpyArray array, file_.Read(i));
     LoadedTensor loaded;
@@ -72,6 +74,7 @@ class NpzSource : public ImportSource {
 
  private:
   const NpzFile file_;
+  const uint64_t mean_bytes_;
 };
 
 template <class Source, class... Parts>
@@ -102,7 +105,8 @@ absl::StatusOr<std::unique_ptr<ImportSource>> ImportSource::Open(const std::stri
   }
   if (kind == ".npz") {
     CLI_ASSIGN_OR_RETURN(NpzFile opened, NpzFile::Open(path));
-    return Made<NpzSource>(std::move(opened));
+    const uintmax_t bytes = std::filesystem::file_size(file, error);
+    return Made<NpzSource>(std::move(opened), error ? 0 : bytes);
   }
   return absl::InvalidArgumentError(
       StrCat("'", path,

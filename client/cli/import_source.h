@@ -35,7 +35,7 @@ class ImportSource {
 
   virtual size_t size() const = 0;
   virtual const std::string& name(size_t i) const = 0;
-  // 0 when it is known only after Load.
+  // What a .npz holds is known only after Load: there it is the mean of its members in the file.
   virtual uint64_t nbytes(size_t i) const = 0;
   virtual absl::StatusOr<LoadedTensor> Load(size_t i) const = 0;
 

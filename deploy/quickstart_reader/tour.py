@@ -30,9 +30,9 @@ class Reader:
 
 
 class Tour:
-    def __init__(self, build: Path, address: str, file: Path) -> None:
+    def __init__(self, build: Path, address: str, file: Path, name: str) -> None:
         self.build, self.file = build, file
-        self.prefix = f"quickstart/{file.stem}"
+        self.prefix = f"quickstart/{name}"
         self.env = dict(os.environ) | {
             "PENSTOCK_ADDRESS": address,
             "PYTHONPATH": os.pathsep.join([str(build / "python"), str(HERE)]),
@@ -140,7 +140,7 @@ def print_costs(imported: dict, readers: list[Reader], memory: list) -> None:
                      f"{time_text(reader.told['get_ns'])} median (the process's first: {time_text(reader.told['first_get_ns'])})"))
     for label, mapped, everywhere in memory:
         rows.append((f"memory, {label}",
-                     f"mapped by readers {size_text(mapped.rss)}; really there, node included: {size_text(everywhere.pss)}"))
+                     f"mapped by readers {size_text(mapped.rss)}; there in all, the store's free room included: {size_text(everywhere.pss)}"))
     for what, cost in rows:
         print(f"  {what:28} {cost}")
     (_, _, one), (_, _, three) = memory
@@ -164,7 +164,7 @@ def main() -> int:
     address, how = node.ensure(memory, os.environ.get("PENSTOCK_ADDRESS"))
     ours = how != OTHERS
     heading(f"Node at {address} ({how}{', ' + memory if ours else ''})")
-    tour = Tour(args.build, address, file)
+    tour = Tour(args.build, address, file, args.file.stem if args.file else "minilm")
     imported = tour.load()
     print(f"  imported {imported['tensors']} tensors, {imported['bytes']:,} bytes, under {tour.prefix}/")
     heading("Three processes map every tensor and compare each byte with the file")

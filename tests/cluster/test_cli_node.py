@@ -87,7 +87,8 @@ def test_events_ends_when_there_is_nothing_more(cli: Cli) -> None:
     put(cli, "e/x")
     lines = [json.loads(line) for line in cli.text("events", "-o", "json").splitlines()]
     assert ("put", "e/x") in [(e["kind"], e["name"]) for e in lines]
-    assert "session" in {e["kind"] for e in lines}
+    assert lines[0]["kind"] == "node" and lines[0]["text"]  # its start
+    assert [e["sequence"] for e in lines] == sorted(e["sequence"] for e in lines)
     assert "e/x" in cli.text("events")
 
 

@@ -30,7 +30,7 @@ const Verb kEvents = {
     .name = "events",
     .summary = "print the node's events: tensors, sessions, warnings",
     .details =
-        "Prints the node's own log of events: puts and deletes, sessions that came and went, "
+        "Prints the node's own log of events: puts and deletes, sessions that were cut off, "
         "starts of the node, warnings. It remembers the last ones only.",
     .json = "as `penstock watch -o json`",
     .flags = kFlags,
