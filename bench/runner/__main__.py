@@ -35,7 +35,7 @@ def needs_of(suites: list[str]) -> Needs:
 def main() -> int:
     chosen = arguments()
     needs = needs_of(chosen.suites)
-    setting = Setting(build(needs.programs, needs.python), chosen.quick)
+    folder = build(needs.programs, needs.python)
     print(machine.describe(), flush=True)
     records: list[dict] = []
     failed = []
@@ -43,7 +43,7 @@ def main() -> int:
         start = time.monotonic()
         print(f"\n{name}", flush=True)
         try:
-            of_suite = SUITES[name].run(setting)
+            of_suite = SUITES[name].run(Setting(folder, chosen.quick))
         except Exception as error:
             print(f"bench: {name}: {type(error).__name__}: {error}", file=sys.stderr)
             failed.append(name)

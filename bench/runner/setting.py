@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner.build import ROOT, VENV_PYTHON
@@ -23,10 +24,16 @@ class Needs:
 class Setting:
     build: Path
     quick: bool
+    started: float = field(default_factory=time.monotonic)  # one Setting a suite
 
     @property
     def rounds(self) -> int:
         return 3 if self.quick else 7
+
+    @property
+    def deadline(self) -> float:
+        """time.monotonic() from which on no further round begins; a slow machine gets fewer rounds."""
+        return self.started + (40 if self.quick else 600)
 
     def program(self, name: str, *arguments: object) -> Worker:
         return Worker([self.build / "bench" / name, *arguments], env=clean_environment())

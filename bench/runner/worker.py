@@ -27,7 +27,10 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:  # it has ended already
+            pass
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:

@@ -25,4 +25,4 @@ def run(setting: Setting) -> list[dict]:
     ]
     with Node(setting.build, "4GiB") as node:
         with setting.program("local_bench", f"--address={node.address}", f"--names={names}") as worker:
-            return measure("local", cases, {"c++": worker}, setting.rounds)
+            return measure("local", cases, {"c++": worker}, setting)

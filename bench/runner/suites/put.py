@@ -47,4 +47,4 @@ def run(setting: Setting) -> list[dict]:
         setting.program("put_bench", f"--address={node.address}") as cpp,
         setting.python("put", node.address) as python,
     ):
-        return measure("put", CASES, {"c++": cpp, "python": python}, setting.rounds)
+        return measure("put", CASES, {"c++": cpp, "python": python}, setting)

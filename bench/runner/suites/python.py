@@ -30,4 +30,4 @@ CASES = [
 
 def run(setting: Setting) -> list[dict]:
     with Node(setting.build, "6GiB") as node, setting.python("get", node.address) as worker:
-        return measure("python", CASES, {"python": worker}, setting.rounds)
+        return measure("python", CASES, {"python": worker}, setting)

@@ -34,4 +34,4 @@ def run(setting: Setting) -> list[dict]:
         setting.python("handover", node.address) as python,
     ):
         cpp.ask("create, fill, publish 1 GiB")  # what "attach" gets
-        return measure("seeds", CASES, {"c++": cpp, "grpc": grpc, "python": python}, setting.rounds)
+        return measure("seeds", CASES, {"c++": cpp, "grpc": grpc, "python": python}, setting)
