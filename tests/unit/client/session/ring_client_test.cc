@@ -43,13 +43,16 @@ class RingClientTest : public ::testing::Test {
 
   RingHeader* Header() { return reinterpret_cast<RingHeader*>(node_.data()); }
   uint32_t Queued() { return Header()->tail.load() - Header()->head.load(); }
-  // Takes the next request off the queue, as a node does.
-  RequestBlock* TakeNext() {
+  RequestBlock* PeekNext() {
     const uint32_t head = Header()->head.load();
-    auto* block = reinterpret_cast<RequestBlock*>(
+    return reinterpret_cast<RequestBlock*>(
         node_.data() +
         uint64_t{Header()->queue[head % layout::kQueueEntries]} * layout::kBlockUnit);
-    Header()->head.store(head + 1);
+  }
+  // Takes the next request off the queue, as a node does.
+  RequestBlock* TakeNext() {
+    RequestBlock* block = PeekNext();
+    Header()->head.fetch_add(1);
     return block;
   }
   static void Answer(RequestBlock* block, absl::StatusCode code, std::string_view text) {
@@ -108,6 +111,24 @@ TEST_F(RingClientTest, BlockOfWhoGaveUpIsNotReusedBeforeItsAnswer) {
   EXPECT_NE(Allocate().body(), place);
   Answer(block, absl::StatusCode::kOk, "");
   EXPECT_EQ(Allocate().body(), place);
+}
+
+// A node that dies right after an answer is followed by one that looks at the same block.
+TEST_F(RingClientTest, AnsweredBlockIsNotReusedBeforeTheNodeHasPassedIt) {
+  std::optional<RingRequest> request = Allocate(0, RingOp::kReserve);
+  const char* place = request->body();
+  request->Submit();
+  layout::CreateResponse made{};
+  made.record = 5;
+  Answer(PeekNext(), absl::StatusCode::kOk,
+         std::string_view(reinterpret_cast<const char*>(&made), sizeof(made)));
+  EXPECT_TRUE(request->Wait(Deadline::After(absl::Seconds(5))).ok());
+  request.reset();
+  EXPECT_NE(Allocate().body(), place);
+  EXPECT_EQ(PeekNext()->state.load(), static_cast<uint32_t>(BlockState::kDone));
+  TakeNext();
+  EXPECT_EQ(Allocate().body(), place);
+  EXPECT_EQ(Queued(), 0u);  // the draft is in use: nobody gave it up
 }
 
 TEST_F(RingClientTest, DraftOfWhoGaveUpIsAborted) {
