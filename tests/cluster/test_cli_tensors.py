@@ -277,3 +277,10 @@ def test_colours_only_on_terminals_and_without_no_color(cli: Cli) -> None:
     assert "\x1b[" not in cli.text("ls", "-l")
     # On a terminal get shows text instead of spilling binary.
     assert "[0, 1, 2]" in on_a_terminal(cli, "get", "x")
+
+
+def test_long_work_shows_a_bar_on_terminals(cli: Cli, tmp_path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(1 << 20))
+    shown = on_a_terminal(cli, "import", tmp_path / "x.npy")
+    assert "importing  [########################] 8MiB of 8MiB" in shown and "1 tensor, 8MiB" in shown
+    assert cli.run("import", tmp_path / "x.npy").stderr == b""
