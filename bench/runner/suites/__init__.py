@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from runner.suites import local, names, put, python, seeds
+from runner.suites import local, names, peers, put, python, seeds
 
-SUITES = {"local": local, "python": python, "put": put, "names": names, "seeds": seeds}
+SUITES = {"local": local, "python": python, "put": put, "names": names, "seeds": seeds, "peers": peers}
