@@ -186,7 +186,7 @@ def main() -> int:
     heading("FAILED: see above" if failed else f"Done in {time.monotonic() - begin:.1f} s; the node keeps running")
     shown = args.build.name
     print(f"  export PATH=$PWD/{shown}/bin:$PATH PYTHONPATH=$PWD/{shown}/python PENSTOCK_ADDRESS={address}")
-    print(f"  penstock get {tour.prefix}/... ; .venv/bin/python -c 'import penstock; print(penstock.connect().stats())'")
+    print(f"  penstock ls {tour.prefix}; .venv/bin/python -c 'import penstock; print(penstock.connect().stats())'")
     if not ours:
         print("  this node was running before: the quickstart will not stop it")
     else:
