@@ -212,7 +212,7 @@ class Store {
   void Reclaim() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t Evict(uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool GiveBackEmptySegments(size_t keep_arenas, bool of_live_sessions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Full(const Session& session, uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Full(const Session& session, std::string_view what, uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Adopt(uint32_t segment);
   bool AdoptRecord(layout::RecordRef ref, uint32_t segment);
   void ReplaceBlock(layout::RecordRef from, layout::RecordRef to, const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

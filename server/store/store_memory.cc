@@ -50,7 +50,7 @@ absl::StatusOr<Placed> Store::FindBlock(Session& session, const CreateSpec& spec
     }
     if (GiveBackEmptySegments(/*keep_arenas=*/0, /*of_live_sessions=*/true)) continue;
     if (blocks_.leaving_bytes() > 0 || arena_on_its_way_) return Placed{.kind = Placed::Kind::kWait};
-    if (round > 1000 || Evict(std::max<uint64_t>(spec.nbytes, 1)) == 0) return Full(session, spec.nbytes);
+    if (round > 1000 || Evict(std::max<uint64_t>(spec.nbytes, 1)) == 0) return Full(session, StrCat("put '", spec.name, "'"), spec.nbytes);
     if ((block = allocate())) return Placed{.kind = Placed::Kind::kPlaced, .block = *block};
   }
 }
@@ -122,11 +122,11 @@ void Store::Notify(uint32_t segment, const std::vector<uint64_t>& ids, bool drop
   work_.Add([this, notice = std::move(notice)] { on_segment_notice_(notice); });
 }
 
-absl::Status Store::Full(const Session& session, uint64_t nbytes) {
+absl::Status Store::Full(const Session& session, std::string_view what, uint64_t nbytes) {
   uint64_t pinned_sessions = 0;
   for (const auto& [id, other] : sessions_) pinned_sessions += other->CountPins() > 0;
   return absl::ResourceExhaustedError(StrCat(
-      "the store is full: ", FormatSize(nbytes), " asked for, ", FormatSize(limits_.memory_bytes), " in all, of which ",
+      what, ": the store is full: ", FormatSize(nbytes), " asked for, ", FormatSize(limits_.memory_bytes), " in all, of which ",
       FormatSize(tensor_bytes_), " in ", names_->size(), " tensors (", FormatSize(cache_bytes_), " evictable), ",
       FormatSize(draft_bytes_), " in ", drafts_, " drafts, ", FormatSize(retired_.bytes()), " deleted but pinned by ", pinned_sessions,
       " sessions, ", FormatSize(blocks_.ExtentBytesOf(session.id)), " in extents of this session, ", FormatSize(blocks_.leaving_bytes()),
@@ -142,10 +142,7 @@ absl::StatusOr<SharedSegment> Store::MakeExtent(uint64_t session, uint64_t bytes
       return absl::InvalidArgumentError(StrCat("extent bytes: ", bytes, " must be a multiple of 4096, at most ", limits_.memory_bytes));
     }
     if (!blocks_.ReserveBudget(bytes)) {
-      if (GiveBackEmptySegments(0, true) && blocks_.ReserveBudget(bytes)) {
-      } else {
-        return Full(*it->second, bytes);
-      }
+      if (!GiveBackEmptySegments(0, true) || !blocks_.ReserveBudget(bytes)) return Full(*it->second, "open extent", bytes);
     }
   }
   absl::StatusOr<SharedSegment> made = shared_.CreateUnsealed(

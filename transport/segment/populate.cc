@@ -31,7 +31,7 @@ namespace {
 
 // Everything here is a bare system call: after the clone only this thread exists, and any lock
 // (malloc's, stdio's, a sanitizer's) may be held by one that does not.
-PENSTOCK_RAW_CHILD [[noreturn]] void RunChild(const PopulateOptions& options, pid_t parent) {
+[[noreturn]] PENSTOCK_RAW_CHILD void RunChild(const PopulateOptions& options, pid_t parent) {
   syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   if (syscall(SYS_getppid) != parent) syscall(SYS_exit_group, ECANCELED);
   syscall(SYS_close_range, 0u, ~0u, 0u);

@@ -6,7 +6,7 @@
 #include <random>
 
 #include "proto/rpc_methods.h"
-#include "raw_client.h"
+#include "tests/unit/server/ring/raw_client.h"
 #include "server/control/control_server.h"
 #include "tests/unit/server/store/store_fixture.h"
 

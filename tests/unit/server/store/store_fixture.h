@@ -9,9 +9,9 @@
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "in_process_warden.h"
 #include "proto/layout/metadata_codec.h"
 #include "server/store/store.h"
+#include "tests/unit/server/store/in_process_warden.h"
 #include "transport/fd_socket/fd_socket.h"
 
 namespace penstock::server {

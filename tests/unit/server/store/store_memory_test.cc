@@ -1,7 +1,7 @@
 // Memory: full, eviction, extents, adoption, back to zero.
 #include <gmock/gmock.h>
 
-#include "store_fixture.h"
+#include "tests/unit/server/store/store_fixture.h"
 
 namespace penstock::server {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <random>
 
-#include "store_fixture.h"
+#include "tests/unit/server/store/store_fixture.h"
 
 namespace penstock::server {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <gmock/gmock.h>
 
-#include "store_fixture.h"
+#include "tests/unit/server/store/store_fixture.h"
 
 namespace penstock::server {
 namespace {
