@@ -1,7 +1,10 @@
 // Numbers of the control calls in the submission ring (RingOp::kCall): the methods of service Store
 // in store.proto.
 //
-// Threading:  n/a. Limits: numbers are wire format; never reuse one.
+// Threading:  constants
+// Ownership:  none
+// Errors:     a node that does not know a number answers UNIMPLEMENTED
+// Limits:     numbers are wire format; never reuse one
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,10 @@
 //   -                                   notice NewSegment (the memfd): map it ahead
 //   -                                   notice DropSegment: unmap it and answer SegmentUnmapped
 //
-// Threading:  n/a. Errors: a message of another size, type or magic ends the session. Limits: 16 descriptors a message.
+// Threading:  plain values
+// Ownership:  descriptors travel beside the structs; the receiver owns what it received
+// Errors:     a message of another size, type or magic ends the session
+// Limits:     16 descriptors a message
 #pragma once
 
 #include <cstdint>

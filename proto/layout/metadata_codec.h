@@ -3,7 +3,10 @@
 // Used in catalog records and in CreateRequest; whoever reads bytes that another process wrote must use Decode, which
 // checks every length.
 //
-// Threading:  pure functions. Errors: INVALID_ARGUMENT. Limits: 16 KiB in all, checked by ValidateMetadata (names.h).
+// Threading:  pure functions
+// Ownership:  results are copies
+// Errors:     INVALID_ARGUMENT
+// Limits:     16 KiB in all, checked by ValidateMetadata (names.h)
 #pragma once
 
 #include <cstdint>

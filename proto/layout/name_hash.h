@@ -3,7 +3,10 @@
 // Inline because a warm get is a hash, a probe and a pin. Multiply-and-fold over 16-byte steps (the construction of
 // wyhash); the key comes from the catalog header.
 //
-// Threading:  any thread. Limits: reads exactly `size` bytes.
+// Threading:  any thread
+// Ownership:  none
+// Errors:     none
+// Limits:     reads exactly `size` bytes
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,7 @@
 // (whatever they turn into is the client's own tensor).
 //
 // Threading:  the ring thread.
+// Ownership:  a request keeps its own copy of what was asked; its block stays in the ring, for the answer.
 // Errors:     InvalidArgument for a malformed request (answered to the client); FailedPrecondition when the block itself
 //             cannot be trusted for an answer (the session is cut off).
 // Limits:     a request is at most kMaxRequestBytes without tensor bytes.

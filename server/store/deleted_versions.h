@@ -3,7 +3,10 @@
 // Remembers the most recent kCapacity deleted names by hash; for all others a floor stands in, which grows with what is
 // forgotten (a name put anew may then start above 1, never at or below a version it had).
 //
-// Threading:  guarded by the store's mutex. Limits: kCapacity names.
+// Threading:  guarded by the store's mutex
+// Ownership:  values only
+// Errors:     none
+// Limits:     kCapacity names
 #pragma once
 
 #include <algorithm>

@@ -3,6 +3,8 @@
 //
 // Threading:  Add: any thread. Jobs run one after another.
 // Ownership:  jobs that have not begun when it is destroyed are dropped.
+// Errors:     none: a job reports its own.
+// Limits:     no bound on the number of jobs; one runs at a time.
 #pragma once
 
 #include <deque>
