@@ -5,7 +5,10 @@
 // Compiled in only with -DPENSTOCK_FAULT_POINTS=ON (tests). A file <$PENSTOCK_FAULT_DIR>/<name> arms a point: the
 // process that reaches it removes the file (so that it happens once) and is killed, or stopped when the file says "stop".
 //
-// Threading:  any thread. Limits: one open() a pass when the directory is set, one load when it is not.
+// Threading:  any thread
+// Ownership:  none
+// Errors:     none; the process ends
+// Limits:     one open() a pass when the directory is set, one load when it is not.
 #pragma once
 
 #ifdef PENSTOCK_FAULT_POINTS
