@@ -35,7 +35,8 @@ bool Client::GetWarm(std::string_view name, TensorView* view) {
   // Everything is mapped, the catalog answers. Anything unusual goes the long way.
   Session* session = connection_->session();
   client::PinTable& pins = session->pins();
-  const uint32_t slot = pins.TryTake();
+  uint32_t slot = pins.TryTake();
+  if (slot == client::PinTable::kNoSlot) slot = pins.TakeFree();
   if (slot == client::PinTable::kNoSlot) return false;
   PinnedRecord pinned{nullptr, slot};
   if (session->catalog().Find(name, pins, slot, &pinned.record) !=

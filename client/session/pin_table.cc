@@ -91,24 +91,27 @@ void PinTable::Flush(Cache* cache) {
   cache->count = 0;
 }
 
-absl::StatusOr<uint32_t> PinTable::TakeSlow() {
+uint32_t PinTable::TakeFree() {
   Cache* cache = thread_cache_ != nullptr ? thread_cache_ : MakeThreadCache();
   if (cache->serial != serial_) {
     Flush(cache);
     cache->serial = serial_;
     cache->count = 0;
   }
-  if (cache->count > 0) return cache->slots[--cache->count];
+  if (cache->count == 0) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    while (!free_.empty() && cache->count < kCacheSlots / 2) {
+      cache->slots[cache->count++] = free_.back();
+      free_.pop_back();
+    }
+  }
+  return cache->count > 0 ? cache->slots[--cache->count] : kNoSlot;
+}
+
+absl::StatusOr<uint32_t> PinTable::TakeSlow() {
   while (true) {
     const uint32_t chunks_seen = chunk_count();
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      while (!free_.empty() && cache->count < kCacheSlots / 2) {
-        cache->slots[cache->count++] = free_.back();
-        free_.pop_back();
-      }
-    }
-    if (cache->count > 0) return cache->slots[--cache->count];
+    if (const uint32_t slot = TakeFree(); slot != kNoSlot) return slot;
     std::lock_guard<std::mutex> growing(grow_mutex_);
     if (chunk_count() != chunks_seen) continue;
     if (chunks_seen == layout::kMaxPinChunks) {

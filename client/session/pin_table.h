@@ -43,12 +43,15 @@ class PinTable {
 
   void AddFirstChunk(Mapping chunk);
 
-  // A free slot of this thread's; kNoSlot: ask TakeSlow.
+  // A free slot of this thread's; kNoSlot: ask TakeFree or TakeSlow.
   uint32_t TryTake() {
     Cache* cache = thread_cache_;
     if (cache == nullptr || cache->serial != serial_ || cache->count == 0) return kNoSlot;
     return cache->slots[--cache->count];
   }
+  // Takes more free slots over into this thread's cache, under a lock; kNoSlot when there are none.
+  uint32_t TakeFree();
+  // TakeFree, and a further chunk from the node when there are none.
   absl::StatusOr<uint32_t> TakeSlow();
 
   // The slot's word must be 0.

@@ -34,29 +34,41 @@ nb::object OwnList(nb::handle iterable) {
   return list;
 }
 
+void SetItem(nb::dict& dict, PyObject* key, nb::object value) {
+  if (!value.is_valid() || PyDict_SetItem(dict.ptr(), key, value.ptr()) != 0) ThrowPythonError();
+}
+
 // names -> (dict name -> TensorView | Error, number of errors)
 nb::object GetMany(const Store& store, nb::object iterable) {
   const std::shared_ptr<Client> client = store.Use();
   const nb::object list = OwnList(iterable);
   const std::vector<std::string_view> names = Names(list);
+  nb::dict results;
+  // What the catalog answers costs less than letting the GIL go; the rest is one call.
+  std::vector<size_t> missing;
+  for (size_t i = 0; i < names.size(); ++i) {
+    nb::object view = nb::steal(NewWarmView(client.get(), names[i]));
+    if (!view.is_valid() && PyErr_Occurred() != nullptr) ThrowPythonError();
+    if (!view.is_valid()) {
+      missing.push_back(i);
+      view = nb::none();  // keeps the order
+    }
+    SetItem(results, PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i)), std::move(view));
+  }
   std::vector<absl::StatusOr<TensorView>> views;
-  {
+  if (!missing.empty()) {
     WithoutGil without_gil;
-    std::vector<GetRequest> requests(names.size());
-    for (size_t i = 0; i < names.size(); ++i) requests[i].name = names[i];
+    std::vector<GetRequest> requests(missing.size());
+    for (size_t k = 0; k < missing.size(); ++k) requests[k].name = names[missing[k]];
     views = client->GetMany(requests);
   }
-  nb::dict results;
   int errors = 0;
-  for (size_t i = 0; i < views.size(); ++i) {
-    nb::object value = nb::steal(views[i].ok() ? NewView(*std::move(views[i]))
-                                               : MakeError(views[i].status(), names[i]));
-    errors += views[i].ok() ? 0 : 1;
-    if (!value.is_valid() ||
-        PyDict_SetItem(results.ptr(), PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i)),
-                       value.ptr()) != 0) {
-      ThrowPythonError();
-    }
+  for (size_t k = 0; k < views.size(); ++k) {
+    errors += views[k].ok() ? 0 : 1;
+    const auto i = static_cast<Py_ssize_t>(missing[k]);
+    SetItem(results, PyList_GET_ITEM(list.ptr(), i),
+            nb::steal(views[k].ok() ? NewView(*std::move(views[k]))
+                                    : MakeError(views[k].status(), names[missing[k]])));
   }
   return nb::make_tuple(results, errors);
 }

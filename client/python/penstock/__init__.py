@@ -9,6 +9,8 @@ Views are read-only and never change. ``penstock.start_local()`` runs a private 
 notebooks. Errors are in ``penstock.errors``; each is also the builtin one would expect.
 """
 
+from typing import Any
+
 from penstock._core import Draft, TensorInfo, TensorView
 from penstock._version import __version__
 from penstock.box import Box
@@ -58,7 +60,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):  # what few programs need is imported when it is used
+def __getattr__(name: str) -> Any:  # what few programs need is imported when it is used
     if name in ("LocalNode", "start_local"):
         from penstock import local
 

@@ -1,6 +1,6 @@
 """Types of the extension module. The public names are in `penstock`; docstrings are at run time."""
 
-from collections.abc import Buffer, Callable, Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import EllipsisType, TracebackType
 from typing import Any, SupportsIndex, TypeAlias, final
@@ -43,7 +43,7 @@ class TensorInfo:
     def immutable(self) -> str: ...
 
 @final
-class TensorView(Buffer):
+class TensorView:
     @property
     def name(self) -> str: ...
     @property

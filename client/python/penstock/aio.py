@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 from penstock._core import Draft, TensorInfo, TensorView
 from penstock.errors import Error
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from penstock.store import Store
 
 __all__ = ["AsyncDraft", "AsyncStore", "AsyncWatch"]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Transports: TypeAlias = list[dict[str, Any]]  # in the class, `list` is its method
 
 _THREADS = 8
 _WATCH_SLICE = 0.5  # seconds that a waiting watch holds a thread at a time
@@ -45,7 +49,7 @@ def _forget_pool() -> None:
 os.register_at_fork(after_in_child=_forget_pool)
 
 
-async def _run(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def _run(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_threads(), functools.partial(call, *args, **kwargs))
 
@@ -114,9 +118,12 @@ class AsyncStore:
         self, prefix: str = "", limit: int | None = None, after: str | None = None
     ) -> AsyncIterator[TensorInfo]:
         """As Store.list: ``async for info in store.aio.list("model/"):``."""
-        end = object()
         infos = await _run(self._store.list, prefix, limit, after)
-        while (info := await _run(next, infos, end)) is not end:
+
+        def one() -> TensorInfo | None:
+            return next(infos, None)
+
+        while (info := await _run(one)) is not None:
             yield info
 
     def watch(self, prefix: str = "", from_version: int | None = None) -> AsyncWatch:
@@ -133,7 +140,7 @@ class AsyncStore:
         """As Store.stats."""
         return await _run(self._store.stats)
 
-    async def transports(self) -> list[dict[str, Any]]:
+    async def transports(self) -> _Transports:
         """As Store.transports."""
         return await _run(self._store.transports)
 

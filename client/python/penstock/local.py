@@ -146,7 +146,8 @@ class LocalNode:
             if not chunk:
                 raise self._failed("ended at once")
             line += chunk
-        return json.loads(line)
+        ready: dict[str, Any] = json.loads(line)
+        return ready
 
     def _failed(self, what: str) -> UnavailableError:
         said = self.log().strip() or "nothing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, TypeAlias
 
 from penstock import _core
 from penstock._core import TensorInfo, TensorView
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["Store", "connect"]
 
 _LIST_PAGE = 1000
+
+# In the class, `list` is its method.
+_Page: TypeAlias = tuple[list[TensorInfo], bool]
+_Results: TypeAlias = list[TensorInfo | Error]
+_Transports: TypeAlias = list[dict[str, Any]]
 
 
 def connect(
@@ -88,7 +93,7 @@ class Store(_core.Store):
         *,
         errors: Literal["raise", "return"] = "raise",
         **options: Any,
-    ) -> list[TensorInfo | Error]:
+    ) -> _Results:
         """Several tensors in one call; options as put(), the same for all.
 
         Each tensor becomes visible on its own. Returns one TensorInfo a tensor, in order.
@@ -140,7 +145,7 @@ class Store(_core.Store):
         return self._pages(prefix, limit, first)
 
     def _pages(
-        self, prefix: str, limit: int | None, page: tuple[list[TensorInfo], bool]
+        self, prefix: str, limit: int | None, page: _Page
     ) -> Iterator[TensorInfo]:
         left = limit
         while True:
@@ -166,7 +171,7 @@ class Store(_core.Store):
         """The node's accounting, as `penstock df` shows it: bytes and counts."""
         return self._ask("Df")
 
-    def transports(self) -> list[dict[str, Any]]:
+    def transports(self) -> _Transports:
         """Which path each node got, and why."""
         node = self._ask("NodeInfo")
         return [
