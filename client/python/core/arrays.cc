@@ -30,11 +30,10 @@ PyObject* NewArray(const Layout& layout, ArrayAccess access) {
   if (descr == nullptr) return nullptr;
   Py_INCREF(descr);  // stolen by the call
   static_assert(sizeof(npy_intp) == sizeof(int64_t));
-  return PyArray_NewFromDescr(&PyArray_Type, descr, layout.rank,
-                              reinterpret_cast<const npy_intp*>(layout.shape),
-                              reinterpret_cast<const npy_intp*>(layout.strides),
-                              const_cast<std::byte*>(layout.data),
-                              access == ArrayAccess::kWritable ? NPY_ARRAY_WRITEABLE : 0, nullptr);
+  return PyArray_NewFromDescr(
+      &PyArray_Type, descr, layout.rank, reinterpret_cast<const npy_intp*>(layout.shape),
+      reinterpret_cast<const npy_intp*>(layout.strides), const_cast<std::byte*>(layout.data),
+      access == ArrayAccess::kWritable ? NPY_ARRAY_WRITEABLE : 0, nullptr);
 }
 
 bool CopyElements(const Layout& from, const Layout& to) {
@@ -56,7 +55,8 @@ bool CopyToDense(const Layout& from, void* to) {
   }
   const Shape shape(absl::MakeConstSpan(from.shape, static_cast<size_t>(from.rank)));
   const Strides strides = ContiguousStrides(from.dtype, shape);
-  return CopyElements(from, {static_cast<const std::byte*>(to), from.shape, strides.data(), from.rank, from.dtype});
+  return CopyElements(
+      from, {static_cast<const std::byte*>(to), from.shape, strides.data(), from.rank, from.dtype});
 }
 
 }  // namespace penstock::python

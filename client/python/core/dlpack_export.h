@@ -1,10 +1,10 @@
 // Memory of ours as a DLPack capsule.
 //
-// Threading:  MakeCapsule: with the GIL. The deleter runs on any thread, without the GIL, even after
+// Threading:  MakeCapsule: with the GIL. The deleter runs on any thread, without the GIL, even
+// after
 //             the interpreter is gone.
-// Ownership:  the capsule holds `owner` (a share that `drop` gives back) until its consumer is done.
-// Errors:     BufferError for dtypes without whole bytes.
-// Limits:     one allocation.
+// Ownership:  the capsule holds `owner` (a share that `drop` gives back) until its consumer is
+// done. Errors:     BufferError for dtypes without whole bytes. Limits:     one allocation.
 #pragma once
 
 #include "client/python/core/keeper.h"

@@ -50,7 +50,10 @@ class DraftObject {
   const std::string& name() const { return name_; }
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
-  uint64_t nbytes() const { return static_cast<uint64_t>(shape_.num_elements()) * static_cast<uint64_t>(BitsPerElement(dtype_)) / 8; }
+  uint64_t nbytes() const {
+    return static_cast<uint64_t>(shape_.num_elements()) *
+           static_cast<uint64_t>(BitsPerElement(dtype_)) / 8;
+  }
   DraftState state() const { return state_; }
 
   nb::object Numpy() const { return Array(Elements()); }
@@ -64,7 +67,8 @@ class DraftObject {
 
   nb::object Torch() const {
     const Layout layout = Elements();
-    return nb::steal(TorchFromCapsule(MakeCapsule(layout, Share(), DropMemory, {.read_only = false})));
+    return nb::steal(
+        TorchFromCapsule(MakeCapsule(layout, Share(), DropMemory, {.read_only = false})));
   }
 
   nb::object Publish() {
@@ -161,7 +165,9 @@ nb::object Text(std::string_view text) {
 }
 
 std::string_view StateName(DraftState state) {
-  return state == DraftState::kOpen ? "open" : state == DraftState::kPublished ? "published" : "aborted";
+  return state == DraftState::kOpen        ? "open"
+         : state == DraftState::kPublished ? "published"
+                                           : "aborted";
 }
 
 nb::object Repr(const DraftObject& draft) {
@@ -191,21 +197,29 @@ void AddDraftType(nb::module_& module) {
                           "A tensor that is still being written, in the store's own memory.\n\n"
                           "Invisible until published. A context manager: publishes when the block\n"
                           "ends well, aborts on an exception.")
-      .def_prop_ro("name", [](const DraftObject& d) { return Text(d.name()); }, "Its name.")
-      .def_prop_ro("dtype", [](const DraftObject& d) { return nb::steal(DTypeString(d.dtype())); },
-                   "Element type by Penstock's name.")
+      .def_prop_ro(
+          "name", [](const DraftObject& d) { return Text(d.name()); }, "Its name.")
+      .def_prop_ro(
+          "dtype", [](const DraftObject& d) { return nb::steal(DTypeString(d.dtype())); },
+          "Element type by Penstock's name.")
       .def_prop_ro("shape", ShapeOf, "Elements per dimension.")
-      .def_prop_ro("nbytes", [](const DraftObject& d) { return d.nbytes(); }, "Bytes to be written.")
-      .def_prop_ro("state", [](const DraftObject& d) { return Text(StateName(d.state())); },
-                   "'open', 'published' or 'aborted'.")
-      .def("numpy", [](const DraftObject& d) { return d.Numpy(); },
-           "Its memory as a writable numpy.ndarray. Writing to it after publish() faults.")
-      .def("torch", [](const DraftObject& d) { return d.Torch(); },
-           "Its memory as a writable CPU torch.Tensor.")
-      .def("memoryview", [](const DraftObject& d) { return d.Bytes(); },
-           "Its memory as a writable, flat memoryview of bytes.")
+      .def_prop_ro(
+          "nbytes", [](const DraftObject& d) { return d.nbytes(); }, "Bytes to be written.")
+      .def_prop_ro(
+          "state", [](const DraftObject& d) { return Text(StateName(d.state())); },
+          "'open', 'published' or 'aborted'.")
+      .def(
+          "numpy", [](const DraftObject& d) { return d.Numpy(); },
+          "Its memory as a writable numpy.ndarray. Writing to it after publish() faults.")
+      .def(
+          "torch", [](const DraftObject& d) { return d.Torch(); },
+          "Its memory as a writable CPU torch.Tensor.")
+      .def(
+          "memoryview", [](const DraftObject& d) { return d.Bytes(); },
+          "Its memory as a writable, flat memoryview of bytes.")
       .def("publish", &DraftObject::Publish,
-           "Makes the tensor visible, whole and at once; returns TensorInfo. Raises ConflictError or\n"
+           "Makes the tensor visible, whole and at once; returns TensorInfo. Raises ConflictError "
+           "or\n"
            "AlreadyExistsError when a condition does not hold.")
       .def("abort", &DraftObject::Abort,
            "Gives the memory back, once arrays made from it are gone; nothing becomes visible.")

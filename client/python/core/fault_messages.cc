@@ -20,7 +20,8 @@ constexpr char kMark[] = "penstock";  // in the name of every memfd of the store
 
 constexpr char kMessage[] =
     "\npenstock: this thread wrote to the memory of a tensor, which is read-only: whatever is put\n"
-    "in the store stays as it is. Copy the tensor first: view.numpy().copy(), view.torch().clone().\n"
+    "in the store stays as it is. Copy the tensor first: view.numpy().copy(), "
+    "view.torch().clone().\n"
     "An array of a draft may be written until publish() only. The write came from here:\n\n";
 
 struct sigaction previous;
@@ -97,15 +98,16 @@ bool IsOurReadOnlyMemory(uintptr_t address) {
     if (*rest != '-') continue;
     rest = ParseHex(rest + 1, &end);
     if (address < begin || address >= end) continue;
-    return rest[0] == ' ' && rest[1] == 'r' && rest[2] == '-' && strstr(rest, "memfd:") != nullptr &&
-           strstr(rest, kMark) != nullptr;
+    return rest[0] == ' ' && rest[1] == 'r' && rest[2] == '-' &&
+           strstr(rest, "memfd:") != nullptr && strstr(rest, kMark) != nullptr;
   }
   return false;
 }
 
 void OnFault(int, siginfo_t* info, void*) {
   const int saved = errno;
-  if (info->si_code == SEGV_ACCERR && IsOurReadOnlyMemory(reinterpret_cast<uintptr_t>(info->si_addr))) {
+  if (info->si_code == SEGV_ACCERR &&
+      IsOurReadOnlyMemory(reinterpret_cast<uintptr_t>(info->si_addr))) {
     Say(kMessage, sizeof(kMessage) - 1);
   }
   // Back to whoever was there: the instruction runs again and faults into that handler.
@@ -116,12 +118,15 @@ void OnFault(int, siginfo_t* info, void*) {
 absl::Status Install() {
   stack_t stack = {};
   if (sigaltstack(nullptr, &stack) == 0 && (stack.ss_flags & SS_DISABLE) != 0) {
-    void* memory = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return ErrnoStatus(errno, "enable_fault_messages: mmap of a signal stack");
+    void* memory =
+        mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+      return ErrnoStatus(errno, "enable_fault_messages: mmap of a signal stack");
     stack.ss_sp = memory;
     stack.ss_size = kStackBytes;
     stack.ss_flags = 0;
-    if (sigaltstack(&stack, nullptr) != 0) return ErrnoStatus(errno, "enable_fault_messages: sigaltstack");
+    if (sigaltstack(&stack, nullptr) != 0)
+      return ErrnoStatus(errno, "enable_fault_messages: sigaltstack");
   }
   struct sigaction action = {};
   action.sa_sigaction = OnFault;

@@ -142,9 +142,10 @@ bool Incoming::ReadArray(PyArrayObject* array, const char* field) {
   dtype_ = *dtype;
   data_ = PyArray_DATA(array);
   const int rank = PyArray_NDIM(array);
-  if (!SetGeometry(rank, reinterpret_cast<const int64_t*>(PyArray_DIMS(array)), field)) return false;
-  strides_ = Strides(absl::MakeConstSpan(
-      reinterpret_cast<const int64_t*>(PyArray_STRIDES(array)), static_cast<size_t>(rank)));
+  if (!SetGeometry(rank, reinterpret_cast<const int64_t*>(PyArray_DIMS(array)), field))
+    return false;
+  strides_ = Strides(absl::MakeConstSpan(reinterpret_cast<const int64_t*>(PyArray_STRIDES(array)),
+                                         static_cast<size_t>(rank)));
   writable_ = PyArray_ISWRITEABLE(array) != 0;
   source_ = Owned::Borrow(reinterpret_cast<PyObject*>(array));
   return true;
@@ -166,8 +167,8 @@ bool Incoming::ReadDLPack(PyObject* object, const char* field) {
         PyCapsule_GetPointer(capsule.get(), "dltensor_versioned"));
     PyCapsule_SetName(capsule.get(), "used_dltensor_versioned");
     if (versioned_->version.major != 1) {
-      SetError(absl::InvalidArgumentError(
-          StrCat(field, ": DLPack version ", versioned_->version.major, " is not known; allowed is 1")));
+      SetError(absl::InvalidArgumentError(StrCat(
+          field, ": DLPack version ", versioned_->version.major, " is not known; allowed is 1")));
       return false;
     }
     writable_ = (versioned_->flags & kDLFlagReadOnly) == 0;
@@ -203,8 +204,8 @@ bool Incoming::ReadTensor(const DLTensor& tensor, const char* field) {
 }
 
 Layout Incoming::layout() const {
-  return {static_cast<const std::byte*>(data_), shape_.dims().data(), strides_.data(), shape_.rank(),
-          dtype_};
+  return {static_cast<const std::byte*>(data_), shape_.dims().data(), strides_.data(),
+          shape_.rank(), dtype_};
 }
 
 ConstTensorRef Incoming::ref() const {

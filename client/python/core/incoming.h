@@ -6,7 +6,8 @@
 //
 // Threading:  made and destroyed with the GIL; what it points at may be read without it.
 // Ownership:  keeps what it needs of the source alive while it lives.
-// Errors:     Python exceptions: TypeError for what is no array, InvalidArgumentError for arrays that
+// Errors:     Python exceptions: TypeError for what is no array, InvalidArgumentError for arrays
+// that
 //             cannot be tensors.
 // Limits:     host memory only; no copy, except for sources that NumPy itself has to convert.
 #pragma once

@@ -12,7 +12,8 @@ namespace {
 namespace nb = nanobind;
 
 nb::object Text(const std::string& text) {
-  return nb::steal(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+  return nb::steal(
+      PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
 }
 
 nb::object Seconds(absl::Time time) {
@@ -50,9 +51,7 @@ nb::object Repr(const TensorInfo& info) {
 
 }  // namespace
 
-PyObject* NewInfo(TensorInfo&& info) {
-  return nb::cast(std::move(info)).release().ptr();
-}
+PyObject* NewInfo(TensorInfo&& info) { return nb::cast(std::move(info)).release().ptr(); }
 
 PyObject* MetadataDict(const Metadata& metadata) {
   PyObject* dict = PyDict_New();
@@ -69,26 +68,36 @@ PyObject* MetadataDict(const Metadata& metadata) {
 }
 
 void AddInfoType(nb::module_& module) {
-  nb::class_<TensorInfo>(module, "TensorInfo", nb::is_final(), "What the store knows about one tensor.")
-      .def_prop_ro("name", [](const TensorInfo& i) { return Text(i.name); }, "Name of the tensor.")
-      .def_prop_ro("version", [](const TensorInfo& i) { return i.version.number; },
-                   "Version number; it grows with every put of the name.")
-      .def_prop_ro("dtype", [](const TensorInfo& i) { return nb::steal(DTypeString(i.dtype)); },
-                   "Element type by Penstock's name, as 'f32'.")
-      .def_prop_ro("shape", [](const TensorInfo& i) { return ShapeTuple(i.shape); },
-                   "Elements per dimension.")
-      .def_prop_ro("nbytes", [](const TensorInfo& i) { return i.nbytes; }, "Bytes of the elements.")
-      .def_prop_ro("created", [](const TensorInfo& i) { return Seconds(i.created); },
-                   "When it was published: seconds since 1970, UTC.")
-      .def_prop_ro("keep", [](const TensorInfo& i) { return i.keep; },
-                   "False: cache class, may be evicted.")
+  nb::class_<TensorInfo>(module, "TensorInfo", nb::is_final(),
+                         "What the store knows about one tensor.")
+      .def_prop_ro(
+          "name", [](const TensorInfo& i) { return Text(i.name); }, "Name of the tensor.")
+      .def_prop_ro(
+          "version", [](const TensorInfo& i) { return i.version.number; },
+          "Version number; it grows with every put of the name.")
+      .def_prop_ro(
+          "dtype", [](const TensorInfo& i) { return nb::steal(DTypeString(i.dtype)); },
+          "Element type by Penstock's name, as 'f32'.")
+      .def_prop_ro(
+          "shape", [](const TensorInfo& i) { return ShapeTuple(i.shape); },
+          "Elements per dimension.")
+      .def_prop_ro(
+          "nbytes", [](const TensorInfo& i) { return i.nbytes; }, "Bytes of the elements.")
+      .def_prop_ro(
+          "created", [](const TensorInfo& i) { return Seconds(i.created); },
+          "When it was published: seconds since 1970, UTC.")
+      .def_prop_ro(
+          "keep", [](const TensorInfo& i) { return i.keep; }, "False: cache class, may be evicted.")
       .def_prop_ro("ttl", Ttl, "Seconds until it expires, counted now; None = never.")
-      .def_prop_ro("replicas", [](const TensorInfo& i) { return i.replicas; }, "Wanted copies.")
+      .def_prop_ro(
+          "replicas", [](const TensorInfo& i) { return i.replicas; }, "Wanted copies.")
       .def_prop_ro("nodes", Nodes, "Nodes that hold it.")
-      .def_prop_ro("metadata", [](const TensorInfo& i) { return nb::steal(MetadataDict(i.metadata)); },
-                   "Its metadata, str to str.")
-      .def_prop_ro("immutable", [](const TensorInfo& i) { return Text(i.immutable); },
-                   "'kernel': no client could ever write it; 'writer': only its writer could.")
+      .def_prop_ro(
+          "metadata", [](const TensorInfo& i) { return nb::steal(MetadataDict(i.metadata)); },
+          "Its metadata, str to str.")
+      .def_prop_ro(
+          "immutable", [](const TensorInfo& i) { return Text(i.immutable); },
+          "'kernel': no client could ever write it; 'writer': only its writer could.")
       .def("__repr__", Repr);
 }
 

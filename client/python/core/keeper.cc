@@ -4,8 +4,7 @@ namespace penstock::python {
 namespace {
 
 struct Keeper {
-  PyObject_HEAD
-  void* what;
+  PyObject_HEAD void* what;
   DropFunction drop;
 };
 
@@ -25,10 +24,9 @@ PyType_Slot slots[] = {
     {0, nullptr},
 };
 
-PyType_Spec spec = {"penstock._core.Keeper", sizeof(Keeper), 0,
-                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-                        Py_TPFLAGS_IMMUTABLETYPE,
-                    slots};
+PyType_Spec spec = {
+    "penstock._core.Keeper", sizeof(Keeper), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE, slots};
 
 }  // namespace
 

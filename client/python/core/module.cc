@@ -1,7 +1,5 @@
 // The extension module penstock._core: opens stores and ties the types together.
 #define PENSTOCK_IMPORTS_NUMPY
-#include "client/python/core/numpy_api.h"
-
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
@@ -9,6 +7,7 @@
 #include "client/python/core/fault_messages.h"
 #include "client/python/core/info.h"
 #include "client/python/core/keeper.h"
+#include "client/python/core/numpy_api.h"
 #include "client/python/core/numpy_dtypes.h"
 #include "client/python/core/options.h"
 #include "client/python/core/store.h"
@@ -43,12 +42,15 @@ void AddStoreType(nb::module_& module) {
            "label"_a = nb::none());
   type.def("close", &Store::Close,
            "Ends this object's use of the store. Views and drafts stay valid. Idempotent.");
-  type.def_prop_ro("closed", [](const Store& s) { return s.client() == nullptr; },
-                   "Whether close() was called.");
-  type.def_prop_ro("address", [](const Store& s) { return s.Use()->address(); },
-                   "The address that was connected to.");
-  type.def_prop_ro("session_id", [](const Store& s) { return s.Use()->session_id(); },
-                   "Number of this session, as `penstock sessions` shows it.");
+  type.def_prop_ro(
+      "closed", [](const Store& s) { return s.client() == nullptr; },
+      "Whether close() was called.");
+  type.def_prop_ro(
+      "address", [](const Store& s) { return s.Use()->address(); },
+      "The address that was connected to.");
+  type.def_prop_ro(
+      "session_id", [](const Store& s) { return s.Use()->session_id(); },
+      "Number of this session, as `penstock sessions` shows it.");
   AddStoreGet(type);
   AddStoreReads(type);
   AddStoreWrites(type);
@@ -69,7 +71,8 @@ void EnableFaultMessages() {
 }  // namespace
 
 NB_MODULE(_core, module) {
-  if (!ImportNumpy() || !AddKeeperType(module.ptr()) || !AddViewType(module.ptr())) ThrowPythonError();
+  if (!ImportNumpy() || !AddKeeperType(module.ptr()) || !AddViewType(module.ptr()))
+    ThrowPythonError();
   AddInfoType(module);
   AddDraftType(module);
   AddWatchType(module);

@@ -42,28 +42,38 @@ PyObject* ForeignDescr(const DTypeTraits& traits) {
 }
 
 absl::Status NoSuchElements(PyArray_Descr* descr) {
-  return absl::InvalidArgumentError(
-      StrCat("tensor: elements of NumPy type ", Text(PyObject_Str, reinterpret_cast<PyObject*>(descr)),
-             " cannot be stored; allowed are bool, integers of 8 to 64 bits, float16/32/64, "
-             "complex64/128, and ml_dtypes' bfloat16 and float8"));
+  return absl::InvalidArgumentError(StrCat(
+      "tensor: elements of NumPy type ", Text(PyObject_Str, reinterpret_cast<PyObject*>(descr)),
+      " cannot be stored; allowed are bool, integers of 8 to 64 bits, float16/32/64, "
+      "complex64/128, and ml_dtypes' bfloat16 and float8"));
 }
 
 // Built-in kinds: by letter and size, because np.longlong and np.int64 differ in number only.
 DType FromKind(char kind, npy_intp bytes) {
   switch (kind) {
-    case 'b': return DType::kBool;
+    case 'b':
+      return DType::kBool;
     case 'i':
-      return bytes == 1 ? DType::kI8 : bytes == 2 ? DType::kI16
-           : bytes == 4 ? DType::kI32 : bytes == 8 ? DType::kI64 : DType::kInvalid;
+      return bytes == 1   ? DType::kI8
+             : bytes == 2 ? DType::kI16
+             : bytes == 4 ? DType::kI32
+             : bytes == 8 ? DType::kI64
+                          : DType::kInvalid;
     case 'u':
-      return bytes == 1 ? DType::kU8 : bytes == 2 ? DType::kU16
-           : bytes == 4 ? DType::kU32 : bytes == 8 ? DType::kU64 : DType::kInvalid;
+      return bytes == 1   ? DType::kU8
+             : bytes == 2 ? DType::kU16
+             : bytes == 4 ? DType::kU32
+             : bytes == 8 ? DType::kU64
+                          : DType::kInvalid;
     case 'f':
-      return bytes == 2 ? DType::kF16 : bytes == 4 ? DType::kF32
-           : bytes == 8 ? DType::kF64 : DType::kInvalid;
+      return bytes == 2   ? DType::kF16
+             : bytes == 4 ? DType::kF32
+             : bytes == 8 ? DType::kF64
+                          : DType::kInvalid;
     case 'c':
       return bytes == 8 ? DType::kC64 : bytes == 16 ? DType::kC128 : DType::kInvalid;
-    default: return DType::kInvalid;
+    default:
+      return DType::kInvalid;
   }
 }
 
@@ -93,9 +103,10 @@ absl::StatusOr<DType> FromNumpyDescr(PyArray_Descr* descr) {
   const int number = descr->type_num;
   if (number < NPY_NTYPES_LEGACY && number != NPY_LONGDOUBLE && number != NPY_CLONGDOUBLE) {
     if (descr->byteorder == '>') {
-      return absl::InvalidArgumentError(
-          StrCat("tensor: the array is big-endian (", Text(PyObject_Str, reinterpret_cast<PyObject*>(descr)),
-                 "); tensors are little-endian: convert it first, x.astype(x.dtype.newbyteorder('<'))"));
+      return absl::InvalidArgumentError(StrCat(
+          "tensor: the array is big-endian (",
+          Text(PyObject_Str, reinterpret_cast<PyObject*>(descr)),
+          "); tensors are little-endian: convert it first, x.astype(x.dtype.newbyteorder('<'))"));
     }
     const DType dtype = FromKind(descr->kind, PyDataType_ELSIZE(descr));
     if (dtype != DType::kInvalid) return dtype;
@@ -104,7 +115,8 @@ absl::StatusOr<DType> FromNumpyDescr(PyArray_Descr* descr) {
     const char* utf8 = name ? PyUnicode_AsUTF8(name.get()) : nullptr;
     if (utf8 != nullptr) {
       absl::StatusOr<DType> dtype = ParseDType(utf8);
-      if (dtype.ok() && ItemSize(*dtype) == static_cast<size_t>(PyDataType_ELSIZE(descr))) return dtype;
+      if (dtype.ok() && ItemSize(*dtype) == static_cast<size_t>(PyDataType_ELSIZE(descr)))
+        return dtype;
     }
     PyErr_Clear();
   }

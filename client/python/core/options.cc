@@ -43,7 +43,8 @@ std::string_view TextArgument(nb::handle object, const char* field) {
   const char* text = PyUnicode_AsUTF8AndSize(object.ptr(), &length);
   if (text == nullptr) {  // lone surrogates
     PyErr_Clear();
-    ThrowStatus(absl::InvalidArgumentError(StrCat(field, ": is not valid Unicode (lone surrogates)")));
+    ThrowStatus(
+        absl::InvalidArgumentError(StrCat(field, ": is not valid Unicode (lone surrogates)")));
   }
   return {text, static_cast<size_t>(length)};
 }

@@ -36,10 +36,9 @@ PyObject* MakeError(const absl::Status& status, std::string_view tensor) {
     PyErr_Clear();
     args = Owned(Py_BuildValue("(y#)", message.data(), static_cast<Py_ssize_t>(message.size())));
   }
-  Owned kwargs(Py_BuildValue("{s:s#,s:z#}", "code", code.data(),
-                             static_cast<Py_ssize_t>(code.size()), "name",
-                             tensor.empty() ? nullptr : tensor.data(),
-                             static_cast<Py_ssize_t>(tensor.size())));
+  Owned kwargs(Py_BuildValue(
+      "{s:s#,s:z#}", "code", code.data(), static_cast<Py_ssize_t>(code.size()), "name",
+      tensor.empty() ? nullptr : tensor.data(), static_cast<Py_ssize_t>(tensor.size())));
   if (!args || !kwargs) return nullptr;
   return PyObject_Call(type, args.get(), kwargs.get());
 }

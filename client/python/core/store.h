@@ -3,7 +3,8 @@
 // penstock/store.py builds the public class on it. The calls are split over store_*.cc; each adds
 // its methods to the class.
 //
-// Threading:  any thread. The client is held by a shared pointer, so that close() in one thread does
+// Threading:  any thread. The client is held by a shared pointer, so that close() in one thread
+// does
 //             not pull it away under a call of another.
 // Ownership:  views, drafts and watches live on after close().
 // Errors:     as Python exceptions, from Status or with a text of ours.
@@ -50,10 +51,10 @@ void AddStoreWrites(StoreClass& type);  // store_write.cc
 void AddStoreLooks(StoreClass& type);   // store_look.cc
 void AddStoreCalls(StoreClass& type);   // store_call.cc
 // Store.get, as a plain CPython method: nanobind's argument handling would double its cost.
-void AddStoreGet(StoreClass& type);     // store_get.cc
+void AddStoreGet(StoreClass& type);  // store_get.cc
 
-// Repeats `step(slice)` without the GIL until it gives something else than one of the two codes that
-// mean "not yet", or until the time is over; between two steps Ctrl-C is looked for.
+// Repeats `step(slice)` without the GIL until it gives something else than one of the two codes
+// that mean "not yet", or until the time is over; between two steps Ctrl-C is looked for.
 template <class Step>
 auto WaitInSlices(std::optional<absl::Duration> timeout, Step step)
     -> decltype(step(absl::Duration())) {
@@ -66,7 +67,8 @@ auto WaitInSlices(std::optional<absl::Duration> timeout, Step step)
       WithoutGil without_gil;
       result = step(std::min(left, kSlice));
     }
-    const bool not_yet = absl::IsDeadlineExceeded(result.status()) || absl::IsNotFound(result.status());
+    const bool not_yet =
+        absl::IsDeadlineExceeded(result.status()) || absl::IsNotFound(result.status());
     if (result.ok() || !not_yet || left <= kSlice) return result;
     if (PyErr_CheckSignals() != 0) ThrowPythonError();
   }

@@ -54,7 +54,8 @@ nb::object ToValue(const pb::Message& message, const pb::FieldDescriptor* field,
     case pb::FieldDescriptor::CPPTYPE_STRING: {
       const std::string text = one ? reflection->GetString(message, field)
                                    : reflection->GetRepeatedString(message, field, index);
-      return nb::steal(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+      return nb::steal(
+          PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
     }
     case pb::FieldDescriptor::CPPTYPE_MESSAGE:
       return ToDict(one ? reflection->GetMessage(message, field)

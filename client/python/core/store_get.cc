@@ -98,9 +98,9 @@ void CopyOut(PyObject* view, PyObject* out) {
   const Shape from_shape(absl::MakeConstSpan(from.shape, static_cast<size_t>(from.rank)));
   const Shape to_shape(absl::MakeConstSpan(to.shape, static_cast<size_t>(to.rank)));
   if (from.dtype != to.dtype || !(from_shape == to_shape)) {
-    ThrowStatus(absl::InvalidArgumentError(
-        StrCat("out: is ", DTypeName(to.dtype), to_shape.ToString(), ", but what is read is ",
-               DTypeName(from.dtype), from_shape.ToString())));
+    ThrowStatus(absl::InvalidArgumentError(StrCat("out: is ", DTypeName(to.dtype),
+                                                  to_shape.ToString(), ", but what is read is ",
+                                                  DTypeName(from.dtype), from_shape.ToString())));
   }
   if (!CopyElements(from, to)) ThrowPythonError();
 }
@@ -119,7 +119,8 @@ PyObject* SlowGet(Store* store, const GetArguments& arguments) {
   return arguments.out;
 }
 
-// The view of a name that is in the catalog; null without an error when the long way has to be gone.
+// The view of a name that is in the catalog; null without an error when the long way has to be
+// gone.
 PyObject* WarmGet(Store* store, PyObject* name) {
   Client* client = store->client();
   if (client == nullptr || !PyUnicode_Check(name)) return nullptr;
@@ -161,7 +162,8 @@ PyMethodDef get_method = {
     "get($self, name, box=None, *, version=None, out=None, device=None, wait=None)\n--\n\n"
     "The tensor `name` where it lies: a TensorView, or `out` filled with the elements.\n\n"
     "box: penstock.Box, slice, or tuple of slices and integers (NumPy meaning), relative to the\n"
-    "tensor. version: exactly this one. out: writable array of the same dtype and shape; one copy.\n"
+    "tensor. version: exactly this one. out: writable array of the same dtype and shape; one "
+    "copy.\n"
     "device: None or 'cpu'. wait: seconds to wait for the name to appear.\n"
     "Raises NotFoundError, InvalidArgumentError, UnavailableError, DeadlineError. Any thread."};
 PyMethodDef get_if_warm_method = {

@@ -93,9 +93,10 @@ void AddStoreLooks(StoreClass& type) {
   type.def("stat", Stat, "name"_a.none(), "version"_a = nb::none(),
            "TensorInfo of a name, or of exactly one version of it. Raises NotFoundError.");
   type.def("_list_page", ListPage, "prefix"_a.none(), "after"_a.none(), "limit"_a);
-  type.def("wait", Wait, "name"_a.none(), "version"_a = nb::none(), "timeout"_a = nb::none(),
-           "Waits until the name is there, or until its version is at least `version`.\n\n"
-           "timeout: seconds, None = for ever. Returns TensorInfo; raises DeadlineError. Ctrl-C works.");
+  type.def(
+      "wait", Wait, "name"_a.none(), "version"_a = nb::none(), "timeout"_a = nb::none(),
+      "Waits until the name is there, or until its version is at least `version`.\n\n"
+      "timeout: seconds, None = for ever. Returns TensorInfo; raises DeadlineError. Ctrl-C works.");
   type.def("_watch", OpenWatch, "prefix"_a.none(), "from_version"_a.none());
 }
 

@@ -75,10 +75,10 @@ nb::object PutMany(const Store& store, nb::list tensors, nb::object replicas, nb
 
 Shape ShapeArgument(nb::handle object) {
   nb::object numbers = nb::steal(PyIndex_Check(object.ptr()) != 0 ? PyTuple_Pack(1, object.ptr())
-                                                                 : PySequence_Tuple(object.ptr()));
+                                                                  : PySequence_Tuple(object.ptr()));
   if (!numbers.is_valid()) {
-    SetTypeError(StrCat("shape: must be an integer or a tuple of integers, not ",
-                        TypeName(object.ptr())));
+    SetTypeError(
+        StrCat("shape: must be an integer or a tuple of integers, not ", TypeName(object.ptr())));
     ThrowPythonError();
   }
   std::vector<int64_t> dims(static_cast<size_t>(PyTuple_GET_SIZE(numbers.ptr())));
@@ -141,30 +141,34 @@ uint64_t DeletePrefix(const Store& store, nb::object prefix_object) {
 
 void AddStoreWrites(StoreClass& type) {
   const auto one = nb::int_(1);
-  type.def("put", Put, "name"_a.none(), "tensor"_a.none(), nb::kw_only(), "replicas"_a.none() = one, "keep"_a.none() = true,
-           "ttl"_a = nb::none(), "metadata"_a = nb::none(), "version"_a = nb::none(),
-           "if_absent"_a.none() = false, "if_version"_a = nb::none(),
-           "Stores a copy of `tensor` under `name`; visible whole, at once, to every process.\n\n"
-           "tensor: NumPy array, torch CPU tensor, or anything with __dlpack__, the buffer protocol,\n"
-           "__array_interface__ or __array__; scalars and lists go through np.asarray. Strided\n"
-           "arrays are gathered in the same single copy.\n"
-           "keep=False: may be evicted when memory is short. ttl: seconds. metadata: dict of str to\n"
-           "str, 16 KiB in all. version: a larger number than the present one. if_absent: only if\n"
-           "the name is free. if_version: only if the present version is this one (0 = free).\n"
-           "Returns TensorInfo. Raises InvalidArgumentError, AlreadyExistsError, ConflictError,\n"
-           "StoreFullError, UnavailableError. Any thread.");
-  type.def("_put_many", PutMany, "tensors"_a, nb::kw_only(), "replicas"_a.none() = one, "keep"_a.none() = true,
-           "ttl"_a = nb::none(), "metadata"_a = nb::none(), "version"_a = nb::none(),
-           "if_absent"_a.none() = false, "if_version"_a = nb::none());
-  type.def("create", Create, "name"_a.none(), "shape"_a.none(), "dtype"_a.none(), nb::kw_only(), "replicas"_a.none() = one,
+  type.def(
+      "put", Put, "name"_a.none(), "tensor"_a.none(), nb::kw_only(), "replicas"_a.none() = one,
+      "keep"_a.none() = true, "ttl"_a = nb::none(), "metadata"_a = nb::none(),
+      "version"_a = nb::none(), "if_absent"_a.none() = false, "if_version"_a = nb::none(),
+      "Stores a copy of `tensor` under `name`; visible whole, at once, to every process.\n\n"
+      "tensor: NumPy array, torch CPU tensor, or anything with __dlpack__, the buffer protocol,\n"
+      "__array_interface__ or __array__; scalars and lists go through np.asarray. Strided\n"
+      "arrays are gathered in the same single copy.\n"
+      "keep=False: may be evicted when memory is short. ttl: seconds. metadata: dict of str to\n"
+      "str, 16 KiB in all. version: a larger number than the present one. if_absent: only if\n"
+      "the name is free. if_version: only if the present version is this one (0 = free).\n"
+      "Returns TensorInfo. Raises InvalidArgumentError, AlreadyExistsError, ConflictError,\n"
+      "StoreFullError, UnavailableError. Any thread.");
+  type.def("_put_many", PutMany, "tensors"_a, nb::kw_only(), "replicas"_a.none() = one,
            "keep"_a.none() = true, "ttl"_a = nb::none(), "metadata"_a = nb::none(),
-           "version"_a = nb::none(), "if_absent"_a.none() = false, "if_version"_a = nb::none(),
-           "A Draft: memory of the store itself to be filled in place and published without a copy.\n\n"
-           "A context manager: publishes when the block ends well, aborts on an exception. Its first\n"
-           "bytes are undefined. Options as put().");
-  type.def("delete", Delete, "name"_a.none(), "version"_a = nb::none(),
-           "Deletes a name; with `version` only if that is the present one. Open views stay valid.\n"
-           "Returns whether there was one.");
+           "version"_a = nb::none(), "if_absent"_a.none() = false, "if_version"_a = nb::none());
+  type.def(
+      "create", Create, "name"_a.none(), "shape"_a.none(), "dtype"_a.none(), nb::kw_only(),
+      "replicas"_a.none() = one, "keep"_a.none() = true, "ttl"_a = nb::none(),
+      "metadata"_a = nb::none(), "version"_a = nb::none(), "if_absent"_a.none() = false,
+      "if_version"_a = nb::none(),
+      "A Draft: memory of the store itself to be filled in place and published without a copy.\n\n"
+      "A context manager: publishes when the block ends well, aborts on an exception. Its first\n"
+      "bytes are undefined. Options as put().");
+  type.def(
+      "delete", Delete, "name"_a.none(), "version"_a = nb::none(),
+      "Deletes a name; with `version` only if that is the present one. Open views stay valid.\n"
+      "Returns whether there was one.");
   type.def("delete_prefix", DeletePrefix, "prefix"_a.none(),
            "Deletes every name that begins with `prefix`; returns how many.");
 }

@@ -37,8 +37,8 @@ bool AddInteger(Selection* selection, PyObject* index) {
   const int64_t extent = selection->from.shape[selection->source];
   const int64_t at = given < 0 ? given + extent : given;
   if (at < 0 || at >= extent) {
-    PyErr_Format(PyExc_IndexError, "index %zd is out of bounds for dimension %d with size %lld", given,
-                 selection->source, static_cast<long long>(extent));
+    PyErr_Format(PyExc_IndexError, "index %zd is out of bounds for dimension %d with size %lld",
+                 given, selection->source, static_cast<long long>(extent));
     return false;
   }
   selection->data += at * selection->from.strides[selection->source++];
@@ -59,8 +59,10 @@ bool AddSlice(Selection* selection, PyObject* slice) {
 bool AddItem(Selection* selection, PyObject* item) {
   if (PySlice_Check(item)) return AddSlice(selection, item);
   if (PyIndex_Check(item) != 0 && !PyBool_Check(item)) return AddInteger(selection, item);
-  SetTypeError(StrCat("index: allowed are integers, slices, '...', tuples of them, and "
-                      "penstock.Box, not ", TypeName(item), "; other indexing works on view.numpy()"));
+  SetTypeError(
+      StrCat("index: allowed are integers, slices, '...', tuples of them, and "
+             "penstock.Box, not ",
+             TypeName(item), "; other indexing works on view.numpy()"));
   return false;
 }
 
@@ -78,8 +80,9 @@ bool AddTuple(Selection* selection, PyObject* items) {
   }
   const int rank = selection->from.rank;
   if (dimensions > rank) {
-    PyErr_Format(PyExc_IndexError, "too many indices: the view has %d dimensions, but %d were indexed",
-                 rank, dimensions);
+    PyErr_Format(PyExc_IndexError,
+                 "too many indices: the view has %d dimensions, but %d were indexed", rank,
+                 dimensions);
     return false;
   }
   for (int i = 0; i < count; ++i) {
@@ -100,9 +103,9 @@ bool BoxNumbers(PyObject* box, const char* field, int rank, Dims* out) {
   Owned numbers(attribute ? PySequence_Tuple(attribute.get()) : nullptr);
   if (!numbers) return false;
   if (PyTuple_GET_SIZE(numbers.get()) != rank) {
-    SetError(absl::InvalidArgumentError(
-        StrCat("box.", field, ": has ", PyTuple_GET_SIZE(numbers.get()),
-               " numbers, but the tensor has ", rank, " dimensions")));
+    SetError(
+        absl::InvalidArgumentError(StrCat("box.", field, ": has ", PyTuple_GET_SIZE(numbers.get()),
+                                          " numbers, but the tensor has ", rank, " dimensions")));
     return false;
   }
   *out = Dims::Filled(rank, 0);
@@ -133,7 +136,8 @@ bool AddBox(Selection* selection, PyObject* object) {
 
 bool IsBox(PyObject* index) {
   return PyIndex_Check(index) == 0 && !PySlice_Check(index) && index != Py_Ellipsis &&
-         PyObject_HasAttrString(index, "offset") != 0 && PyObject_HasAttrString(index, "extent") != 0;
+         PyObject_HasAttrString(index, "offset") != 0 &&
+         PyObject_HasAttrString(index, "extent") != 0;
 }
 
 }  // namespace

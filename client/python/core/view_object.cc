@@ -100,7 +100,9 @@ PyObject* InfoOf(PyObject* self, void*) {
   ViewObject* view = LiveView(self);
   return view == nullptr ? nullptr : NewInfo(view->lease->view().info());
 }
-PyObject* ReleasedOf(PyObject* self, void*) { return PyBool_FromLong(Self(self)->lease == nullptr); }
+PyObject* ReleasedOf(PyObject* self, void*) {
+  return PyBool_FromLong(Self(self)->lease == nullptr);
+}
 
 // --- methods ---
 PyObject* Release(PyObject* self, PyObject*) {
@@ -165,22 +167,26 @@ PyCFunction AsMethod(Function function) {
 
 PyMethodDef methods[] = {
     {"numpy", ViewNumpy, METH_NOARGS,
-     "numpy($self)\n--\n\nThe tensor as a read-only numpy.ndarray over the store's memory: no copy. "
+     "numpy($self)\n--\n\nThe tensor as a read-only numpy.ndarray over the store's memory: no "
+     "copy. "
      "It keeps the tensor's bytes alive.\nbf16 and fp8 have ml_dtypes' types when that is "
      "installed, else unsigned integers. TypeError for f6_*."},
     {"torch", ViewTorch, METH_NOARGS,
      "torch($self)\n--\n\nThe tensor as a CPU torch.Tensor. From 32 KiB up over copy-on-write "
      "memory: no copy, and in-place changes stay private\nto this process's mapping of this view. "
      "Smaller tensors are copied."},
-    {"jax", Jax, METH_NOARGS, "jax($self)\n--\n\nThe tensor as a jax.Array; without a copy where JAX's alignment allows."},
-    {"cupy", Cupy, METH_NOARGS, "cupy($self)\n--\n\nThe tensor as a cupy.ndarray on the current GPU: a copy."},
+    {"jax", Jax, METH_NOARGS,
+     "jax($self)\n--\n\nThe tensor as a jax.Array; without a copy where JAX's alignment allows."},
+    {"cupy", Cupy, METH_NOARGS,
+     "cupy($self)\n--\n\nThe tensor as a cupy.ndarray on the current GPU: a copy."},
     {"arrow", Arrow, METH_NOARGS,
      "arrow($self)\n--\n\nThe tensor as a pyarrow array without a copy: 1-d as a primitive array, "
      "n-d as rows of a fixed_shape_tensor array."},
     {"bytes", ViewBytes, METH_NOARGS,
      "bytes($self)\n--\n\nA copy of the elements as bytes, in C order."},
     {"release", Release, METH_NOARGS,
-     "release($self)\n--\n\nGives the pin up; the view refuses further use. Arrays made from it keep "
+     "release($self)\n--\n\nGives the pin up; the view refuses further use. Arrays made from it "
+     "keep "
      "a share of the pin until they die. Idempotent."},
     {"__enter__", Enter, METH_NOARGS, nullptr},
     {"__exit__", AsMethod(Exit), METH_FASTCALL, nullptr},
@@ -197,7 +203,8 @@ PyMethodDef methods[] = {
 
 PyGetSetDef attributes[] = {
     {"name", Name, nullptr, "Name of the tensor.", nullptr},
-    {"version", VersionOf, nullptr, "Version number; it grows with every put of the name.", nullptr},
+    {"version", VersionOf, nullptr, "Version number; it grows with every put of the name.",
+     nullptr},
     {"dtype", DTypeOf, nullptr, "Element type by Penstock's name, as 'f32'.", nullptr},
     {"shape", ShapeOf, nullptr, "Elements per dimension.", nullptr},
     {"strides", StridesOf, nullptr, "Bytes from one element to the next, per dimension.", nullptr},
@@ -231,10 +238,9 @@ PyType_Slot slots[] = {
     {0, nullptr},
 };
 
-PyType_Spec spec = {"penstock.TensorView", sizeof(ViewObject), 0,
-                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-                        Py_TPFLAGS_IMMUTABLETYPE,
-                    slots};
+PyType_Spec spec = {
+    "penstock.TensorView", sizeof(ViewObject), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE, slots};
 
 ViewObject* NewObject(Lease* lease) {
   ViewObject* view = PyObject_New(ViewObject, view_type);

@@ -19,10 +19,9 @@
 namespace penstock::python {
 
 struct ViewObject {
-  PyObject_HEAD
-  Lease* lease;     // null once released
-  Layout layout;    // points into the lease, or at `geometry`
-  int64_t* geometry;  // sub-views: rank numbers of shape, then of strides
+  PyObject_HEAD Lease* lease;  // null once released
+  Layout layout;               // points into the lease, or at `geometry`
+  int64_t* geometry;           // sub-views: rank numbers of shape, then of strides
 };
 
 // New reference; null with a Python error set.
@@ -38,16 +37,16 @@ bool IsView(PyObject* object);
 ViewObject* LiveView(PyObject* object);
 
 // The exporters; new references, null with a Python error set.
-PyObject* ViewNumpy(PyObject* self, PyObject* unused);                        // view_numpy.cc
-PyObject* ViewArray(PyObject* self, PyObject* args, PyObject* kwargs);        // view_numpy.cc
-PyObject* ViewArrayInterface(PyObject* self, void* unused);                   // view_numpy.cc
-PyObject* ViewBytes(PyObject* self, PyObject* unused);                        // view_numpy.cc
-PyObject* ViewDLPack(PyObject* self, PyObject* args, PyObject* kwargs);       // view_dlpack.cc
-PyObject* ViewDLPackDevice(PyObject* self, PyObject* unused);                 // view_dlpack.cc
-PyObject* ViewTorch(PyObject* self, PyObject* unused);                        // view_dlpack.cc
-PyObject* ViewSubscript(PyObject* self, PyObject* index);                     // view_index.cc
-int ViewGetBuffer(PyObject* self, Py_buffer* buffer, int flags);              // view_buffer.cc
-void ViewReleaseBuffer(PyObject* self, Py_buffer* buffer);                    // view_buffer.cc
+PyObject* ViewNumpy(PyObject* self, PyObject* unused);                   // view_numpy.cc
+PyObject* ViewArray(PyObject* self, PyObject* args, PyObject* kwargs);   // view_numpy.cc
+PyObject* ViewArrayInterface(PyObject* self, void* unused);              // view_numpy.cc
+PyObject* ViewBytes(PyObject* self, PyObject* unused);                   // view_numpy.cc
+PyObject* ViewDLPack(PyObject* self, PyObject* args, PyObject* kwargs);  // view_dlpack.cc
+PyObject* ViewDLPackDevice(PyObject* self, PyObject* unused);            // view_dlpack.cc
+PyObject* ViewTorch(PyObject* self, PyObject* unused);                   // view_dlpack.cc
+PyObject* ViewSubscript(PyObject* self, PyObject* index);                // view_index.cc
+int ViewGetBuffer(PyObject* self, Py_buffer* buffer, int flags);         // view_buffer.cc
+void ViewReleaseBuffer(PyObject* self, Py_buffer* buffer);               // view_buffer.cc
 
 bool AddViewType(PyObject* module);
 

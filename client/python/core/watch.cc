@@ -19,14 +19,22 @@ namespace nb = nanobind;
 
 std::string_view KindName(TensorEvent::Kind kind) {
   switch (kind) {
-    case TensorEvent::Kind::kPut: return "put";
-    case TensorEvent::Kind::kDelete: return "delete";
-    case TensorEvent::Kind::kExpire: return "expire";
-    case TensorEvent::Kind::kEvict: return "evict";
-    case TensorEvent::Kind::kNode: return "node";
-    case TensorEvent::Kind::kSession: return "session";
-    case TensorEvent::Kind::kWarning: return "warning";
-    case TensorEvent::Kind::kResync: return "resync";
+    case TensorEvent::Kind::kPut:
+      return "put";
+    case TensorEvent::Kind::kDelete:
+      return "delete";
+    case TensorEvent::Kind::kExpire:
+      return "expire";
+    case TensorEvent::Kind::kEvict:
+      return "evict";
+    case TensorEvent::Kind::kNode:
+      return "node";
+    case TensorEvent::Kind::kSession:
+      return "session";
+    case TensorEvent::Kind::kWarning:
+      return "warning";
+    case TensorEvent::Kind::kResync:
+      return "resync";
   }
   return "unknown";
 }
@@ -92,7 +100,8 @@ class WatchObject {
 }  // namespace
 
 nb::object NewWatch(std::shared_ptr<Client> client, std::unique_ptr<Watcher> watcher) {
-  return nb::cast(new WatchObject(std::move(client), std::move(watcher)), nb::rv_policy::take_ownership);
+  return nb::cast(new WatchObject(std::move(client), std::move(watcher)),
+                  nb::rv_policy::take_ownership);
 }
 
 void AddWatchType(nb::module_& module) {
