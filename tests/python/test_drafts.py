@@ -1,5 +1,7 @@
 """create(): filled in place, visible at once, gone without a trace when aborted."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,25 @@ def test_arrays_of_an_aborted_draft_harm_nobody(store, held, eventually):
     assert (store.get("y").numpy() == 4).all()
     del array
     eventually(lambda: held()["drafts"] == 0, "the aborted draft is gone")
+
+
+def test_only_one_thread_publishes(store):
+    draft = store.create("x", 1 << 20, "u8")
+    draft.numpy()[:] = 1
+    results = []
+
+    def publish():
+        try:
+            results.append(draft.publish().name)
+        except penstock.InvalidArgumentError:
+            results.append(None)
+
+    threads = [threading.Thread(target=publish) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results, key=str) == [None, None, None, "x"]
 
 
 def test_conditions_hold_at_publish(store):

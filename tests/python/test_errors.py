@@ -112,12 +112,19 @@ def test_shapes_of_wrong_type(store, shape):
         store.create("x", shape, "u8")
 
 
+class OnlyArray:
+    def __array__(self, dtype=None, copy=None):
+        return np.zeros((2, 3), np.float32)
+
+
 def test_wrong_out(store):
     store.put("x", np.zeros((2, 3), np.float32))
     wrong = [
         (np.zeros((3, 2), np.float32), "shape|\\(3, 2\\)"),
         (np.zeros((2, 3), np.float64), "f64"),
-        ([0.0] * 6, "not writable"),
+        ([[0.0] * 3] * 2, "not writable"),
+        (((0.0,) * 3,) * 2, "not writable"),
+        (OnlyArray(), "not writable"),
         (bytes(24), "not writable"),
     ]
     for out, message in wrong:

@@ -131,6 +131,14 @@ def test_get_into_out(store):
     assert raw == b"hi"
 
 
+def test_get_into_a_torch_tensor(store):
+    torch = pytest.importorskip("torch")
+    x = np.arange(24, dtype=np.int32).reshape(4, 6)
+    store.put("x", x)
+    tensor = torch.zeros(4, 6, dtype=torch.int32)
+    assert store.get("x", out=tensor) is tensor and np.array_equal(tensor.numpy(), x)
+
+
 def test_device(store):
     store.put("x", np.arange(3))
     assert store.get("x", device="cpu").device == "cpu"

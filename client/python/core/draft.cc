@@ -73,6 +73,7 @@ class DraftObject {
 
   nb::object Publish() {
     CheckOpen("publish");
+    state_ = DraftState::kPublished;  // before the GIL goes: a second publish or abort stops there
     absl::StatusOr<TensorInfo> info = absl::UnknownError("");
     {
       WithoutGil without_gil;
@@ -84,7 +85,6 @@ class DraftObject {
       state_ = memory_->draft.valid() ? DraftState::kOpen : DraftState::kAborted;
       ThrowStatus(info.status(), name_);
     }
-    state_ = DraftState::kPublished;
     DropShare();
     return nb::steal(NewInfo(*std::move(info)));
   }

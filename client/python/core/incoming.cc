@@ -96,7 +96,7 @@ bool Incoming::Read(PyObject* object, const char* field) {
     source_ = Owned::Borrow(object);
     return true;
   }
-  if (IsPlainData(object)) return ReadConverted(object, field);
+  if (IsPlainData(object)) return ReadCopied(object, field);
   if (PyObject* tensor = TorchTensorType();
       tensor != nullptr && PyObject_IsInstance(object, tensor) == 1) {
     Owned plain = PlainTorchTensor(object, field);
@@ -107,10 +107,10 @@ bool Incoming::Read(PyObject* object, const char* field) {
     Owned memory(PyMemoryView_FromObject(object));
     return memory && ReadConverted(memory.get(), field);
   }
-  if (!PyType_Check(object) &&
-      (HasAttribute(object, "__array_interface__") || HasAttribute(object, "__array__"))) {
+  if (!PyType_Check(object) && HasAttribute(object, "__array_interface__")) {
     return ReadConverted(object, field);
   }
+  if (!PyType_Check(object) && HasAttribute(object, "__array__")) return ReadCopied(object, field);
   SetTypeError(StrCat(field, ": ", TypeName(object),
                       " is no array; allowed are NumPy arrays, torch CPU tensors, and what has "
                       "__dlpack__, the buffer protocol, __array_interface__ or __array__"));
@@ -157,6 +157,12 @@ bool Incoming::ReadConverted(PyObject* object, const char* field) {
   return ReadArray(reinterpret_cast<PyArrayObject*>(array.get()), field);
 }
 
+bool Incoming::ReadCopied(PyObject* object, const char* field) {
+  if (!ReadConverted(object, field)) return false;
+  writable_ = false;  // what is written would be lost with the copy
+  return true;
+}
+
 bool Incoming::ReadDLPack(PyObject* object, const char* field) {
   if (!CheckDevice(object, field)) return false;
   Owned capsule = Export(object);
@@ -171,7 +177,7 @@ bool Incoming::ReadDLPack(PyObject* object, const char* field) {
           field, ": DLPack version ", versioned_->version.major, " is not known; allowed is 1")));
       return false;
     }
-    writable_ = (versioned_->flags & kDLFlagReadOnly) == 0;
+    writable_ = (versioned_->flags & (kDLFlagReadOnly | kDLFlagIsCopied)) == 0;
     return ReadTensor(versioned_->dl_tensor, field);
   }
   if (PyCapsule_IsValid(capsule.get(), "dltensor") != 0) {

@@ -41,7 +41,8 @@ class Incoming {
   bool ReadArray(PyArrayObject* array, const char* field);
   bool ReadDLPack(PyObject* object, const char* field);
   bool ReadTensor(const DLTensor& tensor, const char* field);
-  bool ReadConverted(PyObject* object, const char* field);
+  bool ReadConverted(PyObject* object, const char* field);  // by NumPy, over the same memory
+  bool ReadCopied(PyObject* object, const char* field);     // by NumPy, over memory of its own
   bool SetGeometry(int rank, const int64_t* shape, const char* field);
 
   const void* data_ = nullptr;

@@ -91,7 +91,7 @@ void CopyOut(PyObject* view, PyObject* out) {
   if (!target.Read(out, "out")) ThrowPythonError();
   const Layout from = LiveView(view)->layout;
   const Layout to = target.layout();
-  if (PyList_Check(out) || PyArray_IsScalar(out, Generic) || !target.writable()) {
+  if (!target.writable()) {
     ThrowStatus(absl::InvalidArgumentError(
         StrCat("out: ", TypeName(out), " is not writable memory; allowed is a writable array")));
   }

@@ -1,6 +1,7 @@
 // TensorView for DLPack (array API 2025.12) and torch.
 #include "client/python/core/dlpack.h"
 #include "client/python/core/dlpack_export.h"
+#include "client/python/core/owned.h"
 #include "client/python/core/raise.h"
 #include "client/python/core/view_object.h"
 
@@ -32,23 +33,33 @@ bool ParsePair(PyObject* pair, const char* field, long (*out)[2]) {
   return true;
 }
 
-// Whether torch can have this memory as it lies: it knows no negative strides.
-bool CopyOnWriteLayout(ViewObject* view, Layout* layout, bool* error) {
-  *error = false;
-  *layout = view->layout;
-  // Smaller blocks share pages with others, so CopyOnWriteData would refuse: this saves asking.
+// Whether torch can have this memory as it lies: it knows no negative strides, and small blocks
+// share pages with others, so that CopyOnWriteData would refuse.
+bool MapsForTorch(const ViewObject* view) {
   constexpr uint64_t kSurelyShared = uint64_t{32} << 10;
-  if (view->lease->view().nbytes() < kSurelyShared) return false;
-  if (layout->elements() == 0 || layout->has_negative_stride()) return false;
-  absl::StatusOr<std::byte*> memory = view->lease->CopyOnWrite();
-  if (!memory.ok()) {
-    // Blocks that share pages with others are copied; anything else is an error.
-    *error = memory.status().code() != absl::StatusCode::kFailedPrecondition;
-    if (*error) SetError(memory.status(), view->lease->view().name());
-    return false;
+  return view->lease->view().nbytes() >= kSurelyShared && view->layout.elements() > 0 &&
+         !view->layout.has_negative_stride();
+}
+
+// A capsule over private pages, or a copy where those cannot be had.
+PyObject* PrivateCapsule(ViewObject* view) {
+  if (!MapsForTorch(view)) return MakeCopyCapsule(view->layout, false);
+  Layout layout = view->layout;
+  Lease* lease = view->lease->Share();  // another thread may release the view meanwhile
+  absl::StatusOr<std::byte*> memory = absl::UnknownError("");
+  {
+    WithoutGil without_gil;  // the first call for a segment asks the node for it
+    memory = lease->CopyOnWrite();
   }
-  layout->data = *memory + (view->layout.data - view->lease->view().data());
-  return true;
+  if (memory.ok()) {
+    layout.data = *memory + (layout.data - lease->view().data());
+    return MakeCapsule(layout, lease, DropShare, {});
+  }
+  PyObject* capsule = absl::IsFailedPrecondition(memory.status())
+                          ? MakeCopyCapsule(layout, false)
+                          : SetError(memory.status(), lease->view().name());
+  lease->Drop();
+  return capsule;
 }
 
 }  // namespace
@@ -87,12 +98,7 @@ PyObject* ViewDLPackDevice(PyObject* self, PyObject*) {
 PyObject* ViewTorch(PyObject* self, PyObject*) {
   ViewObject* view = LiveView(self);
   if (view == nullptr) return nullptr;
-  Layout layout;
-  bool error = false;
-  if (CopyOnWriteLayout(view, &layout, &error)) {
-    return TorchFromCapsule(MakeCapsule(layout, view->lease->Share(), DropShare, {}));
-  }
-  return error ? nullptr : TorchFromCapsule(MakeCopyCapsule(view->layout, false));
+  return TorchFromCapsule(PrivateCapsule(view));
 }
 
 }  // namespace penstock::python

@@ -22,6 +22,10 @@ def plain_torch_tensor(tensor: Any, field: str) -> Any:
             code="INVALID_ARGUMENT",
         )
     tensor = tensor.detach()
+    if field == "out" and (tensor.is_conj() or tensor.is_neg()):
+        raise InvalidArgumentError(
+            "out: is a conjugated or negated view; allowed are plain tensors", code="INVALID_ARGUMENT"
+        )
     if tensor.is_conj():
         tensor = tensor.resolve_conj()
     if tensor.is_neg():
