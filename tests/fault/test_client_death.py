@@ -99,7 +99,7 @@ def test_a_client_dies_with_everything_at_once(store, daemon, make_worker):
     worker.do(f"drafts = [store.create(f'd/{{i}}', {BIG}, 'u8') for i in range(5)]")
     worker.do("small = [store.create(f's/{i}', 10, 'u8') for i in range(100)]")
     worker.do(f"store.put('x', pattern({OLD}, {BIG})); views = [store.get('x') for _ in range(100)]")
-    store.put("x", pattern(NEW, BIG))
+    store.put("x", pattern(NEW, SMALL))
     df = cli.json("df")
     assert (int(df["drafts"]), int(df["draft_bytes"])) == (105, 5 * BIG + 1000)
     assert (int(df["retired"]), int(df["retired_bytes"])) == (1, BIG)
