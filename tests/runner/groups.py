@@ -42,7 +42,7 @@ _PYTHON = ("build", "test", "core", "pytest", "torch")
 GROUPS = (
     Group("runner", "the test runner's own tests", scripts.run_runner, ("pytest",), "tests/runner"),
     Group("lint", "rules that the sources keep", lint.run_lint, ("test",), "tests/runner/lint.py"),
-    Group("unit", "GoogleTest binaries", cpp.run_unit, ("build",), "tests/unit"),
+    Group("unit", "GoogleTest binaries", cpp.run_unit, ("build", "core"), "tests/unit"),
     Group("model", "the pin protocol, exhaustively", scripts.run_model, ("test",), "tests/model"),
     Group("python", "the Python client", scripts.run_python, _PYTHON, "tests/python"),
     Group("cluster", "real processes together", scripts.run_cluster, _PYTHON, "tests/cluster"),
