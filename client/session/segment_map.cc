@@ -170,11 +170,11 @@ absl::StatusOr<std::byte*> SegmentMap::WritableBlock(uint32_t segment, uint64_t 
                                       ", which is no extent of this session"));
   }
   Segment& extent = it->second;
-  if (extent.write_protected) {
-    const uint64_t first = offset / kPage * kPage;
-    const uint64_t last = std::min((offset + bytes + kPage - 1) / kPage * kPage,
-                                   extent.writable.size());
-    if (absl::Status s = extent.writable.Protect(true, first, last - first); !s.ok()) return s;
+  const uint64_t first = offset / kPage * kPage;
+  const uint64_t last = std::min((offset + bytes + kPage - 1) / kPage * kPage,
+                                 extent.writable.size());
+  if (absl::Status s = extent.guard.Unprotect(extent.writable, first, last - first); !s.ok()) {
+    return s;
   }
   return reinterpret_cast<std::byte*>(extent.writable.data()) + offset;
 }
@@ -185,9 +185,7 @@ void SegmentMap::WriteProtect(uint32_t segment, uint64_t offset, uint64_t bytes)
   std::lock_guard<std::mutex> lock(mutex_);
   const auto it = segments_.find(segment);
   if (it == segments_.end() || !it->second.writable) return;
-  it->second.write_protected = true;
-  // Fails only when the process has too many mappings; then a late write is not caught.
-  (void)it->second.writable.Protect(false, first, length);
+  it->second.guard.Protect(it->second.writable, first, length);
 }
 
 absl::StatusOr<std::byte*> SegmentMap::Private(uint32_t segment, uint64_t offset, uint64_t bytes,
@@ -285,7 +283,7 @@ void SegmentMap::Drop(uint32_t segment) {
 void SegmentMap::ChildReset() {
   for (auto& [id, segment] : segments_) {
     if (segment.writable) (void)segment.writable.Release();
-    segment.write_protected = false;
+    segment.guard.ChildReset();
   }
   populate_.clear();
 }

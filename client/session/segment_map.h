@@ -25,6 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/session/fd_channel.h"
+#include "client/session/write_guard.h"
 #include "transport/segment/mapping.h"
 
 namespace penstock::client {
@@ -80,7 +81,7 @@ class SegmentMap {
     Mapping readable;
     Mapping writable;
     Mapping copy_on_write;
-    bool write_protected = false;  // some part of `writable`
+    WriteGuard guard;  // of `writable`
     std::map<uint64_t, uint32_t> private_users;  // by offset
   };
   struct PopulateTask {
