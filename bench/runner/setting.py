@@ -33,7 +33,7 @@ class Setting:
     @property
     def deadline(self) -> float:
         """time.monotonic() from which on no further round begins; a slow machine gets fewer rounds."""
-        return self.started + (40 if self.quick else 600)
+        return self.started + (30 if self.quick else 600)
 
     def program(self, name: str, *arguments: object) -> Worker:
         return Worker([self.build / "bench" / name, *arguments], env=clean_environment())

@@ -9,7 +9,7 @@ import numpy as np
 
 from workers.answer import each_ns, once_ns, serve
 
-SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "1 GiB": 1 << 30}
+SIZES = {"4 KiB": 4 << 10, "1 MiB": 1 << 20, "64 MiB": 64 << 20, "1 GiB": 1 << 30}
 
 
 def main() -> None:
@@ -33,6 +33,10 @@ def main() -> None:
 
         return measure
 
+    def put_of(label: str):
+        array = source[: SIZES[label]]
+        return lambda: once_ns(lambda: store.put(f"get/{label}", array))
+
     def get_many() -> float:
         if "many" not in put:
             store.put_many(many)
@@ -46,7 +50,7 @@ def main() -> None:
             "get_many": get_many,
             "put 4 KiB": lambda: each_ns(lambda: store.put("put/4k", small), 0.05, 16),
             "put_many": lambda: each_ns(lambda: store.put_many(many), 0.05, 1),
-            "put 1 GiB": lambda: once_ns(lambda: store.put("get/1 GiB", source)),
+            **{f"put {label}": put_of(label) for label in ("64 MiB", "1 GiB")},
         })
     finally:
         store.close()

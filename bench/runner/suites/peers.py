@@ -15,18 +15,20 @@ from runner.worker import WorkerError
 
 NEEDS = Needs(python=True)
 
-# measurement, unit, and what a nanosecond is in it
-_QUESTIONS = (
-    ("get 4 KiB", "us", 1e-3), ("get 1 MiB", "us", 1e-3), ("get 1 GiB", "us", 1e-3), ("get_many", "ms", 1e-6),
-    ("put 4 KiB", "us", 1e-3), ("put_many", "ms", 1e-6), ("put 1 GiB", "ms", 1e-6),
-)
+
+def _questions(large: str) -> tuple[tuple[str, str, float], ...]:
+    """Measurement, unit, and what a nanosecond is in it."""
+    return (
+        ("get 4 KiB", "us", 1e-3), ("get 1 MiB", "us", 1e-3), (f"get {large}", "us", 1e-3), ("get_many", "ms", 1e-6),
+        ("put 4 KiB", "us", 1e-3), ("put_many", "ms", 1e-6), (f"put {large}", "ms", 1e-6),
+    )
 
 
-def _cases(peers: list[str]) -> list[Case]:
+def _cases(peers: list[str], large: str) -> list[Case]:
     return [
         Case(f"{question}: {peer}", unit, Ask(peer, question, scale), Ask("penstock", question, scale),
              f"{unit} of Penstock", "ratio <= 1")
-        for question, unit, scale in _QUESTIONS
+        for question, unit, scale in _questions(large)
         for peer in peers
     ]
 
@@ -46,4 +48,6 @@ def run(setting: Setting) -> list[dict]:
                 print(f"bench: peers: {peer.name}: skipped: {why}", file=sys.stderr)
                 continue
             workers[peer.name] = worker
-        return measure("peers", _cases([name for name in workers if name != "penstock"]), workers, setting)
+        names = [name for name in workers if name != "penstock"]
+        large = "64 MiB" if setting.quick else "1 GiB"
+        return measure("peers", _cases(names, large), workers, setting)
