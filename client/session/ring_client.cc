@@ -21,7 +21,7 @@ using layout::RingOp;
 
 constexpr uint32_t kMaxBlocks = layout::kQueueEntries - 512;
 constexpr int64_t kPauseNanos = 4'000;  // this long without giving the core away
-constexpr int32_t kMinSpinNanos = 2'000;
+constexpr int32_t kMinSpinNanos = 12'000;  // above the round trip of a small put, or it stays down
 constexpr int32_t kMaxSpinNanos = 40'000;
 // A request that was submitted twice may be answered twice: its block rests until the second answer
 // must have come (the node keeps a request for at most 5 s).

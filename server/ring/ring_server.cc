@@ -1,5 +1,6 @@
 #include "server/ring/ring_server.h"
 
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -111,6 +112,7 @@ void RingServer::Run() {
     }
     if (absl::Now() - last_work < kSpin) {
       for (int i = 0; i < 20; ++i) Relax();
+      sched_yield();  // on a busy machine the client that we wait for may wait for this core
       continue;
     }
     if (!TrySleep()) continue;
