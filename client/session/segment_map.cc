@@ -142,20 +142,26 @@ absl::StatusOr<uint32_t> SegmentMap::OpenExtent(uint64_t bytes, const Deadline& 
   absl::StatusOr<Mapping> writable = Mapping::MapWritable(fd, extent.bytes, PageKindOf(extent));
   if (!writable.ok()) return writable.status();
   if (absl::Status s = writable->DontFork(); !s.ok()) return s;
-  PENSTOCK_FAULT_POINT("client.extent.mapped");
-
-  SegmentMessage mapped = extent;
-  absl::StatusOr<FdReply> done = channel_->Call(mapped, FdType::kExtentMapped, {}, deadline);
-  if (!done.ok()) return done.status();
-  if (const auto ok = done->As<layout::DoneMessage>(FdType::kDone, 0); !ok.ok()) {
-    return ok.status();
-  }
-  PENSTOCK_FAULT_POINT("client.extent.sealed");
   // The pages exist since the node populated them; this enters them into our page table at once.
   (void)writable->Populate(/*write=*/true, 0, extent.bytes);
+  PENSTOCK_FAULT_POINT("client.extent.mapped");
+
+  // Known before the node is told: from then on any thread may be given a block of it.
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    segments_[extent.segment].writable = *std::move(writable);
+  }
+  SegmentMessage mapped = extent;
+  absl::StatusOr<FdReply> done = channel_->Call(mapped, FdType::kExtentMapped, {}, deadline);
+  absl::Status status = done.status();
+  if (status.ok()) status = done->As<layout::DoneMessage>(FdType::kDone, 0).status();
+  if (!status.ok()) {
+    // Refused: nobody got a block of it. Without an answer somebody may have: then it stays mapped.
+    if (done.ok()) Drop(extent.segment);
+    return status;
+  }
+  PENSTOCK_FAULT_POINT("client.extent.sealed");
   if (const auto address = Install(extent, fd, nullptr); !address.ok()) return address.status();
-  std::lock_guard<std::mutex> lock(mutex_);
-  segments_[extent.segment].writable = *std::move(writable);
   return extent.segment;
 }
 
