@@ -40,7 +40,7 @@ def run_group(group: Group, session: Session) -> Outcome:
 _PYTHON = ("build", "test", "core", "pytest", "torch")
 
 GROUPS = (
-    Group("runner", "the test runner's own tests", scripts.run_runner, ("pytest",), "tests/runner"),
+    Group("runner", "the test runner's and the benchmarks' own tests", scripts.run_runner, ("pytest",), "tests/runner"),
     Group("lint", "rules that the sources keep", lint.run_lint, ("test",), "tests/runner/lint.py"),
     Group("unit", "GoogleTest binaries", cpp.run_unit, ("build", "core"), "tests/unit"),
     Group("model", "the pin protocol, exhaustively", scripts.run_model, ("test",), "tests/model"),

@@ -15,7 +15,10 @@ _PYTEST_FOUND_NONE = 5  # no failure when a filter was given; without one, run_g
 
 
 def run_runner(session: Session) -> Outcome:
-    return _pytest(session, "tests/runner", timeout=300)
+    # Two packages of one name: one process each.
+    outcome = _pytest(session, "tests/runner", timeout=300)
+    outcome.add(_pytest(session, "bench/runner", timeout=300))
+    return outcome
 
 
 def run_python(session: Session) -> Outcome:
@@ -45,7 +48,7 @@ def _built_pytest(session: Session, folder: str, timeout: float) -> Outcome:
 
 
 def _pytest(session: Session, folder: str, timeout: float) -> Outcome:
-    xml = session.workspace.logs / f"{session.group}.xml"
+    xml = session.workspace.logs / f"{session.group}-{folder.replace('/', '-')}.xml"
     xml.unlink(missing_ok=True)
     argv: list[str | Path] = [
         session.workspace.python, "-m", "pytest", folder, "-q", "--durations=10",
