@@ -156,7 +156,8 @@ absl::StatusOr<uint32_t> SegmentMap::OpenExtent(uint64_t bytes, const Deadline& 
   absl::Status status = done.status();
   if (status.ok()) status = done->As<layout::DoneMessage>(FdType::kDone, 0).status();
   if (!status.ok()) {
-    // Refused: nobody got a block of it. Without an answer somebody may have: then it stays mapped.
+    // Refused: the node does not have it, so nobody got a block of it. Without an answer somebody may
+    // have one: then it stays mapped.
     if (done.ok()) Drop(extent.segment);
     return status;
   }

@@ -167,6 +167,9 @@ absl::Status Store::SealExtent(uint64_t session, uint32_t segment) {
     absl::MutexLock lock(&mutex_);
     auto it = opening_extents_.find(segment);
     if (it == opening_extents_.end() || it->second.session != session) {
+      // Asked again after a node restart: sealed before, perhaps with drafts in it.
+      const DataSegment* sealed = blocks_.Find(segment);
+      if (sealed != nullptr && !sealed->arena && sealed->holders.contains(session)) return absl::OkStatus();
       return absl::NotFoundError(StrCat("extent ", segment, ": not one that this session is opening"));
     }
     opening = it->second;

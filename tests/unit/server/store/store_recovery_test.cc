@@ -65,6 +65,16 @@ TEST_F(StoreTest, DraftOfALiveSessionCanBePublishedByTheNextNode) {
   EXPECT_TRUE(store_->Publish(*again, draft.record, draft.record_seq).ok());
 }
 
+TEST_F(StoreTest, ExtentThatWasSealedBeforeIsReadyWhenAskedAgain) {
+  auto session = NewSession();
+  CreateSpec spec = Spec("a", 5000);
+  spec.in_arena = false;
+  const Placed draft = Reserve(*session, spec).value();
+  KillAndRestart();
+  EXPECT_TRUE(store_->SealExtent(session->id, draft.block.segment).ok());
+  EXPECT_TRUE(absl::IsNotFound(store_->SealExtent(session->id, draft.block.segment + 1000)));
+}
+
 TEST_F(StoreTest, RepeatedPutIsRecognised) {
   auto session = NewSession();
   CreateSpec spec = Spec("a", 100);
