@@ -156,11 +156,12 @@ void RingServer::AwaitEvents(absl::Duration timeout) {
   epoll_event events[64];
   const int count = epoll_wait(epoll_.get(), events, 64, milliseconds);
   for (int i = 0; i < count; ++i) {
-    if (events[i].data.u64 == kWakeTag) {
+    const uint64_t tag = events[i].data.u64;  // epoll_event is packed: no references into it
+    if (tag == kWakeTag) {
       Drop(wake_.get());
       continue;
     }
-    auto it = rings_.find(events[i].data.u64);
+    auto it = rings_.find(tag);
     if (it == rings_.end()) continue;
     Drop(it->second.session->eventfd());
     it->second.session->ring()->node_sleeping.store(0, std::memory_order_relaxed);
