@@ -95,7 +95,10 @@ class Node {
     FUZZ_CHECK(client->Open());
     return client;
   }
-  bool Ended() { return store_->FindSession(client_->welcome.session_id) == nullptr || store_->FindSession(client_->welcome.session_id)->cut_off.load(); }
+  bool Ended() {
+    const std::shared_ptr<Session> session = store_->FindSession(client_->welcome.session_id);
+    return session == nullptr || session->cut_off.load();
+  }
 
   // Sizes that add up, so that the body reaches the parsers.
   static void MakePlausible(layout::RequestBlock* block, size_t used) {
