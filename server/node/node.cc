@@ -7,6 +7,7 @@
 #include <cstring>
 #include <thread>
 
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "proto/sizes.h"
@@ -84,6 +85,8 @@ void TellReady(const warden::NodeContext& context, int port) {
 }
 
 absl::Status RunNode(warden::NodeContext* context) {
+  // Debian's Abseil looks for lock cycles at every lock, which costs more than a small put does.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const sigset_t stop_signals = BlockStopSignals();
   const NodeConfig& config = *context->config;
   auto* scratch = static_cast<Scratch*>(context->scratch);
