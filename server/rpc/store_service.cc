@@ -9,6 +9,7 @@
 #include "proto/names.h"
 #include "proto/rpc_methods.h"
 #include "proto/strcat.h"
+#include "server/store/node_uuid.h"
 
 namespace penstock::server {
 
@@ -29,13 +30,6 @@ absl::Status NeedSession(const Session* session) {
   return absl::PermissionDeniedError("this call needs a session: open one on the node's fd socket and send its token as metadata penstock-session-bin");
 }
 
-std::string NodeUuid(const layout::CatalogHeader& header) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  for (uint8_t byte : header.node_uuid) text += {kHex[byte >> 4], kHex[byte & 15]};
-  return text;
-}
-
 template <class Request, class Response, class Handler>
 absl::Status Serve(std::string_view bytes, std::string* out, Handler handler) {
   Request request;
@@ -51,7 +45,7 @@ absl::Status Serve(std::string_view bytes, std::string* out, Handler handler) {
 }  // namespace
 
 absl::Status StoreService::NodeInfo(const v1::NodeInfoRequest&, v1::NodeInfoResponse* response) {
-  response->set_node_uuid(NodeUuid(*store_->header()));
+  response->set_node_uuid(NodeUuidText(*store_->header()));
   response->set_generation(store_->generation());
   response->set_version(facts_.version);
   response->set_layout_version(layout::kLayoutVersion);

@@ -6,6 +6,7 @@
 #include "proto/layout/metadata_codec.h"
 #include "proto/names.h"
 #include "proto/strcat.h"
+#include "server/store/node_uuid.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
@@ -64,10 +65,7 @@ void Store::FillInfo(RecordRef ref, v1::TensorInfo* info) const {
   info->mutable_location()->set_offset(record->offset);
   info->mutable_location()->set_record(ref);
   info->mutable_location()->set_record_seq(record->seq.load());
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string node;
-  for (uint8_t byte : header_->node_uuid) node += {kHex[byte >> 4], kHex[byte & 15]};
-  info->add_nodes(std::move(node));
+  info->add_nodes(NodeUuidText(*header_));
 }
 
 void Store::List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListResponse* response) {
