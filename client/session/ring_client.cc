@@ -1,6 +1,5 @@
 #include "client/session/ring_client.h"
 
-#include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,7 +19,6 @@ using layout::RingHeader;
 using layout::RingOp;
 
 constexpr uint32_t kMaxBlocks = layout::kQueueEntries - 512;
-constexpr int64_t kPauseNanos = 4'000;  // this long without giving the core away
 constexpr int32_t kMinSpinNanos = 12'000;  // above the round trip of a small put, or it stays down
 constexpr int32_t kMaxSpinNanos = 40'000;
 // A request that was submitted twice may be answered twice: its block rests until the second answer
@@ -222,6 +220,8 @@ void RingClient::WakeNode() {
   [[maybe_unused]] const ssize_t n = write(node_event_.get(), &one, sizeof(one));
 }
 
+// Without sched_yield: on a busy machine that gives the core away for whole time slices, while a sleeper on a
+// futex is run as soon as the answer is there.
 bool RingClient::SpinUntilDone(const RingRequest& request) {
   if (!SpinningMakesSense()) return false;
   const int32_t budget = spin_nanos_.load(std::memory_order_relaxed);
@@ -236,7 +236,6 @@ bool RingClient::SpinUntilDone(const RingRequest& request) {
     }
     const int64_t spent = MonotonicNanos() - start;
     if (spent > budget) break;
-    if (spent > kPauseNanos) sched_yield();
   }
   // Not worth it lately: the next ones spin less, but never so little that it cannot recover.
   spin_nanos_.store(std::max(kMinSpinNanos, budget - budget / 8), std::memory_order_relaxed);

@@ -3,7 +3,7 @@
 //   BlockAllocator allocator(segment_bytes);
 //   if (auto offset = allocator.Allocate(nbytes)) ... allocator.Free(*offset, nbytes);
 //
-// It knows offsets only and never touches the memory. Blocks of up to 2 KiB share slabs of 64 KiB;
+// It knows offsets only and never touches the memory. Blocks of up to 4 KiB share slabs of 64 KiB;
 // the rest are ranges, best fit; from 32 KiB up a block shares no page with another one.
 //
 // Threading:  one thread at a time (the store's mutex)
@@ -11,7 +11,7 @@
 // Errors:     no room: empty optional, nothing changed. Reserve: INVALID_ARGUMENT, ALREADY_EXISTS
 //             (overlap, or two classes in one slab: the catalog is damaged), FAILED_PRECONDITION.
 //             Free of what is not allocated is a bug of ours and ends the process
-// Limits:     waste of at most 12.5 % a block; about 20 ns for a small block, 0.2 us above 2 KiB. A
+// Limits:     waste of at most 12.5 % a block; about 20 ns for a small block, 0.2 us above 4 KiB. A
 //             small block of a class without a free slot needs a free aligned 64 KiB range
 #ifndef PENSTOCK_SERVER_ALLOCATOR_BLOCK_ALLOCATOR_H_
 #define PENSTOCK_SERVER_ALLOCATOR_BLOCK_ALLOCATOR_H_

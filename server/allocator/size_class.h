@@ -1,6 +1,6 @@
 // Size classes: how many bytes a block of n bytes takes, at most 12.5 % more than n.
 //
-// Small blocks (to 2 KiB) have classes with three mantissa bits: 1..16 by one, then eight classes
+// Small blocks (to 4 KiB) have classes with three mantissa bits: 1..16 by one, then eight classes
 // per power of two. A class is a multiple of every power of two that divides n (to 16), so a block
 // of 8-byte elements is 8-byte aligned in its slab without any rule about alignment.
 //
@@ -16,11 +16,11 @@
 
 namespace penstock {
 
-inline constexpr uint64_t kMaxSmallBytes = 2048;             // above: ranges, no slabs
+inline constexpr uint64_t kMaxSmallBytes = 4096;             // above: ranges, no slabs
 inline constexpr uint64_t kRangeGranuleBytes = 256;          // unit and alignment of ranges
 inline constexpr uint64_t kWholePagesFromBytes = 32 * 1024;  // from here up: whole pages
 inline constexpr uint64_t kPageGranuleBytes = 4096;
-inline constexpr int kSmallClassCount = 16 + 7 * 8;
+inline constexpr int kSmallClassCount = 16 + 8 * 8;
 
 constexpr uint64_t AlignUp(uint64_t value, uint64_t unit) { return (value + unit - 1) & -unit; }
 constexpr uint64_t AlignDown(uint64_t value, uint64_t unit) { return value & -unit; }

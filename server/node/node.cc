@@ -3,12 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
 #include <thread>
 
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "proto/sizes.h"
 #include "proto/strcat.h"
@@ -37,16 +38,25 @@ void Say(const std::string& line) { fprintf(stderr, "penstockd: %s\n", line.c_st
 class Maintenance {
  public:
   explicit Maintenance(Store* store) : thread_([this, store] {
-    while (!stop_.WaitForNotificationWithTimeout(store->Maintain())) {
+    while (true) {
+      const absl::Duration pause = store->Maintain();
+      std::unique_lock lock(mutex_);
+      if (stop_signal_.wait_for(lock, absl::ToChronoNanoseconds(pause), [this] { return stopping_; })) return;
     }
   }) {}
   ~Maintenance() {
-    stop_.Notify();
+    {
+      std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    stop_signal_.notify_one();
     thread_.join();
   }
 
  private:
-  absl::Notification stop_;
+  std::mutex mutex_;
+  std::condition_variable stop_signal_;
+  bool stopping_ = false;
   std::thread thread_;
 };
 
@@ -85,7 +95,7 @@ void TellReady(const warden::NodeContext& context, int port) {
 }
 
 absl::Status RunNode(warden::NodeContext* context) {
-  // Debian's Abseil looks for lock cycles at every lock, which costs more than a small put does.
+  // For gRPC's locks: Debian's Abseil looks for lock cycles at every lock.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const sigset_t stop_signals = BlockStopSignals();
   const NodeConfig& config = *context->config;

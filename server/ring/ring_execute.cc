@@ -35,12 +35,8 @@ absl::Status StillNoMemory() {
 
 RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until) {
   switch (request.op) {
-    case layout::RingOp::kPut:
-      *park_until = absl::Now() + kMemoryWait;
-      return Put(session, request, last_chance);
-    case layout::RingOp::kReserve:
-      *park_until = absl::Now() + kMemoryWait;
-      return Reserve(session, request, last_chance);
+    case layout::RingOp::kPut: return Put(session, request, last_chance, park_until);
+    case layout::RingOp::kReserve: return Reserve(session, request, last_chance, park_until);
     case layout::RingOp::kPublish: {
       const absl::StatusOr<layout::DraftRequest> draft = ParseDraft(request);
       const absl::StatusOr<Published> published =
@@ -73,46 +69,57 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
   return Outcome::kAnswered;
 }
 
-RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request, bool last_chance) {
+// A draft for a kPut or kReserve. Nothing when memory is on its way: the request is to be parked.
+std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const absl::StatusOr<CreateSpec>& spec,
+                                                        bool last_chance, absl::Time* park_until) {
+  if (!spec.ok()) return spec.status();
+  absl::StatusOr<Placed> placed = service_->store()->Reserve(session, *spec);
+  if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
+  if (last_chance) return StillNoMemory();
+  *park_until = absl::Now() + kMemoryWait;
+  return std::nullopt;
+}
+
+RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until) {
   const char* data = nullptr;
   const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
-  absl::StatusOr<Placed> placed = spec.ok() ? service_->store()->Reserve(session, *spec) : spec.status();
-  if (placed.ok() && placed->kind == Placed::Kind::kWait) {
-    if (!last_chance) return Outcome::kPark;
-    placed = StillNoMemory();
-  }
-  absl::StatusOr<Published> published = placed.ok() ? Published{} : absl::StatusOr<Published>(placed.status());
-  if (placed.ok()) {
+  const std::optional<absl::StatusOr<Placed>> place = Place(session, spec, last_chance, park_until);
+  if (!place) return Outcome::kPark;
+  layout::CreateResponse response{};
+  absl::Status status = place->status();
+  if (status.ok()) {
+    const Placed& placed = **place;
+    const bool done = placed.kind == Placed::Kind::kDone;
     PENSTOCK_FAULT_POINT("node.put.reserved");
-    if (placed->kind != Placed::Kind::kDone && spec->nbytes > 0) CopyBytes(placed->block.address, data, spec->nbytes);
+    if (!done && spec->nbytes > 0) CopyBytes(placed.block.address, data, spec->nbytes);
     PENSTOCK_FAULT_POINT("node.put.copied");
-    const uint64_t draft_seq = placed->kind == Placed::Kind::kDone ? placed->record_seq - 1 : placed->record_seq;
-    published = service_->store()->Publish(session, placed->record, draft_seq);
+    const absl::StatusOr<Published> published =
+        service_->store()->Publish(session, placed.record, done ? placed.record_seq - 1 : placed.record_seq);
+    status = published.status();
+    if (status.ok()) response = ToResponse(*published);
   }
   PENSTOCK_FAULT_POINT("node.put.published");
-  const layout::CreateResponse response = published.ok() ? ToResponse(*published) : layout::CreateResponse{};
-  Respond(request, published.status(), AsBytes(response));
+  Respond(request, status, AsBytes(response));
   PENSTOCK_FAULT_POINT("node.put.answered");
   return Outcome::kAnswered;
 }
 
-RingServer::Outcome RingServer::Reserve(Session& session, const RingRequest& request, bool last_chance) {
+RingServer::Outcome RingServer::Reserve(Session& session, const RingRequest& request, bool last_chance,
+                                        absl::Time* park_until) {
   const char* data = nullptr;
   const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
-  absl::StatusOr<Placed> placed = spec.ok() ? service_->store()->Reserve(session, *spec) : spec.status();
-  if (placed.ok() && placed->kind == Placed::Kind::kWait) {
-    if (!last_chance) return Outcome::kPark;
-    placed = StillNoMemory();
-  }
+  const std::optional<absl::StatusOr<Placed>> place = Place(session, spec, last_chance, park_until);
+  if (!place) return Outcome::kPark;
   layout::CreateResponse response{};
-  if (placed.ok()) {
-    response.record = placed->record;
-    response.record_seq = placed->record_seq;
-    response.segment = placed->block.segment;
-    response.offset = placed->block.offset;
-    response.need_extent_bytes = placed->need_extent_bytes;
+  if (place->ok()) {
+    const Placed& placed = **place;
+    response.record = placed.record;
+    response.record_seq = placed.record_seq;
+    response.segment = placed.block.segment;
+    response.offset = placed.block.offset;
+    response.need_extent_bytes = placed.need_extent_bytes;
   }
-  Respond(request, placed.status(), AsBytes(response));
+  Respond(request, place->status(), AsBytes(response));
   return Outcome::kAnswered;
 }
 

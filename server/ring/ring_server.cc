@@ -1,6 +1,5 @@
 #include "server/ring/ring_server.h"
 
-#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -48,7 +47,7 @@ absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(StoreService* serv
 
 void RingServer::Add(std::shared_ptr<Session> session) {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     added_.push_back(std::move(session));
     changes_.store(true);
   }
@@ -57,7 +56,7 @@ void RingServer::Add(std::shared_ptr<Session> session) {
 
 void RingServer::Remove(uint64_t session) {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     removed_.push_back(session);
     changes_.store(true);
   }
@@ -78,7 +77,7 @@ void RingServer::TakeChanges() {
   std::vector<std::shared_ptr<Session>> added;
   std::vector<uint64_t> removed;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     added.swap(added_);
     removed.swap(removed_);
     changes_.store(false);
@@ -112,7 +111,6 @@ void RingServer::Run() {
     }
     if (absl::Now() - last_work < kSpin) {
       for (int i = 0; i < 20; ++i) Relax();
-      sched_yield();  // on a busy machine the client that we wait for may wait for this core
       continue;
     }
     if (!TrySleep()) continue;
@@ -179,13 +177,13 @@ size_t RingServer::Drain(Ring& ring) {
       CutOff(ring, absl::FailedPreconditionError(StrCat("ring: tail ", tail, " is more than the queue ahead of head ", ring.head)));
       break;
     }
-    RingRequest request;
+    RingRequest& request = scratch_;
     const uint32_t unit = __atomic_load_n(&header->queue[ring.head % layout::kQueueEntries], __ATOMIC_RELAXED);
     if (absl::Status s = ReadRequest(ring.session->ring_base(), unit, &request); !s.ok()) {
       CutOff(ring, s);
       break;
     }
-    if (IsUnanswered(request)) Serve(ring, std::move(request));
+    if (IsUnanswered(request)) Serve(ring, request);
     PENSTOCK_FAULT_POINT("node.ring.answered");
     ++ring.head;
     header->head.store(ring.head, std::memory_order_release);
@@ -195,7 +193,7 @@ size_t RingServer::Drain(Ring& ring) {
   return served;
 }
 
-void RingServer::Serve(Ring& ring, RingRequest request) {
+void RingServer::Serve(Ring& ring, const RingRequest& request) {
   absl::Time park_until = absl::InfiniteFuture();
   if (Execute(*ring.session, request, /*last_chance=*/false, &park_until) != Outcome::kPark) return;
   const size_t parked = std::count_if(parked_.begin(), parked_.end(), [&](const Parked& p) { return p.session == ring.session; });
@@ -203,7 +201,7 @@ void RingServer::Serve(Ring& ring, RingRequest request) {
     Respond(request, absl::ResourceExhaustedError(StrCat("this session has ", parked, " requests waiting; let some end")), {});
     return;
   }
-  parked_.push_back({ring.session, std::move(request), park_until});
+  parked_.push_back({ring.session, request, park_until});
   service_->store()->SetParked(true);
   // What it waits for may have come between the attempt and the line above.
   woken_.store(true);

@@ -16,13 +16,14 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/synchronization/mutex.h"
 #include "proto/layout/ring_layout.h"
 #include "server/ring/ring_request.h"
 #include "server/rpc/store_service.h"
@@ -64,10 +65,12 @@ class RingServer {
   bool TrySleep();
   void AwaitEvents(absl::Duration timeout);
   size_t Drain(Ring& ring);
-  void Serve(Ring& ring, RingRequest request);
+  void Serve(Ring& ring, const RingRequest& request);
   Outcome Execute(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until);
-  Outcome Put(Session& session, const RingRequest& request, bool last_chance);
-  Outcome Reserve(Session& session, const RingRequest& request, bool last_chance);
+  std::optional<absl::StatusOr<Placed>> Place(Session& session, const absl::StatusOr<CreateSpec>& spec, bool last_chance,
+                                              absl::Time* park_until);
+  Outcome Put(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until);
+  Outcome Reserve(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until);
   Outcome Call(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until);
   void RetryParked(bool all);
   void CutOff(Ring& ring, const absl::Status& why);
@@ -76,7 +79,7 @@ class RingServer {
   UniqueFd epoll_;
   UniqueFd wake_;
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
   std::vector<std::shared_ptr<Session>> added_ ABSL_GUARDED_BY(mutex_);
   std::vector<uint64_t> removed_ ABSL_GUARDED_BY(mutex_);
   std::atomic<bool> changes_{false};
@@ -85,6 +88,7 @@ class RingServer {
 
   std::map<uint64_t, Ring> rings_;  // the thread's own
   std::list<Parked> parked_;
+  RingRequest scratch_;  // the one being served; keeps its memory from one to the next
   std::thread thread_;
 };
 

@@ -1,13 +1,43 @@
 #include "server/store/event_log.h"
 
-#include <utility>
+#include <cstring>
 
 namespace penstock::server {
 
-void EventLog::Append(LoggedEvent event) {
-  event.sequence = next_++;
-  events_.push_back(std::move(event));
-  if (events_.size() > kCapacity) events_.pop_front();
+Shape LoggedEvent::shape() const {
+  int64_t dims[kMaxRank];
+  std::memcpy(dims, bytes.data(), 8 * size_t{rank});
+  return Shape(absl::MakeConstSpan(dims, rank));
+}
+
+LoggedEvent& EventLog::Next(v1::Event::Kind kind, uint64_t time_ns) {
+  const uint64_t sequence = next_++;
+  if (events_.size() < kCapacity) events_.emplace_back();  // at (sequence - 1): sequences begin with 1
+  LoggedEvent& event = events_[(sequence - 1) % kCapacity];
+  event.kind = kind;
+  event.sequence = sequence;
+  event.time_ns = time_ns;
+  return event;
+}
+
+void EventLog::Append(v1::Event::Kind kind, uint64_t time_ns, std::string_view text) {
+  LoggedEvent& event = Next(kind, time_ns);
+  event.record = 0;
+  event.record_seq = event.version = event.nbytes = 0;
+  event.dtype = event.rank = 0;
+  event.bytes.assign(text);
+}
+
+void EventLog::Append(v1::Event::Kind kind, uint64_t time_ns, layout::RecordRef ref, const layout::Record& record) {
+  LoggedEvent& event = Next(kind, time_ns);
+  event.record = ref;
+  event.record_seq = record.seq.load(std::memory_order_relaxed);
+  event.version = record.version_number;
+  event.nbytes = record.nbytes;
+  event.dtype = record.dtype;
+  event.rank = record.rank;
+  // The dimensions and the name lie behind each other in a record, too.
+  event.bytes.assign(reinterpret_cast<const char*>(layout::RecordShape(&record)), 8 * size_t{record.rank} + record.name_bytes);
 }
 
 std::vector<const LoggedEvent*> EventLog::After(uint64_t sequence, std::string_view prefix, bool tensors_only, size_t limit,
@@ -18,10 +48,8 @@ std::vector<const LoggedEvent*> EventLog::After(uint64_t sequence, std::string_v
   *scanned_to = first - 1;
   for (uint64_t at = first; at < next_ && found.size() < limit; ++at) {
     *scanned_to = at;
-    const LoggedEvent& event = events_[at - first_sequence()];
-    const bool tensor = event.kind <= v1::Event::EVICT;
-    if (tensors_only && !tensor) continue;
-    if (tensor ? !event.name.starts_with(prefix) : !prefix.empty()) continue;
+    const LoggedEvent& event = events_[(at - 1) % kCapacity];
+    if (event.of_tensor() ? !event.name().starts_with(prefix) : (tensors_only || !prefix.empty())) continue;
     found.push_back(&event);
   }
   return found;

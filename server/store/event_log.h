@@ -3,11 +3,10 @@
 // Threading:  guarded by the store's mutex.
 // Ownership:  keeps names, not pins: what an event speaks of may be gone when it is read.
 // Errors:     none; a cursor that is too old shows as `lost`.
-// Limits:     kCapacity events.
+// Limits:     kCapacity events. Append is on the path of every put: it reuses the memory of the event that it replaces.
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,24 +18,32 @@
 namespace penstock::server {
 
 struct LoggedEvent {
-  v1::Event::Kind kind;
-  uint64_t sequence;
-  uint64_t time_ns;
-  std::string name;
-  uint64_t version;
-  layout::RecordRef record;  // of a put: where all its details are, if it still is the same
-  uint64_t record_seq;
-  std::string text;
-  uint8_t dtype = 0;         // what is still told of a tensor that is gone
-  Shape shape;
-  uint64_t nbytes = 0;
+  v1::Event::Kind kind = v1::Event::UNKNOWN;
+  layout::RecordRef record = 0;  // of a put: where all its details are, if it still is the same
+  uint64_t record_seq = 0;
+  uint64_t sequence = 0;
+  uint64_t time_ns = 0;
+  uint64_t version = 0;
+  uint64_t nbytes = 0;           // this and the next ones: what is still told of a tensor that is gone
+  uint8_t dtype = 0;
+  uint8_t rank = 0;
+
+  bool of_tensor() const { return kind <= v1::Event::EVICT; }
+  // Of an event of a tensor:
+  std::string_view name() const { return std::string_view(bytes).substr(8 * size_t{rank}); }
+  Shape shape() const;
+  // Of any other:
+  std::string_view text() const { return bytes; }
+
+  std::string bytes;             // the dimensions and the name, or the text
 };
 
 class EventLog {
  public:
   static constexpr size_t kCapacity = 16384;
 
-  void Append(LoggedEvent event);
+  void Append(v1::Event::Kind kind, uint64_t time_ns, std::string_view text);
+  void Append(v1::Event::Kind kind, uint64_t time_ns, layout::RecordRef ref, const layout::Record& record);
   uint64_t last_sequence() const { return next_ - 1; }
   uint64_t first_sequence() const { return next_ - events_.size(); }
 
@@ -46,7 +53,9 @@ class EventLog {
                                         uint64_t* scanned_to, bool* lost) const;
 
  private:
-  std::deque<LoggedEvent> events_;
+  LoggedEvent& Next(v1::Event::Kind kind, uint64_t time_ns);
+
+  std::vector<LoggedEvent> events_;  // a ring: the event with sequence s is at (s - 1) % kCapacity
   uint64_t next_ = 1;
 };
 

@@ -27,7 +27,7 @@ absl::StatusOr<SharedSegment> SharedSegments::CreateSealed(const warden::Segment
 }
 
 absl::Status SharedSegments::Seal(uint32_t id) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   auto it = entries_.find(id);
   if (it == entries_.end()) return absl::NotFoundError(StrCat("seal: no segment ", id));
   if (absl::Status s = SealFutureWrite(it->second.fd.get()); !s.ok()) return s;
@@ -38,13 +38,13 @@ absl::Status SharedSegments::Seal(uint32_t id) {
 SharedSegment SharedSegments::Adopt(warden::Segment segment) {
   const SharedSegment info{.id = segment.id, .kind = segment.kind, .bytes = segment.bytes, .address = segment.address,
                            .page_kind = segment.page_kind, .sealed = segment.sealed};
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   entries_[segment.id] = {info, std::move(segment.fd)};
   return info;
 }
 
 UniqueFd SharedSegments::Descriptor(uint32_t id, SharedSegment* info) const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   auto it = entries_.find(id);
   if (it == entries_.end()) return UniqueFd();
   *info = it->second.info;
@@ -54,7 +54,7 @@ UniqueFd SharedSegments::Descriptor(uint32_t id, SharedSegment* info) const {
 void SharedSegments::Drop(uint32_t id) {
   Entry entry;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     auto it = entries_.find(id);
     if (it == entries_.end()) return;
     entry = std::move(it->second);

@@ -10,13 +10,13 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 #include <optional>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "server/warden/warden_client.h"
 #include "transport/unique_fd.h"
 
@@ -54,7 +54,7 @@ class SharedSegments {
     UniqueFd fd;
   };
   warden::WardenClient* const warden_;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   absl::flat_hash_map<uint32_t, Entry> entries_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -12,11 +12,13 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -24,11 +26,9 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "penstock/dtype.h"
 #include "penstock/shape.h"
 #include "proto/layout/catalog_layout.h"
@@ -36,6 +36,7 @@
 #include "server/store/deleted_versions.h"
 #include "server/store/event_log.h"
 #include "server/store/name_index.h"
+#include "server/store/name_order.h"
 #include "server/store/record_slabs.h"
 #include "server/store/retired_records.h"
 #include "server/store/session.h"
@@ -135,7 +136,7 @@ class Store {
   // Events after the cursor; empty when there are none yet.
   void Events(const v1::WatchRequest& request, v1::WatchResponse* response);
   uint64_t last_event() const;
-  void LogEvent(v1::Event::Kind kind, std::string text);
+  void LogEvent(v1::Event::Kind kind, std::string_view text);
   // Blocks until something changed (an event, memory) after `epoch`, or the deadline.
   uint64_t change_epoch() const { return change_epoch_.load(); }
   void WaitForChange(uint64_t epoch, absl::Time deadline);
@@ -162,17 +163,6 @@ class Store {
  private:
   Store(warden::NodeContext* context, const StoreLimits& limits);
 
-  struct ByName {
-    using is_transparent = void;
-    const RecordSlabs* slabs;
-    std::string_view Name(layout::RecordRef ref) const;
-    std::string_view Name(std::string_view name) const { return name; }
-    template <class A, class B>
-    bool operator()(const A& a, const B& b) const {
-      return Name(a) < Name(b);
-    }
-  };
-
   // store_recovery.cc
   absl::Status MakeCatalog();
   absl::Status Recover(warden::NodeContext* context);
@@ -196,13 +186,13 @@ class Store {
   void WriteDraft(layout::Record* record, const Session& session, const CreateSpec& spec, const Block& block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void CompletePublish(layout::Record* record, uint64_t last_version);
-  void AddToNames(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Retire(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Remove(layout::RecordRef ref, v1::Event::Kind why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeDraft(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeRecord(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Published PublishedOf(layout::RecordRef ref) const;
-  void Log(v1::Event::Kind kind, layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Log(v1::Event::Kind kind, layout::RecordRef ref, uint64_t time_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Changed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // store_memory.cc
@@ -216,7 +206,7 @@ class Store {
   void Adopt(uint32_t segment);
   bool AdoptRecord(layout::RecordRef ref, uint32_t segment);
   void ReplaceBlock(layout::RecordRef from, layout::RecordRef to, const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void LogLocked(v1::Event::Kind kind, std::string text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LogLocked(v1::Event::Kind kind, std::string_view text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartAdoption() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Notify(uint32_t segment, const std::vector<uint64_t>& sessions, bool drop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -233,16 +223,17 @@ class Store {
   layout::CatalogHeader* header_ = nullptr;
   uint32_t header_segment_ = 0;
   uint64_t header_bytes_ = 0;
+  std::string uuid_text_;
   std::function<void(const SegmentNotice&)> on_segment_notice_;
   std::function<void()> on_change_;
   std::atomic<bool> parked_{false};
   std::atomic<uint64_t> change_epoch_{1};
 
-  mutable absl::Mutex mutex_;
-  absl::CondVar changed_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
   std::unique_ptr<RecordSlabs> slabs_;
   std::unique_ptr<NameIndex> index_;
-  std::unique_ptr<absl::btree_set<layout::RecordRef, ByName>> names_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<NameOrder> names_ ABSL_GUARDED_BY(mutex_);
   BlockSpace blocks_ ABSL_GUARDED_BY(mutex_);
   RetiredRecords retired_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<uint64_t> held_ ABSL_GUARDED_BY(mutex_);  // PinWords of the node's own readers (adoption)

@@ -67,7 +67,7 @@ void Store::MakeArena(uint64_t bytes) {
   absl::StatusOr<SharedSegment> made = shared_.CreateSealed(
       {.kind = layout::SegmentKind::kArena, .bytes = bytes, .huge_pages = limits_.huge_pages, .populate = true});
   if (made.ok()) MapAhead(*made);
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   arena_on_its_way_ = false;
   if (made.ok()) {
     blocks_.CancelReservation(bytes);
@@ -135,7 +135,7 @@ absl::Status Store::Full(const Session& session, std::string_view what, uint64_t
 
 absl::StatusOr<SharedSegment> Store::MakeExtent(uint64_t session, uint64_t bytes) {
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     auto it = sessions_.find(session);
     if (it == sessions_.end()) return absl::UnavailableError("the session has ended");
     if (bytes == 0 || bytes % 4096 != 0 || bytes > limits_.memory_bytes) {
@@ -147,7 +147,7 @@ absl::StatusOr<SharedSegment> Store::MakeExtent(uint64_t session, uint64_t bytes
   }
   absl::StatusOr<SharedSegment> made = shared_.CreateUnsealed(
       {.kind = layout::SegmentKind::kExtent, .bytes = bytes, .huge_pages = limits_.huge_pages, .populate = true});
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (!made.ok()) {
     blocks_.CancelReservation(bytes);
     return made;
@@ -164,7 +164,7 @@ absl::StatusOr<SharedSegment> Store::MakeExtent(uint64_t session, uint64_t bytes
 absl::Status Store::SealExtent(uint64_t session, uint32_t segment) {
   OpeningExtent opening;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     auto it = opening_extents_.find(segment);
     if (it == opening_extents_.end() || it->second.session != session) {
       // Asked again after a node restart: sealed before, perhaps with drafts in it.
@@ -178,7 +178,7 @@ absl::Status Store::SealExtent(uint64_t session, uint32_t segment) {
   // Populated again after the seal: before it the client could have punched holes.
   const absl::Status sealed = shared_.Seal(segment);
   if (sealed.ok()) MapAhead(opening.shared);
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   blocks_.CancelReservation(opening.reserved_bytes);
   if (!sealed.ok() || !sessions_.contains(session)) {
     shared_.Drop(segment);
@@ -201,7 +201,7 @@ absl::Status Store::SealExtent(uint64_t session, uint32_t segment) {
 }
 
 UniqueFd Store::SegmentDescriptor(uint64_t session, uint32_t segment, SharedSegment* info) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   UniqueFd fd = shared_.Descriptor(segment, info);
   if (!fd || !info->sealed || !sessions_.contains(session)) return UniqueFd();
   if (info->kind == layout::SegmentKind::kArena || info->kind == layout::SegmentKind::kExtent) {
@@ -213,7 +213,7 @@ UniqueFd Store::SegmentDescriptor(uint64_t session, uint32_t segment, SharedSegm
 }
 
 UniqueFd Store::UnsealedDescriptor(uint64_t session, uint32_t segment) const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   auto it = opening_extents_.find(segment);
   if (it == opening_extents_.end() || it->second.session != session) return UniqueFd();
   SharedSegment info;
@@ -221,7 +221,7 @@ UniqueFd Store::UnsealedDescriptor(uint64_t session, uint32_t segment) const {
 }
 
 void Store::SegmentUnmapped(uint64_t session, uint32_t segment) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   blocks_.HolderGone(segment, session);
   Changed();
 }
@@ -240,13 +240,13 @@ void Store::StartAdoption() {
 void Store::Adopt(uint32_t segment) {
   std::vector<RecordRef> records;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     if (auto it = extent_records_.find(segment); it != extent_records_.end()) records.assign(it->second.begin(), it->second.end());
   }
   for (RecordRef ref : records) {
     if (!AdoptRecord(ref, segment)) break;  // no room: the extent stays as it is
   }
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   adoption_on_its_way_ = false;
   if (DataSegment* data = blocks_.Find(segment)) data->adopting = false;
   Changed();
@@ -260,7 +260,7 @@ bool Store::AdoptRecord(RecordRef ref, uint32_t segment) {
   for (int attempt = 0; target.address == nullptr; ++attempt) {
     uint64_t arena_bytes = 0;
     {
-      absl::MutexLock lock(&mutex_);
+      std::lock_guard lock(mutex_);
       const Record* record = slabs_->At(ref);
       if (!(record->seq.load() & 1) || record->segment != segment) return true;  // gone meanwhile
       nbytes = record->nbytes;
@@ -280,7 +280,7 @@ bool Store::AdoptRecord(RecordRef ref, uint32_t segment) {
   }
   CopyBytes(target.address, source, nbytes);
   PENSTOCK_FAULT_POINT("node.adopt.copied");
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   held_.erase(pin);
   const Record* record = slabs_->At(ref);
   const bool still_live = layout::PinWord(ref, record->seq.load()) == pin && (record->seq.load() & 1);
@@ -313,13 +313,13 @@ void Store::ReplaceBlock(RecordRef from, RecordRef to, const Block& block) {
   record->state.store(static_cast<uint8_t>(layout::RecordState::kLive));
   PENSTOCK_FAULT_POINT("node.adopt.live");
   index_->Replace(record->name_hash, from, to);
-  names_->erase(from);
+  names_->Replace(from, to);
   Retire(from);
-  AddToNames(to);
+  CountLive(to);
 }
 
 absl::Duration Store::Maintain() {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   const uint64_t now = absl::GetCurrentTimeNanos();
   while (!expiries_.empty() && expiries_.begin()->first <= now) {
     Remove(expiries_.begin()->second, v1::Event::EXPIRE);

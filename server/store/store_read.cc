@@ -1,4 +1,5 @@
 // Look-ups by the node, lists, events and accounting.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -6,7 +7,6 @@
 #include "proto/layout/metadata_codec.h"
 #include "proto/names.h"
 #include "proto/strcat.h"
-#include "server/store/node_uuid.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
@@ -29,14 +29,14 @@ absl::StatusOr<RecordRef> Store::FindLive(std::string_view name, uint64_t versio
 }
 
 absl::StatusOr<Published> Store::Lookup(std::string_view name, uint64_t version) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();
   return PublishedOf(*ref);
 }
 
 absl::StatusOr<v1::TensorInfo> Store::Stat(std::string_view name, uint64_t version) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();
   v1::TensorInfo info;
@@ -65,19 +65,20 @@ void Store::FillInfo(RecordRef ref, v1::TensorInfo* info) const {
   info->mutable_location()->set_offset(record->offset);
   info->mutable_location()->set_record(ref);
   info->mutable_location()->set_record_seq(record->seq.load());
-  info->add_nodes(NodeUuidText(*header_));
+  info->add_nodes(uuid_text_);
 }
 
 void Store::List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListResponse* response) {
   const uint32_t limit = request.limit() == 0 ? 1000 : std::min<uint32_t>(request.limit(), 10000);
   const bool reserved = request.prefix().starts_with(kReservedPrefix);
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   const std::string_view prefix = request.prefix();
   const std::string_view after = request.after();
-  auto it = after >= prefix && !after.empty() ? names_->upper_bound(after) : names_->lower_bound(prefix);
+  auto it = after >= prefix && !after.empty() ? names_->UpperBound(after) : names_->LowerBound(prefix);
   uint64_t bytes = 0;
   for (; it != names_->end(); ++it) {
-    const std::string_view name = NameOf(slabs_->At(*it));
+    const RecordRef ref = names_->At(it);
+    const std::string_view name = NameOf(slabs_->At(ref));
     if (!name.starts_with(prefix)) return;
     if (!reserved && name.starts_with(kReservedPrefix)) continue;
     if (response->items_size() == static_cast<int>(limit) || bytes > byte_limit) {
@@ -89,14 +90,14 @@ void Store::List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListRe
       item->set_name(std::string(name));
       bytes += name.size() + 8;
     } else {
-      FillInfo(*it, item);
+      FillInfo(ref, item);
       bytes += item->ByteSizeLong() + 8;
     }
   }
 }
 
 void Store::Events(const v1::WatchRequest& request, v1::WatchResponse* response) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   response->set_node_generation(generation_);
   const bool stale = request.node_generation() != 0 && request.node_generation() != generation_;
   uint64_t after = request.after_sequence();
@@ -116,46 +117,52 @@ void Store::Events(const v1::WatchRequest& request, v1::WatchResponse* response)
     event->set_kind(logged->kind);
     event->set_sequence(logged->sequence);
     event->set_time_ns(logged->time_ns);
-    event->set_text(logged->text);
+    if (!logged->of_tensor()) {
+      event->set_text(std::string(logged->text()));
+      continue;
+    }
     v1::TensorInfo* info = event->mutable_info();
-    info->set_name(logged->name);
+    if (logged->kind == v1::Event::PUT && slabs_->At(logged->record)->seq.load() == logged->record_seq) {
+      FillInfo(logged->record, info);  // still the same: everything that there is to tell
+      continue;
+    }
+    info->set_name(std::string(logged->name()));
     info->mutable_version()->set_number(logged->version);
     info->set_dtype(logged->dtype);
-    for (const int64_t dim : logged->shape.dims()) info->add_shape(dim);
+    const Shape shape = logged->shape();
+    for (const int64_t dim : shape.dims()) info->add_shape(dim);
     info->set_nbytes(logged->nbytes);
-    const bool same = logged->kind == v1::Event::PUT && slabs_->At(logged->record)->seq.load() == logged->record_seq;
-    if (!same) continue;
-    info->Clear();
-    FillInfo(logged->record, info);
   }
   if (lost) response->add_events()->set_kind(v1::Event::RESYNC);
   response->set_next_sequence(next);
 }
 
 uint64_t Store::last_event() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return events_.last_sequence();
 }
 
-void Store::LogEvent(v1::Event::Kind kind, std::string text) {
-  absl::MutexLock lock(&mutex_);
-  LogLocked(kind, std::move(text));
+void Store::LogEvent(v1::Event::Kind kind, std::string_view text) {
+  std::lock_guard lock(mutex_);
+  LogLocked(kind, text);
 }
 
-void Store::LogLocked(v1::Event::Kind kind, std::string text) {
-  events_.Append({.kind = kind, .sequence = 0, .time_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .name = {},
-                  .version = 0, .record = 0, .record_seq = 0, .text = std::move(text)});
+void Store::LogLocked(v1::Event::Kind kind, std::string_view text) {
+  events_.Append(kind, absl::GetCurrentTimeNanos(), text);
   Changed();
 }
 
 void Store::WaitForChange(uint64_t epoch, absl::Time deadline) {
-  absl::MutexLock lock(&mutex_);
-  while (change_epoch_.load() == epoch && !changed_.WaitWithDeadline(&mutex_, deadline)) {
+  std::unique_lock lock(mutex_);
+  while (change_epoch_.load() == epoch) {
+    const absl::Time now = absl::Now();
+    if (now >= deadline) return;
+    changed_.wait_until(lock, absl::ToChronoTime(std::min(deadline, now + absl::Hours(1))));  // chrono has no infinite time
   }
 }
 
 void Store::Df(v1::DfResponse* df) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (!retired_.empty()) Reclaim();
   df->set_memory_bytes(limits_.memory_bytes);
   df->set_segment_bytes(blocks_.segment_bytes());
@@ -193,7 +200,7 @@ void Store::Df(v1::DfResponse* df) {
 }
 
 void Store::ListSessions(v1::SessionsResponse* response) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   for (const auto& [id, session] : sessions_) {
     v1::SessionInfo* info = response->add_sessions();
     info->set_id(id);
@@ -221,7 +228,7 @@ void Store::ListSessions(v1::SessionsResponse* response) {
 
 void Store::ListPins(const v1::PinsRequest& request, v1::PinsResponse* response) {
   const uint32_t limit = request.limit() == 0 ? 1000 : request.limit();
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   for (const auto& [id, session] : sessions_) {
     std::map<uint64_t, uint32_t> counts;
     for (const PinChunk& chunk : session->pins()) {
@@ -259,12 +266,12 @@ std::vector<std::shared_ptr<Session>> Store::SessionList() const {
 }
 
 std::vector<std::shared_ptr<Session>> Store::Sessions() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return SessionList();
 }
 
 std::string Store::page_kind() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   return page_kind_;
 }
 

@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
+#include "server/store/node_uuid.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
@@ -33,6 +34,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(warden::NodeContext* context,
     return s.kind == layout::SegmentKind::kCatalogHeader;
   });
   if (absl::Status s = inherited ? store->Recover(context) : store->MakeCatalog(); !s.ok()) return s;
+  store->uuid_text_ = NodeUuidText(*store->header_);
   store->LogEvent(v1::Event::NODE, inherited ? StrCat("node process restarted, generation ", context->generation)
                                              : std::string("node started"));
   store->Maintain();  // begins the first arena
@@ -57,8 +59,8 @@ absl::Status Store::MakeCatalog() {
   slabs_ = std::make_unique<RecordSlabs>(header_, &shared_);
   index_ = std::make_unique<NameIndex>(header_, &shared_, slabs_.get());
   {
-    absl::MutexLock lock(&mutex_);
-    names_ = std::make_unique<absl::btree_set<RecordRef, ByName>>(ByName{slabs_.get()});
+    std::lock_guard lock(mutex_);
+    names_ = std::make_unique<NameOrder>(slabs_.get());
   }
   if (absl::Status s = index_->Start(0); !s.ok()) return s;
   header_->magic = layout::kCatalogMagic;  // last: a header without it is not a catalog
@@ -89,8 +91,8 @@ absl::Status Store::Recover(warden::NodeContext* context) {
   slabs_ = std::make_unique<RecordSlabs>(header_, &shared_);
   index_ = std::make_unique<NameIndex>(header_, &shared_, slabs_.get());
 
-  absl::MutexLock lock(&mutex_);
-  names_ = std::make_unique<absl::btree_set<RecordRef, ByName>>(ByName{slabs_.get()});
+  std::lock_guard lock(mutex_);
+  names_ = std::make_unique<NameOrder>(slabs_.get());
   deleted_.RaiseFloor(header_->max_deleted_version.load());
   for (warden::InheritedSession& inherited : context->sessions) {
     absl::StatusOr<std::shared_ptr<Session>> session = Session::Inherit(std::move(inherited));
@@ -177,13 +179,17 @@ absl::Status Store::RecoverLive(RecordRef ref, Unsettled* unsettled) {
   const Record* record = slabs_->At(ref);
   const std::string_view name(layout::RecordName(record), record->name_bytes);
   const RecordRef other = index_->Find(name, record->name_hash);
-  AddToNames(ref);
-  if (other == 0) return index_->Insert(record->name_hash, ref);
+  CountLive(ref);
+  if (other == 0) {
+    names_->Insert(ref);
+    return index_->Insert(record->name_hash, ref);
+  }
   // The process died between making the new version visible and retiring the old one.
   const bool newer = record->version_number >= slabs_->At(other)->version_number;
-  if (newer) index_->Replace(record->name_hash, other, ref);
-  names_->erase(ref);  // both have this name
-  names_->insert(newer ? ref : other);
+  if (newer) {
+    index_->Replace(record->name_hash, other, ref);
+    names_->Replace(other, ref);
+  }
   unsettled->superseded.push_back(newer ? other : ref);
   return absl::OkStatus();
 }

@@ -10,7 +10,7 @@ namespace penstock::server {
 absl::StatusOr<std::shared_ptr<Session>> Store::OpenSession(const SessionPeer& peer, UniqueFd socket) {
   uint64_t id = 0;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     if (sessions_.size() >= limits_.max_sessions) {
       return absl::ResourceExhaustedError(StrCat("the node has ", sessions_.size(), " sessions, the most it may (--max_sessions); close some"));
     }
@@ -18,14 +18,14 @@ absl::StatusOr<std::shared_ptr<Session>> Store::OpenSession(const SessionPeer& p
   }
   absl::StatusOr<std::shared_ptr<Session>> session = Session::Create(id, peer, std::move(socket));
   if (!session.ok()) return session;
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   sessions_[id] = *session;
   Changed();
   return session;
 }
 
 absl::Status Store::AddRing(Session& session) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (session.has_ring()) return absl::OkStatus();
   if (absl::Status s = session.OpenRing(); !s.ok()) return s;
   if (session.pins().empty()) {
@@ -35,7 +35,7 @@ absl::Status Store::AddRing(Session& session) {
 }
 
 absl::StatusOr<uint32_t> Store::GrowPins(Session& session) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   absl::StatusOr<uint32_t> chunk = session.GrowPins();
   if (!chunk.ok()) return chunk;
   if (absl::Status s = warden_->AddSessionFd(session.id, session.pins().back().fd.get()); !s.ok()) return s;
@@ -43,7 +43,7 @@ absl::StatusOr<uint32_t> Store::GrowPins(Session& session) {
 }
 
 absl::Status Store::AddForkedPins(Session& child, std::vector<UniqueFd> chunks) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   for (UniqueFd& chunk : chunks) {
     if (absl::Status s = child.AddPinChunk(std::move(chunk)); !s.ok()) return s;
   }
@@ -52,7 +52,7 @@ absl::Status Store::AddForkedPins(Session& child, std::vector<UniqueFd> chunks) 
 
 void Store::EndSession(uint64_t id) {
   PENSTOCK_FAULT_POINT("node.session.ending");
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   auto it = sessions_.find(id);
   if (it == sessions_.end()) return;
   std::shared_ptr<Session> session = std::move(it->second);
@@ -78,13 +78,13 @@ void Store::EndSession(uint64_t id) {
 }
 
 std::shared_ptr<Session> Store::FindSession(uint64_t id) const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   auto it = sessions_.find(id);
   return it == sessions_.end() ? nullptr : it->second;
 }
 
 std::shared_ptr<Session> Store::FindSessionByToken(std::string_view token) const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   for (const auto& [id, session] : sessions_) {
     const std::string_view own(reinterpret_cast<const char*>(session->token.data()), session->token.size());
     if (own == token) return session;

@@ -24,8 +24,6 @@ std::string_view NameOf(const Record* record) { return {layout::RecordName(recor
 
 }  // namespace
 
-std::string_view Store::ByName::Name(RecordRef ref) const { return NameOf(slabs->At(ref)); }
-
 absl::Status Store::CheckSpec(const CreateSpec& spec) const {
   if (absl::Status s = ValidateUserName(spec.name); !s.ok()) return s;
   if (!IsValid(spec.dtype)) {
@@ -78,7 +76,7 @@ RecordRef Store::FindRepetition(const Session& session, const CreateSpec& spec, 
 
 absl::StatusOr<Placed> Store::Reserve(Session& session, const CreateSpec& spec) {
   if (absl::Status s = CheckSpec(spec); !s.ok()) return s;
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (session.ended) return absl::UnavailableError("the session has ended");
   if (session.drafts.size() >= limits_.max_drafts_per_session) {
     return absl::ResourceExhaustedError(StrCat("create '", spec.name, "': this session has ", session.drafts.size(),
@@ -144,7 +142,7 @@ absl::StatusOr<Record*> Store::FindDraft(const Session& session, RecordRef ref, 
 
 absl::StatusOr<Published> Store::Publish(Session& session, RecordRef ref, uint64_t seq) {
   PENSTOCK_FAULT_POINT("node.publish.before");
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (session.inherited && slabs_->IsSlot(ref)) {
     const Record* record = slabs_->At(ref);
     if (record->seq.load() == seq + 1 && record->owner_session == static_cast<uint32_t>(session.id)) return PublishedOf(ref);
@@ -175,13 +173,15 @@ absl::StatusOr<Published> Store::MakeLive(RecordRef ref) {
   PENSTOCK_FAULT_POINT("node.publish.live");
   if (current != 0) {
     index_->Replace(hash, current, ref);
-    names_->erase(current);
+    names_->Replace(current, ref);
     PENSTOCK_FAULT_POINT("node.publish.replaced");
     Retire(current);
+  } else {
+    names_->Insert(ref);
   }
-  AddToNames(ref);
+  CountLive(ref);
   ++puts_;
-  Log(v1::Event::PUT, ref);
+  Log(v1::Event::PUT, ref, record->created_ns);
   return PublishedOf(ref);
 }
 
@@ -195,10 +195,9 @@ void Store::CompletePublish(Record* record, uint64_t last_version) {
   SetState(record, RecordState::kLive);
 }
 
-// The books of a live record.
-void Store::AddToNames(RecordRef ref) {
+// The books of a live record, which is among the names.
+void Store::CountLive(RecordRef ref) {
   const Record* record = slabs_->At(ref);
-  names_->insert(ref);
   tensor_bytes_ += record->nbytes;
   if (record->expires_ns != 0) expiries_.emplace(record->expires_ns, ref);
   if (!(record->flags & layout::kRecordKeep)) {
@@ -226,8 +225,8 @@ void Store::Retire(RecordRef ref) {
 // Takes a live record out of the names and retires it.
 void Store::Remove(RecordRef ref, v1::Event::Kind why) {
   const Record* record = slabs_->At(ref);
-  Log(why, ref);
-  names_->erase(ref);
+  Log(why, ref, absl::GetCurrentTimeNanos());
+  names_->Erase(ref);
   index_->Remove(record->name_hash, ref);
   deleted_.Remember(record->name_hash, record->version_number);
   if (record->version_number > header_->max_deleted_version.load()) header_->max_deleted_version.store(record->version_number);
@@ -253,7 +252,7 @@ void Store::FreeDraft(RecordRef ref) {
 }
 
 absl::Status Store::Abort(Session& session, RecordRef ref, uint64_t seq) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   absl::StatusOr<Record*> draft = FindDraft(session, ref, seq);
   if (!draft.ok()) return draft.status();
   session.drafts.erase(ref);
@@ -264,7 +263,7 @@ absl::Status Store::Abort(Session& session, RecordRef ref, uint64_t seq) {
 
 absl::StatusOr<Published> Store::Delete(std::string_view name, uint64_t version) {
   PENSTOCK_FAULT_POINT("node.delete.before");
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();
   const Published deleted = PublishedOf(*ref);
@@ -277,11 +276,12 @@ absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix) {
   if (absl::Status s = ValidatePrefix(prefix); !s.ok()) return s;
   uint64_t count = 0;
   while (true) {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     std::vector<RecordRef> batch;  // bounded, so that others get their turn
-    for (auto it = names_->lower_bound(prefix); it != names_->end() && batch.size() < 1000; ++it) {
-      if (!NameOf(slabs_->At(*it)).starts_with(prefix)) break;
-      batch.push_back(*it);
+    for (auto it = names_->LowerBound(prefix); it != names_->end() && batch.size() < 1000; ++it) {
+      const RecordRef ref = names_->At(it);
+      if (!NameOf(slabs_->At(ref)).starts_with(prefix)) break;
+      batch.push_back(ref);
     }
     if (batch.empty()) return count;
     for (RecordRef ref : batch) Remove(ref, v1::Event::DELETE);
@@ -296,18 +296,14 @@ Published Store::PublishedOf(RecordRef ref) const {
           .version_number = record->version_number, .created_ns = record->created_ns};
 }
 
-void Store::Log(v1::Event::Kind kind, RecordRef ref) {
-  const Record* record = slabs_->At(ref);
-  events_.Append({.kind = kind, .sequence = 0, .time_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()),
-                  .name = std::string(NameOf(record)), .version = record->version_number, .record = ref,
-                  .record_seq = record->seq.load(), .text = {}, .dtype = record->dtype,
-                  .shape = Shape(absl::MakeConstSpan(layout::RecordShape(record), record->rank)), .nbytes = record->nbytes});
+void Store::Log(v1::Event::Kind kind, RecordRef ref, uint64_t time_ns) {
+  events_.Append(kind, time_ns, ref, *slabs_->At(ref));
   Changed();
 }
 
 void Store::Changed() {
   change_epoch_.fetch_add(1);
-  changed_.SignalAll();
+  changed_.notify_all();
   if (on_change_ && parked_.load()) on_change_();
 }
 

@@ -7,13 +7,14 @@
 // Limits:     no bound on the number of jobs; one runs at a time.
 #pragma once
 
+#include <condition_variable>
 #include <deque>
 #include <functional>
+#include <mutex>
 #include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 
 namespace penstock::server {
 
@@ -23,28 +24,30 @@ class WorkQueue {
   ~WorkQueue() { Stop(); }
 
   void Add(std::function<void()> job) {
-    absl::MutexLock lock(&mutex_);
-    jobs_.push_back(std::move(job));
+    {
+      std::lock_guard lock(mutex_);
+      jobs_.push_back(std::move(job));
+    }
+    changed_.notify_one();
   }
 
   // Waits for the job that runs; idempotent.
   void Stop() {
     {
-      absl::MutexLock lock(&mutex_);
+      std::lock_guard lock(mutex_);
       stopping_ = true;
     }
+    changed_.notify_one();
     if (thread_.joinable()) thread_.join();
   }
 
  private:
-  bool Ready() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !jobs_.empty(); }
-
   void Run() {
     while (true) {
       std::function<void()> job;
       {
-        absl::MutexLock lock(&mutex_);
-        mutex_.Await(absl::Condition(this, &WorkQueue::Ready));
+        std::unique_lock lock(mutex_);
+        changed_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
         if (stopping_) return;
         job = std::move(jobs_.front());
         jobs_.pop_front();
@@ -53,7 +56,8 @@ class WorkQueue {
     }
   }
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
   std::deque<std::function<void()>> jobs_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;

@@ -9,29 +9,29 @@ absl::StatusOr<WardenChannel::Answer> WardenChannel::Call(Request request,
                                                           absl::Span<const int> fds) {
   Waiter waiter;
   {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard lock(mutex_);
     if (!broken_.ok()) return broken_;
     request.number = ++last_number_;
     waiters_.emplace(request.number, &waiter);
   }
   const absl::Status sent = SendInParts(request, fds);
-  absl::MutexLock lock(&mutex_);
+  std::unique_lock lock(mutex_);
   if (!sent.ok() && !waiter.done) {
     waiters_.erase(request.number);
     return sent;
   }
   while (!waiter.done) {
     if (reading_) {
-      changed_.Wait(&mutex_);
+      changed_.wait(lock);
     } else {
-      ReadOne();
+      ReadOne(lock);
     }
   }
   return std::move(waiter.result);
 }
 
 absl::Status WardenChannel::SendInParts(Request request, absl::Span<const int> fds) {
-  absl::MutexLock lock(&send_mutex_);
+  std::lock_guard lock(send_mutex_);
   for (;;) {
     const auto part = fds.subspan(0, std::min(fds.size(), kMaxMessageFds));
     fds.remove_prefix(part.size());
@@ -42,12 +42,12 @@ absl::Status WardenChannel::SendInParts(Request request, absl::Span<const int> f
   }
 }
 
-void WardenChannel::ReadOne() {
+void WardenChannel::ReadOne(std::unique_lock<std::mutex>& lock) {
   Reply reply;
   reading_ = true;
-  mutex_.Unlock();
+  lock.unlock();
   auto received = ReceiveMessage(socket_.get(), {reinterpret_cast<char*>(&reply), sizeof(reply)});
-  mutex_.Lock();
+  lock.lock();
   reading_ = false;
   if (!received.ok()) {
     Break(received.status());
@@ -59,7 +59,7 @@ void WardenChannel::ReadOne() {
   } else {
     Deliver(reply, std::move(received->fds));
   }
-  changed_.SignalAll();
+  changed_.notify_all();
 }
 
 void WardenChannel::Deliver(const Reply& reply, std::vector<UniqueFd> fds) {

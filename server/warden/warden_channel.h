@@ -10,14 +10,15 @@
 #ifndef PENSTOCK_SERVER_WARDEN_WARDEN_CHANNEL_H_
 #define PENSTOCK_SERVER_WARDEN_WARDEN_CHANNEL_H_
 
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "server/warden/warden_protocol.h"
 #include "transport/fd_socket/fd_socket.h"
@@ -44,14 +45,14 @@ class WardenChannel {
   };
 
   absl::Status SendInParts(Request request, absl::Span<const int> fds);
-  void ReadOne() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // lets go of the lock while it reads
+  void ReadOne(std::unique_lock<std::mutex>& lock) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // lets go of the lock while it reads
   void Deliver(const Reply& reply, std::vector<UniqueFd> fds) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Break(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const UniqueFd socket_;
-  absl::Mutex send_mutex_;  // the parts of one request stay together
-  absl::Mutex mutex_;
-  absl::CondVar changed_;
+  std::mutex send_mutex_;  // the parts of one request stay together
+  std::mutex mutex_;
+  std::condition_variable changed_;
   uint64_t last_number_ ABSL_GUARDED_BY(mutex_) = 0;
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status broken_ ABSL_GUARDED_BY(mutex_);
