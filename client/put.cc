@@ -95,7 +95,8 @@ absl::StatusOr<TensorInfo> PutOne(Session* session, const PutSpec& spec, const P
   return PutInExtent(session, spec, terms, tensor, deadline);
 }
 
-// One pass over many small puts: as many in flight as fit, answers taken in order.
+// One pass over many small puts. Answers are taken in order while the next ones are being made: the
+// staging blocks that they give back are the next ones to be filled, and are still in the cache.
 class PutPipeline {
  public:
   PutPipeline(Session* session, const PutTerms& terms, absl::Span<const PutRequest> requests,
@@ -107,20 +108,23 @@ class PutPipeline {
         results_(*results) {}
 
   void Run() {
-    for (size_t i = 0; i < requests_.size(); ++i) results_[i] = PutAt(i);
+    for (size_t i = 0; i < requests_.size(); ++i) {
+      if (absl::Status s = PutAt(i); !s.ok()) results_[i] = std::move(s);
+    }
     Drain(0);
   }
 
  private:
   static constexpr uint32_t kWakeEvery = 16;
+  static constexpr size_t kWindow = 256;  // requests in flight
   struct InFlight {
     size_t index;
     PutSpec spec;
     RingRequest request;
   };
 
-  // The result, or a placeholder for the one that Drain will fill in.
-  absl::StatusOr<TensorInfo> PutAt(size_t i) {
+  // OK: the result is there, or comes with the answer.
+  absl::Status PutAt(size_t i) {
     const ConstTensorRef& tensor = requests_[i].tensor;
     absl::StatusOr<PutSpec> spec =
         PutSpec::Check(requests_[i].name, tensor.dtype, tensor.shape, terms_);
@@ -128,7 +132,8 @@ class PutPipeline {
     if (absl::Status s = client::CheckSource(tensor, spec->nbytes()); !s.ok()) return s;
     if (spec->nbytes() > layout::kMaxStagedPut) {
       Drain(0);  // names may repeat: what was asked first happens first
-      return PutInExtent(session_, *spec, terms_, tensor, deadline_);
+      results_[i] = PutInExtent(session_, *spec, terms_, tensor, deadline_);
+      return absl::OkStatus();
     }
     if (absl::Status s = session_->PrepareRing(deadline_); !s.ok()) return s;
     std::optional<RingRequest> request = session_->ring().TryAllocate(StagedSizes(*spec));
@@ -142,7 +147,9 @@ class PutPipeline {
     request->Submit(/*wake=*/unwoken_++ % kWakeEvery == 0);
     PENSTOCK_FAULT_POINT("client.put_many.submitted");
     in_flight_.push_back({i, *spec, *std::move(request)});
-    return absl::UnknownError("in flight");
+    if (in_flight_.size() == kWindow) Drain(kWindow / 2);
+    TakeAnswered();
+    return absl::OkStatus();
   }
 
   // Waits until at most `left` are in flight. The last one is waited for first: the node answers in
@@ -152,13 +159,18 @@ class PutPipeline {
     PENSTOCK_FAULT_POINT("client.put_many.waiting");
     session_->ring().WakeNode();
     (void)in_flight_[in_flight_.size() - left - 1].request.Wait(deadline_);
-    while (in_flight_.size() > left) {
-      InFlight& first = in_flight_.front();
-      results_[first.index] =
-          StagedResult(session_, first.spec, terms_, &first.request, deadline_);
-      in_flight_.pop_front();
-      PENSTOCK_FAULT_POINT("client.put_many.taken");
-    }
+    while (in_flight_.size() > left) TakeFirst();
+  }
+
+  void TakeAnswered() {
+    while (!in_flight_.empty() && in_flight_.front().request.done()) TakeFirst();
+  }
+
+  void TakeFirst() {
+    InFlight& first = in_flight_.front();
+    results_[first.index] = StagedResult(session_, first.spec, terms_, &first.request, deadline_);
+    in_flight_.pop_front();
+    PENSTOCK_FAULT_POINT("client.put_many.taken");
   }
 
   Session* const session_;

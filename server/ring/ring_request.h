@@ -36,6 +36,9 @@ struct RingRequest {
 // Copies the request at queue entry `unit` out of the ring.
 absl::Status ReadRequest(char* ring, uint32_t unit, RingRequest* request);
 
+// Begins to fetch the request at queue entry `unit` from the core that wrote it, while another one is being served.
+void PrefetchRequest(const char* ring, uint32_t unit);
+
 // Whether the request waits for an answer. At the head of the queue there may be one that an earlier node answered just
 // before it died: doing it again would undo what came after it.
 bool IsUnanswered(const RingRequest& request);

@@ -183,6 +183,7 @@ size_t RingServer::Drain(Ring& ring) {
       CutOff(ring, s);
       break;
     }
+    if (tail != ring.head + 1) PrefetchRequest(ring.session->ring_base(), header->queue[(ring.head + 1) % layout::kQueueEntries]);
     if (IsUnanswered(request)) Serve(ring, request);
     PENSTOCK_FAULT_POINT("node.ring.answered");
     ++ring.head;

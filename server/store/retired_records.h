@@ -36,6 +36,8 @@ class RetiredRecords {
   size_t count() const { return entries_.size(); }
   uint64_t bytes() const { return bytes_; }
   size_t unscanned() const { return unscanned_; }
+  // So many that a scan costs each of them some 20 ns; few, so that their blocks are used again while they are in the cache.
+  size_t scan_after() const { return scan_after_; }
   const std::vector<Entry>& entries() const { return entries_; }
 
   // Scans the pin tables; calls `free` for each entry that no session and no entry of `held` pins.
@@ -46,6 +48,7 @@ class RetiredRecords {
   std::vector<Entry> entries_;
   uint64_t bytes_ = 0;
   size_t unscanned_ = 0;
+  size_t scan_after_ = 256;
 };
 
 }  // namespace penstock::server

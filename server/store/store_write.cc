@@ -219,7 +219,7 @@ void Store::Retire(RecordRef ref) {
     evictable_.erase({record->created_ns, ref});
   }
   retired_.Add({ref, live_seq, record->nbytes});
-  if (retired_.unscanned() >= 1024 || retired_.bytes() > limits_.memory_bytes / 16) Reclaim();
+  if (retired_.unscanned() >= retired_.scan_after() || retired_.bytes() > limits_.memory_bytes / 16) Reclaim();
 }
 
 // Takes a live record out of the names and retires it.

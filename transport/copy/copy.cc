@@ -15,6 +15,7 @@ namespace {
 #if defined(__x86_64__)
 
 constexpr size_t kLine = 64;
+constexpr size_t kMinPlainAvx2 = 1024;
 
 // Both kernels copy whole 128-byte groups to a 64-byte aligned destination and return how many
 // bytes they did. The caller does the head, the tail and the fence.
@@ -33,6 +34,23 @@ __attribute__((target("avx2"))) size_t StreamAvx2(char* dst, const char* src, si
   return done;
 }
 
+// The C library's memcpy uses `rep movsb` for these sizes, which takes ten times as long on EPYC 7003 when
+// source and destination lie 16 bytes apart modulo the page (NumPy aligns to 16, blocks are aligned to 64).
+__attribute__((target("avx2"))) void PlainAvx2(char* dst, const char* src, size_t bytes) {
+  size_t done = 0;
+  for (; done + 128 <= bytes; done += 128) {
+    const auto* in = reinterpret_cast<const __m256i*>(src + done);
+    auto* out = reinterpret_cast<__m256i*>(dst + done);
+    const __m256i a = _mm256_loadu_si256(in), b = _mm256_loadu_si256(in + 1);
+    const __m256i c = _mm256_loadu_si256(in + 2), d = _mm256_loadu_si256(in + 3);
+    _mm256_storeu_si256(out, a);
+    _mm256_storeu_si256(out + 1, b);
+    _mm256_storeu_si256(out + 2, c);
+    _mm256_storeu_si256(out + 3, d);
+  }
+  std::memcpy(dst + done, src + done, bytes - done);
+}
+
 size_t StreamSse2(char* dst, const char* src, size_t bytes) {
   size_t done = 0;
   for (; done + 64 <= bytes; done += 64) {
@@ -48,8 +66,17 @@ size_t StreamSse2(char* dst, const char* src, size_t bytes) {
   return done;
 }
 
+const bool has_avx2 = __builtin_cpu_supports("avx2");
+
+void PlainBytes(char* dst, const char* src, size_t bytes) {
+  if (bytes >= kMinPlainAvx2 && has_avx2) {
+    PlainAvx2(dst, src, bytes);
+  } else if (bytes != 0) {
+    std::memcpy(dst, src, bytes);
+  }
+}
+
 void StreamBytes(char* dst, const char* src, size_t bytes) {
-  static const bool has_avx2 = __builtin_cpu_supports("avx2");
   const size_t misaligned = reinterpret_cast<uintptr_t>(dst) % kLine;
   const size_t head = misaligned == 0 ? 0 : std::min(kLine - misaligned, bytes);
   std::memcpy(dst, src, head);
@@ -62,6 +89,10 @@ void StreamBytes(char* dst, const char* src, size_t bytes) {
 }
 
 #else
+
+void PlainBytes(char* dst, const char* src, size_t bytes) {
+  if (bytes != 0) std::memcpy(dst, src, bytes);
+}
 
 void StreamBytes(char* dst, const char* src, size_t bytes) { std::memcpy(dst, src, bytes); }
 
@@ -82,7 +113,7 @@ constexpr size_t kMinBytesPerThread = size_t{32} << 20;
 
 void CopyBytes(void* dst, const void* src, size_t bytes) {
   if (bytes < kStreamingBytes) {
-    if (bytes != 0) std::memcpy(dst, src, bytes);
+    PlainBytes(static_cast<char*>(dst), static_cast<const char*>(src), bytes);
     return;
   }
   StreamBytes(static_cast<char*>(dst), static_cast<const char*>(src), bytes);

@@ -163,9 +163,9 @@ TEST(BlockAllocator, ReserveRefusesDamagedRecords) {
   EXPECT_EQ(allocator.Reserve(65528, 24).code(), invalid) << "crosses the slab's end";
   EXPECT_EQ(allocator.Reserve(4096, 40000).code(), exists) << "a range in a slab";
   ASSERT_TRUE(allocator.Reserve(128 * 1024, 40000).ok());
-  EXPECT_EQ(allocator.Reserve(128 * 1024 + 256, 3000).code(), exists) << "a range in a range";
+  EXPECT_EQ(allocator.Reserve(128 * 1024 + 256, 5000).code(), exists) << "a range in a range";
   EXPECT_EQ(allocator.Reserve(128 * 1024, 24).code(), exists) << "a slab in a range";
-  EXPECT_EQ(allocator.Reserve(512 * 1024 + 1, 3000).code(), invalid);
+  EXPECT_EQ(allocator.Reserve(512 * 1024 + 1, 5000).code(), invalid);
   EXPECT_EQ(allocator.Reserve(512 * 1024 + 256, 40000).code(), invalid) << "not on a page";
   EXPECT_EQ(allocator.Reserve(kMiB, 1).code(), invalid);
   EXPECT_EQ(allocator.Reserve(kMiB - 256, 300).code(), invalid);
@@ -191,12 +191,12 @@ TEST(BlockAllocator, ZeroBytesTakeNothing) {
 TEST(BlockAllocator, FullIsFullAndUsableAgain) {
   BlockAllocator allocator(kMiB);
   std::vector<uint64_t> offsets;
-  while (const auto offset = allocator.Allocate(4096)) offsets.push_back(*offset);
-  EXPECT_EQ(offsets.size(), 256u);
+  while (const auto offset = allocator.Allocate(8192)) offsets.push_back(*offset);
+  EXPECT_EQ(offsets.size(), 128u);
   EXPECT_FALSE(allocator.Allocate(1).has_value());
   EXPECT_EQ(allocator.free_bytes(), 0u);
-  allocator.Free(offsets[100], 4096);
-  EXPECT_EQ(allocator.Allocate(3000), offsets[100]);
+  allocator.Free(offsets[100], 8192);
+  EXPECT_EQ(allocator.Allocate(5000), offsets[100]);
 }
 
 TEST(BlockAllocator, TheWholeSegmentIsOneBlock) {

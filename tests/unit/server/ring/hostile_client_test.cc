@@ -1,44 +1,22 @@
 // What a hostile local client may do to its own ring, pins and socket harms only itself.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <random>
 
 #include "proto/rpc_methods.h"
 #include "tests/unit/server/ring/raw_client.h"
-#include "server/control/control_server.h"
-#include "tests/unit/server/store/store_fixture.h"
+#include "tests/unit/server/store/serving_fixture.h"
 
 namespace penstock::server {
 namespace {
 
 using ::testing::HasSubstr;
 
-class HostileClientTest : public StoreTest {
+class HostileClientTest : public ServingTest {
  protected:
-  void SetUp() override {
-    StoreTest::SetUp();
-    char directory[] = "/tmp/penstock-hostile-XXXXXX";
-    ASSERT_NE(mkdtemp(directory), nullptr);
-    directory_ = directory;
-    path_ = directory_ + "/fd.sock";
-    listener_ = Listen(path_, 0600).value();
-    service_ = std::make_unique<StoreService>(store_.get(), NodeFacts{});
-    rings_ = RingServer::Start(service_.get()).value();
-    store_->OnChange([this] { rings_->Wake(); });
-    control_ = ControlServer::Start(store_.get(), rings_.get(), listener_.get(), "unix:none").value();
-  }
-  void TearDown() override {
-    control_->Stop();
-    rings_->Stop();
-    store_->work().Stop();
-    unlink(path_.c_str());
-    rmdir(directory_.c_str());
-  }
-
   std::unique_ptr<RawClient> Client() {
-    auto client = std::make_unique<RawClient>(path_);
+    auto client = std::make_unique<RawClient>(socket_path());
     EXPECT_TRUE(client->Open());
     return client;
   }
@@ -69,12 +47,6 @@ class HostileClientTest : public StoreTest {
     EXPECT_EQ(Df().sessions(), 1);
     EXPECT_EQ(Df().drafts(), 0);
   }
-
-  std::string directory_, path_;
-  UniqueFd listener_;
-  std::unique_ptr<StoreService> service_;
-  std::unique_ptr<RingServer> rings_;
-  std::unique_ptr<ControlServer> control_;
 };
 
 TEST_F(HostileClientTest, WellFormedPutWorks) {
@@ -162,7 +134,7 @@ TEST_F(HostileClientTest, NonsensePinsHoldNothingAndBreakNothing) {
 }
 
 TEST_F(HostileClientTest, OtherLayoutVersionIsRefusedWithAClearError) {
-  RawClient client(path_);
+  RawClient client(socket_path());
   layout::HelloMessage hello{.header = RawClient::Header(layout::FdType::kHello)};
   hello.header.layout_version = 99;
   client.Send(hello);
@@ -174,7 +146,7 @@ TEST_F(HostileClientTest, OtherLayoutVersionIsRefusedWithAClearError) {
 TEST_F(HostileClientTest, GarbageOnTheSocketEndsThatSessionOnly) {
   std::mt19937 random(7);
   for (int round = 0; round < 30; ++round) {
-    RawClient client(path_);
+    RawClient client(socket_path());
     if (round % 2 == 0) {
       ASSERT_TRUE(client.Open());
     }

@@ -7,6 +7,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -29,11 +30,13 @@ class WardenMemory {
   uint64_t fail_after_segments = ~uint64_t{0};  // CreateSegment of data segments fails from then on
 };
 
+// Any thread, as WardenClient says; WardenMemory itself is looked at by tests while no node runs.
 class InProcessWarden final : public warden::WardenClient {
  public:
   explicit InProcessWarden(WardenMemory* memory) : memory_(memory) {}
 
   absl::StatusOr<warden::Segment> CreateSegment(const warden::SegmentRequest& request) override {
+    std::lock_guard lock(mutex_);
     if (memory_->segments.size() >= memory_->fail_after_segments) return absl::ResourceExhaustedError("no memory left (test)");
     absl::StatusOr<Memfd> memfd = CreateMemfd({.name = "test", .size = request.bytes, .want = PageKind::kSmall});
     if (!memfd.ok()) return memfd.status();
@@ -47,14 +50,17 @@ class InProcessWarden final : public warden::WardenClient {
     return out;
   }
   absl::Status MarkSealed(uint32_t segment) override {
+    std::lock_guard lock(mutex_);
     memory_->segments[segment].segment.sealed = true;
     return absl::OkStatus();
   }
   absl::Status DropSegment(uint32_t segment) override {
+    std::lock_guard lock(mutex_);
     memory_->segments.erase(segment);
     return absl::OkStatus();
   }
   absl::Status KeepSession(uint64_t session, const std::string& blob, absl::Span<const int> fds) override {
+    std::lock_guard lock(mutex_);
     warden::InheritedSession& kept = memory_->sessions[session];
     kept.id = session;
     kept.blob = blob;
@@ -63,16 +69,19 @@ class InProcessWarden final : public warden::WardenClient {
     return absl::OkStatus();
   }
   absl::Status AddSessionFd(uint64_t session, int fd) override {
+    std::lock_guard lock(mutex_);
     memory_->sessions[session].fds.push_back(UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, 0)));
     return absl::OkStatus();
   }
   absl::Status DropSession(uint64_t session) override {
+    std::lock_guard lock(mutex_);
     memory_->sessions.erase(session);
     return absl::OkStatus();
   }
 
  private:
   WardenMemory* const memory_;
+  std::mutex mutex_;
 };
 
 // The context of the next node process on the same memory.

@@ -11,8 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "server/control/control_server.h"
-#include "tests/unit/server/store/store_fixture.h"
+#include "tests/unit/server/store/serving_fixture.h"
 
 namespace penstock::server {
 namespace {
@@ -40,27 +39,9 @@ bool Consistent(absl::Span<const uint64_t> words) {
   return true;
 }
 
-class PinStressTest : public StoreTest {
+class PinStressTest : public ServingTest {
  protected:
-  void SetUp() override {
-    StoreTest::SetUp();
-    char directory[] = "/tmp/penstock-stress-XXXXXX";
-    ASSERT_NE(mkdtemp(directory), nullptr);
-    directory_ = directory;
-    listener_ = Listen(directory_ + "/fd.sock", 0600).value();
-    service_ = std::make_unique<StoreService>(store_.get(), NodeFacts{});
-    rings_ = RingServer::Start(service_.get()).value();
-    store_->OnChange([this] { rings_->Wake(); });
-    control_ = ControlServer::Start(store_.get(), rings_.get(), listener_.get(), "unix:none").value();
-  }
-  void TearDown() override {
-    control_->Stop();
-    rings_->Stop();
-    store_->work().Stop();
-    unlink((directory_ + "/fd.sock").c_str());
-    rmdir(directory_.c_str());
-  }
-  std::unique_ptr<Client> NewClient() { return Client::Connect({.address = directory_}).value(); }
+  std::unique_ptr<Client> NewClient() { return Client::Connect({.address = directory()}).value(); }
 
   // Reads until `pins` gets have succeeded; holds up to 16 views at a time and checks each when it lets go.
   void Read(uint64_t seed, uint64_t pins, std::atomic<uint64_t>* wrong) {
@@ -107,12 +88,6 @@ class PinStressTest : public StoreTest {
       if (!status.ok()) failures->fetch_add(1);
     }
   }
-
-  std::string directory_;
-  UniqueFd listener_;
-  std::unique_ptr<StoreService> service_;
-  std::unique_ptr<RingServer> rings_;
-  std::unique_ptr<ControlServer> control_;
 };
 
 TEST_F(PinStressTest, NoViewEverShowsAnotherPutsBytes) {
