@@ -4,6 +4,32 @@
 
 #include "proto/layout/metadata_codec.h"
 
+namespace penstock {
+
+std::string_view EventKindName(TensorEvent::Kind kind) {
+  switch (kind) {
+    case TensorEvent::Kind::kPut:
+      return "put";
+    case TensorEvent::Kind::kDelete:
+      return "delete";
+    case TensorEvent::Kind::kExpire:
+      return "expire";
+    case TensorEvent::Kind::kEvict:
+      return "evict";
+    case TensorEvent::Kind::kNode:
+      return "node";
+    case TensorEvent::Kind::kSession:
+      return "session";
+    case TensorEvent::Kind::kWarning:
+      return "warning";
+    case TensorEvent::Kind::kResync:
+      return "resync";
+  }
+  return "unknown";
+}
+
+}  // namespace penstock
+
 namespace penstock::client {
 namespace {
 

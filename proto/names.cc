@@ -64,9 +64,13 @@ absl::Status CheckPath(std::string_view field, std::string_view text, bool is_pr
   }
   size_t part_start = 0;
   for (size_t at = 0; at < text.size();) {
+    const auto c = static_cast<uint8_t>(text[at]);
+    if (c >= 0x20 && c < 0x7F && c != '/') {  // nearly all of them; a get comes here too
+      ++at;
+      continue;
+    }
     const size_t bytes = CharacterBytes(text.substr(at));
     if (bytes == 0) return Refuse(field, text, StrCat("is not valid UTF-8 at byte ", at));
-    const auto c = static_cast<uint8_t>(text[at]);
     if (c < 0x20 || c == 0x7F || (c == 0xC2 && static_cast<uint8_t>(text[at + 1]) < 0xA0)) {
       return Refuse(field, text, StrCat("has a control character at byte ", at));
     }

@@ -84,28 +84,6 @@ Json TensorJson(const TensorInfo& info) {
   return json;
 }
 
-std::string_view EventKindName(TensorEvent::Kind kind) {
-  switch (kind) {
-    case TensorEvent::Kind::kPut:
-      return "put";
-    case TensorEvent::Kind::kDelete:
-      return "delete";
-    case TensorEvent::Kind::kExpire:
-      return "expire";
-    case TensorEvent::Kind::kEvict:
-      return "evict";
-    case TensorEvent::Kind::kNode:
-      return "node";
-    case TensorEvent::Kind::kSession:
-      return "session";
-    case TensorEvent::Kind::kWarning:
-      return "warning";
-    case TensorEvent::Kind::kResync:
-      return "resync";
-  }
-  return "unknown";
-}
-
 Json EventJson(const TensorEvent& event) {
   Json json;
   json["kind"] = EventKindName(event.kind);

@@ -31,7 +31,6 @@ std::string AgeText(absl::Duration age);     // "3s", "12m", "5h", "3d"
 
 Json TensorJson(const TensorInfo& info);
 Json EventJson(const TensorEvent& event);
-std::string_view EventKindName(TensorEvent::Kind kind);
 
 // "model/wte  version 3  f32 (50257, 768)  147MiB"
 std::string TensorLine(const TensorInfo& info);

@@ -120,7 +120,10 @@ class Store {
     uint32_t segment;
     bool drop;
   };
-  void OnSegmentNotice(std::function<void(const SegmentNotice&)> callback) { on_segment_notice_ = std::move(callback); }
+  void OnSegmentNotice(std::function<void(const SegmentNotice&)> callback) {
+    std::lock_guard lock(mutex_);
+    on_segment_notice_ = std::move(callback);
+  }
 
   // --- writing ---
   absl::StatusOr<Placed> Reserve(Session& session, const CreateSpec& spec);
@@ -141,7 +144,10 @@ class Store {
   uint64_t change_epoch() const { return change_epoch_.load(); }
   void WaitForChange(uint64_t epoch, absl::Time deadline);
   // Called after every change while `SetParked(true)`: for waiters that do not block a thread.
-  void OnChange(std::function<void()> callback) { on_change_ = std::move(callback); }
+  void OnChange(std::function<void()> callback) {
+    std::lock_guard lock(mutex_);
+    on_change_ = std::move(callback);
+  }
   void SetParked(bool parked) { parked_.store(parked); }
 
   // --- accounting ---
@@ -212,6 +218,16 @@ class Store {
 
   // store_read.cc
   absl::StatusOr<layout::RecordRef> FindLive(std::string_view name, uint64_t version) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  struct ListSlice {  // what is left of a page
+    std::string_view prefix;
+    std::string after;  // the last name that was listed, or where to begin
+    bool inclusive;
+    bool with_reserved;
+    bool names_only;
+    uint64_t items_left;
+    uint64_t bytes_left;
+  };
+  bool ListSome(ListSlice* slice, v1::ListResponse* response);  // whether there is more to do for this page
   void FillInfo(layout::RecordRef ref, v1::TensorInfo* info) const;
   std::vector<std::shared_ptr<Session>> SessionList() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -224,12 +240,12 @@ class Store {
   uint32_t header_segment_ = 0;
   uint64_t header_bytes_ = 0;
   std::string uuid_text_;
-  std::function<void(const SegmentNotice&)> on_segment_notice_;
-  std::function<void()> on_change_;
   std::atomic<bool> parked_{false};
   std::atomic<uint64_t> change_epoch_{1};
 
   mutable std::mutex mutex_;
+  std::function<void(const SegmentNotice&)> on_segment_notice_ ABSL_GUARDED_BY(mutex_);
+  std::function<void()> on_change_ ABSL_GUARDED_BY(mutex_);
   std::condition_variable changed_;
   std::unique_ptr<RecordSlabs> slabs_;
   std::unique_ptr<NameIndex> index_;

@@ -119,7 +119,7 @@ void Store::Notify(uint32_t segment, const std::vector<uint64_t>& ids, bool drop
     if (auto it = sessions_.find(id); it != sessions_.end()) notice.sessions.push_back(it->second);
   }
   if (notice.sessions.empty()) return;
-  work_.Add([this, notice = std::move(notice)] { on_segment_notice_(notice); });
+  work_.Add([callback = on_segment_notice_, notice = std::move(notice)] { callback(notice); });
 }
 
 absl::Status Store::Full(const Session& session, std::string_view what, uint64_t nbytes) {

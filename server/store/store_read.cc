@@ -15,6 +15,8 @@ using layout::Record;
 using layout::RecordRef;
 
 namespace {
+constexpr int kListSlice = 256;
+
 std::string_view NameOf(const Record* record) { return {layout::RecordName(record), record->name_bytes}; }
 }  // namespace
 
@@ -68,32 +70,46 @@ void Store::FillInfo(RecordRef ref, v1::TensorInfo* info) const {
   info->add_nodes(uuid_text_);
 }
 
+// In slices: who puts meanwhile must not wait for a whole page. Names that come or go between two slices may or may
+// not be in the page, as between two pages.
 void Store::List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListResponse* response) {
-  const uint32_t limit = request.limit() == 0 ? 1000 : std::min<uint32_t>(request.limit(), 10000);
-  const bool reserved = request.prefix().starts_with(kReservedPrefix);
+  ListSlice slice{.prefix = request.prefix(),
+                  .after = request.after(),
+                  .inclusive = request.after().empty() || request.after() < request.prefix(),
+                  .with_reserved = request.prefix().starts_with(kReservedPrefix),
+                  .names_only = request.names_only(),
+                  .items_left = request.limit() == 0 ? 1000 : std::min<uint64_t>(request.limit(), 10000),
+                  .bytes_left = byte_limit};
+  if (slice.inclusive) slice.after = request.prefix();
+  while (ListSome(&slice, response)) {
+  }
+}
+
+bool Store::ListSome(ListSlice* slice, v1::ListResponse* response) {
   std::lock_guard lock(mutex_);
-  const std::string_view prefix = request.prefix();
-  const std::string_view after = request.after();
-  auto it = after >= prefix && !after.empty() ? names_->UpperBound(after) : names_->LowerBound(prefix);
-  uint64_t bytes = 0;
-  for (; it != names_->end(); ++it) {
+  auto it = slice->inclusive ? names_->LowerBound(slice->after) : names_->UpperBound(slice->after);
+  slice->inclusive = false;
+  for (int items = 0; it != names_->end(); ++it, ++items) {
     const RecordRef ref = names_->At(it);
     const std::string_view name = NameOf(slabs_->At(ref));
-    if (!name.starts_with(prefix)) return;
-    if (!reserved && name.starts_with(kReservedPrefix)) continue;
-    if (response->items_size() == static_cast<int>(limit) || bytes > byte_limit) {
+    if (!name.starts_with(slice->prefix)) return false;
+    if (!slice->with_reserved && name.starts_with(kReservedPrefix)) continue;
+    if (slice->items_left == 0 || slice->bytes_left == 0) {
       response->set_more(true);
-      return;
+      return false;
     }
+    if (items >= kListSlice) return true;
     v1::TensorInfo* item = response->add_items();
-    if (request.names_only()) {
+    if (slice->names_only) {
       item->set_name(std::string(name));
-      bytes += name.size() + 8;
     } else {
       FillInfo(ref, item);
-      bytes += item->ByteSizeLong() + 8;
     }
+    slice->after.assign(name);
+    --slice->items_left;
+    slice->bytes_left -= std::min<uint64_t>(slice->bytes_left, slice->names_only ? name.size() + 8 : item->ByteSizeLong() + 8);
   }
+  return false;
 }
 
 void Store::Events(const v1::WatchRequest& request, v1::WatchResponse* response) {

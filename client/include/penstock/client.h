@@ -28,6 +28,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -69,7 +70,7 @@ struct TensorInfo {
   bool keep = true;
   std::optional<absl::Time> expires;
   uint32_t replicas = 1;
-  std::vector<std::string> nodes;
+  absl::InlinedVector<std::string, 1> nodes;  // uuids of the nodes that hold it
   Metadata metadata;
   std::string immutable;  // "kernel": no client could ever write the block; "writer": only its writer could
 };
@@ -207,6 +208,9 @@ struct TensorEvent {
   TensorInfo info;  // tensor events: name and version always, the rest when it was a put
   std::string text;
 };
+// "put", "delete", ...: as the command line and Python say it.
+std::string_view EventKindName(TensorEvent::Kind kind);
+
 struct ListPage {
   std::vector<TensorInfo> items;
   bool more = false;

@@ -17,31 +17,9 @@ namespace {
 
 namespace nb = nanobind;
 
-std::string_view KindName(TensorEvent::Kind kind) {
-  switch (kind) {
-    case TensorEvent::Kind::kPut:
-      return "put";
-    case TensorEvent::Kind::kDelete:
-      return "delete";
-    case TensorEvent::Kind::kExpire:
-      return "expire";
-    case TensorEvent::Kind::kEvict:
-      return "evict";
-    case TensorEvent::Kind::kNode:
-      return "node";
-    case TensorEvent::Kind::kSession:
-      return "session";
-    case TensorEvent::Kind::kWarning:
-      return "warning";
-    case TensorEvent::Kind::kResync:
-      return "resync";
-  }
-  return "unknown";
-}
-
 // (kind, info, sequence, time, text)
 nb::object EventTuple(TensorEvent&& event) {
-  const std::string_view kind = KindName(event.kind);
+  const std::string_view kind = EventKindName(event.kind);
   const double time = absl::ToDoubleSeconds(event.time - absl::UnixEpoch());
   return nb::make_tuple(nb::str(kind.data(), kind.size()),
                         nb::steal(NewInfo(std::move(event.info))), event.sequence, time,

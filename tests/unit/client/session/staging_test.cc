@@ -8,14 +8,15 @@
 namespace penstock::client {
 namespace {
 
-TEST(StagingArea, ReusesTheSamePlaceForOneAfterAnother) {
-  StagingArea area(1000);
-  const uint32_t first = *area.Allocate(10);
-  area.Free(first);
-  for (int i = 0; i < 100; ++i) {
-    const uint32_t again = *area.Allocate(10);
-    EXPECT_EQ(again, first);
-    area.Free(again);
+TEST(StagingArea, GoesRoundInTheFirstMiB) {
+  constexpr uint32_t kMiBUnits = (1u << 20) / 64;
+  StagingArea area(8 * kMiBUnits);
+  uint32_t next = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const uint32_t at = *area.Allocate(100);
+    EXPECT_EQ(at, next);
+    next = at + 100 >= kMiBUnits ? 0 : at + 100;
+    area.Free(at);
   }
 }
 
