@@ -1,5 +1,7 @@
 #include "client/connection.h"
 
+#include "client/session/fork.h"
+
 namespace penstock::client {
 
 absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(const ClientOptions& options) {
@@ -12,8 +14,17 @@ absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(const ClientOptions
   return connection;
 }
 
+Connection::Connection(const ClientOptions& options) : options_(options) {
+  ForkList::AddMutex(&mutex_);
+}
+
 Connection::~Connection() {
-  for (Session* session : sessions_) session->Unref();
+  ForkList::RemoveMutex(&mutex_);
+  for (Session* session = session_.load(); session != nullptr;) {
+    Session* const previous = session->previous;
+    session->Unref();
+    session = previous;
+  }
 }
 
 absl::StatusOr<Session*> Connection::Live(const Deadline& deadline) {
@@ -24,7 +35,7 @@ absl::StatusOr<Session*> Connection::Live(const Deadline& deadline) {
   if (session != nullptr && !session->ended()) return session;
   absl::StatusOr<Session*> opened = Session::Open(options_.address, options_.label, deadline);
   if (!opened.ok()) return opened;
-  sessions_.push_back(*opened);
+  (*opened)->previous = session;
   session_.store(*opened, std::memory_order_release);
   return *opened;
 }

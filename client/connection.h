@@ -16,7 +16,6 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 #include "client/session/session.h"
 
@@ -38,12 +37,11 @@ class Connection {
   absl::Duration timeout() const { return options_.timeout; }
 
  private:
-  explicit Connection(const ClientOptions& options) : options_(options) {}
+  explicit Connection(const ClientOptions& options);
 
   const ClientOptions options_;
-  std::atomic<Session*> session_{nullptr};
-  std::mutex mutex_;  // guards what follows
-  std::vector<Session*> sessions_;
+  std::atomic<Session*> session_{nullptr};  // the newest; the others hang on `previous`
+  std::mutex mutex_;  // one opens a session at a time; made anew in a forked child
 };
 
 }  // namespace penstock::client

@@ -38,6 +38,7 @@ constexpr absl::Duration kHandOverTimeout = absl::Seconds(2);
 struct State {
   std::mutex mutex;
   std::vector<Session*> sessions;
+  std::vector<std::mutex*> mutexes;
   std::vector<Session::Fork*> forks;  // of the fork that is happening
 };
 
@@ -89,6 +90,7 @@ void InChild() {
     fork->Unlock();
     delete fork;
   }
+  for (std::mutex* mutex : state.mutexes) new (mutex) std::mutex;
   state.forks.clear();
   PinTable::RegistryMutex().unlock();
   state.mutex.unlock();
@@ -162,6 +164,18 @@ void ForkList::Remove(Session* session) {
   State& state = TheState();
   std::lock_guard<std::mutex> lock(state.mutex);
   std::erase(state.sessions, session);
+}
+
+void ForkList::AddMutex(std::mutex* mutex) {
+  State& state = TheState();
+  std::lock_guard<std::mutex> lock(state.mutex);
+  state.mutexes.push_back(mutex);
+}
+
+void ForkList::RemoveMutex(std::mutex* mutex) {
+  State& state = TheState();
+  std::lock_guard<std::mutex> lock(state.mutex);
+  std::erase(state.mutexes, mutex);
 }
 
 uint64_t ForkList::fork_count() { return fork_count_of_process.load(); }

@@ -18,6 +18,7 @@
 #define PENSTOCK_CLIENT_SESSION_FORK_H_
 
 #include <cstdint>
+#include <mutex>
 
 namespace penstock::client {
 
@@ -27,6 +28,10 @@ class ForkList {
  public:
   static void Add(Session* session);
   static void Remove(Session* session);
+  // A mutex that a thread may hold for long: a forked child gets it unlocked, for it has no such thread.
+  // What it guards must be whole at every moment.
+  static void AddMutex(std::mutex* mutex);
+  static void RemoveMutex(std::mutex* mutex);
   // How many forks lie between the first process and this one.
   static uint64_t fork_count();
 };

@@ -308,7 +308,8 @@ void RingClient::ReapLeftBehind() {
       continue;
     }
     // A draft that was reserved for somebody who had stopped waiting.
-    if (not_before == 0 && !left_behind_[i].answer_taken &&
+    // (Asked for twice over a node's death, it still is one draft: the node knows the request again.)
+    if (!left_behind_[i].answer_taken &&
         block->op == static_cast<uint32_t>(RingOp::kReserve) && block->status_code == 0) {
       layout::CreateResponse made;
       memcpy(&made, reinterpret_cast<const char*>(block) + block->response_offset, sizeof(made));

@@ -56,6 +56,8 @@ class Session {
     if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }
 
+  Session* previous = nullptr;  // of the same Connection, which alone uses it
+
   uint64_t id() const { return id_.load(std::memory_order_relaxed); }
   const std::string& address() const { return address_; }
   bool ended() const { return ended_.load(std::memory_order_acquire); }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -86,6 +87,46 @@ def test_a_store_ends_with_its_warden_and_views_stay_readable(short_tmp):
         worker.do("store.put('z', pattern(3, 100))")
         assert worker.do("shows(store.get('z').numpy(), 3) and shows(x.numpy(), 1) and not store.exists('x')")
         assert again.stop() == 0
+
+
+RECONNECT_AND_FORK = """
+import os, signal, threading
+def look():
+    try:
+        mine.put('z', b'1')
+    except penstock.Error:
+        return
+thread = threading.Thread(target=look)
+def child_looks():
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(40)  # the end of a child that waits for a lock which nobody in it can give back
+        look()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def test_a_child_is_not_held_up_by_a_reconnect_of_its_parent(short_tmp):
+    daemon = start_daemon(short_tmp / "reconnect", "--memory=128MiB")
+    with Worker(daemon.socket_dir) as worker:
+        worker.do("mine = penstock.connect(store.address, timeout=3.0); mine.put('x', pattern(1, 8))")
+        worker.do(RECONNECT_AND_FORK)
+        daemon.process.kill()
+        daemon.process.wait()
+        with pytest.raises(CallFailed, match="UnavailableError"):
+            worker.do("mine.put('z', b'1')")  # from now on it tries to connect
+        path = daemon.socket_dir / "fd.sock"
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as mute:
+            mute.bind(str(path))
+            mute.listen()
+            mute.settimeout(30)
+            worker.do("thread.start()")
+            peer, _ = mute.accept()  # the thread waits for an answer that does not come
+            with peer:
+                assert worker.do("child_looks()") == 0
+        worker.do("thread.join()")
 
 
 def test_a_second_daemon_on_the_same_directory_is_refused(store, daemon):
