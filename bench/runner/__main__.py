@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,7 @@ def needs_of(suites: list[str]) -> Needs:
 
 def main() -> int:
     chosen = arguments()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # nodes, peers and files go on the way out
     needs = needs_of(chosen.suites)
     folder = build(needs.programs, needs.python)
     print(machine.describe(), flush=True)
