@@ -86,7 +86,7 @@ std::string GeneralHelp() {
   size_t width = 0;
   for (const FlagSpec& flag : CommonFlags()) width = std::max(width, FlagForm(flag).size());
   StrAppend(&out, "\nFlags of every verb:\n", FlagList(CommonFlags(), width), "\n",
-            "`penstock VERB --help` tells the rest.\n", Wrapped(kExitCodes, 0), "\n");
+            "`penstock VERB --help` tells the rest; `penstock --version` tells which this is.\n", Wrapped(kExitCodes, 0), "\n");
   return out;
 }
 

@@ -42,6 +42,7 @@ absl::Status CheckArguments(const Verb& verb, const Args& args) {
 }
 
 int Run(const std::vector<std::string>& words) {
+  if (words.size() == 1 && words[0] == "--version") return PrintHelp("penstock " PENSTOCK_VERSION "\n");
   Args args;
   size_t position = 0;
   const FlagParser common({CommonFlags()});

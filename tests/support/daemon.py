@@ -78,17 +78,25 @@ class Cli:
         return result.stderr.decode()
 
 
-def start_daemon(socket_dir: Path, *flags: str, uid: int | None = None, **env: str) -> Daemon:
-    """Returns once it serves. `uid`: run it as another user (for root only)."""
+def start_daemon(
+    socket_dir: Path, *flags: str, uid: int | None = None, cgroup: Path | None = None,
+    program: Path = BUILD / "bin" / "penstockd", **env: str
+) -> Daemon:
+    """Returns once it serves. `uid`: run it as another user; `cgroup`: in that one (both for root only)."""
     read_fd, write_fd = os.pipe()
+
+    def enter_cgroup() -> None:
+        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+
     try:
         process = subprocess.Popen(
             [
-                str(BUILD / "bin" / "penstockd"), f"--socket_dir={socket_dir}", "--grpc_port=0",
+                str(program), f"--socket_dir={socket_dir}", "--grpc_port=0",
                 "--exit_with_parent", f"--ready_fd={write_fd}", *flags,
             ],
             pass_fds=[write_fd], stdin=subprocess.DEVNULL, env=clean_environment(**env),
             user=uid, group=uid, extra_groups=None if uid is None else [],
+            preexec_fn=None if cgroup is None else enter_cgroup,
         )
     finally:
         os.close(write_fd)
