@@ -149,16 +149,24 @@ absl::StatusOr<TensorInfo> Client::Wait(std::string_view name, uint64_t version,
   request.set_name(std::string(name));
   request.set_version(version);
   while (true) {
+    absl::StatusOr<TensorInfo> present = Stat(name);
+    if (present.ok() ? present->version.number >= version : !absl::IsNotFound(present.status())) {
+      return present;
+    }
     const uint64_t nanos = CallNanos(deadline);
     request.set_timeout_ns(nanos);
     const auto response = Ask<v1::WaitResponse>(
         *connection_, Method::kWait, request,
         Deadline::After(connection_->timeout() + absl::Nanoseconds(nanos)));
     if (response.ok()) return client::InfoOf(response->info());
+    if (absl::IsResourceExhausted(response.status())) {
+      // Has come, with much metadata: little room is kept for the answer, since many may wait.
+      present = Stat(name);
+      if (present.ok() && present->version.number >= version) return present;
+    }
     if (!absl::IsDeadlineExceeded(response.status())) return response.status();
     if (deadline.Passed()) {
-      return absl::DeadlineExceededError(
-          StrCat("wait \"", name, "\": not there after ", absl::FormatDuration(timeout)));
+      return absl::DeadlineExceededError(StrCat("wait \"", name, "\": not there before the timeout"));
     }
   }
 }

@@ -22,6 +22,8 @@ uint32_t ResponseCapacity(rpc::Method method, size_t message_bytes) {
       return 1u << 20;
     case rpc::Method::kWatch:
       return 256u << 10;
+    case rpc::Method::kWait:
+      return 1u << 10;
     case rpc::Method::kStat:
     case rpc::Method::kDelete:
     case rpc::Method::kAllocate:

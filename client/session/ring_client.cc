@@ -19,6 +19,7 @@ using layout::RingHeader;
 using layout::RingOp;
 
 constexpr uint32_t kMaxBlocks = layout::kQueueEntries - 512;
+constexpr int kWokenForSpace = 4;  // by one block that was given back: not thousands, not only one that needs more
 constexpr int32_t kMinSpinNanos = 12'000;  // above the round trip of a small put, or it stays down
 constexpr int32_t kMaxSpinNanos = 40'000;
 // A request that was submitted twice may be answered twice: its block rests until the second answer
@@ -183,7 +184,9 @@ absl::StatusOr<RingRequest> RingClient::Allocate(const RingRequestSizes& sizes,
     const uint32_t epoch = space_epoch_.load();
     space_waiters_.fetch_add(1);
     std::optional<RingRequest> request = TryAllocate(sizes);
-    if (!request) FutexWait(&space_epoch_, epoch, deadline.Slice(absl::Milliseconds(20)));
+    // Who is not woken looks again; the more there are, the less often.
+    const absl::Duration slice = absl::Milliseconds(20 + space_waiters_.load() / 8);
+    if (!request) FutexWait(&space_epoch_, epoch, deadline.Slice(slice));
     space_waiters_.fetch_sub(1);
     if (request) return *std::move(request);
     if (ended_->load()) return absl::UnavailableError("the store has ended");
@@ -284,7 +287,7 @@ void RingClient::GiveBack(RingRequest* request) {
   }
   if (space_waiters_.load() != 0) {
     space_epoch_.fetch_add(1);
-    FutexWake(&space_epoch_);
+    FutexWake(&space_epoch_, kWokenForSpace);
   }
 }
 

@@ -109,7 +109,7 @@ absl::Status RunNode(warden::NodeContext* context) {
                                       .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid});
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service);
   if (!rings.ok()) return rings.status();
-  (*store)->OnChange([raw = rings->get()] { raw->Wake(); });
+  (*store)->OnChange([raw = rings->get()](uint64_t name_hash) { raw->Wake(name_hash); });
   absl::StatusOr<std::unique_ptr<ControlServer>> control =
       ControlServer::Start(store->get(), rings->get(), context->fd_listener, "unix:" + config.GrpcSocketPath());
   if (!control.ok()) return control.status();

@@ -33,10 +33,10 @@ absl::Status StillNoMemory() {
 
 }  // namespace
 
-RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until) {
+RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& request, bool last_chance, Parking* parking) {
   switch (request.op) {
-    case layout::RingOp::kPut: return Put(session, request, last_chance, park_until);
-    case layout::RingOp::kReserve: return Reserve(session, request, last_chance, park_until);
+    case layout::RingOp::kPut: return Put(session, request, last_chance, parking);
+    case layout::RingOp::kReserve: return Reserve(session, request, last_chance, parking);
     case layout::RingOp::kPublish: {
       const absl::StatusOr<layout::DraftRequest> draft = ParseDraft(request);
       const absl::StatusOr<Published> published =
@@ -63,7 +63,7 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
       Respond(request, found.status(), AsBytes(response));
       return Outcome::kAnswered;
     }
-    case layout::RingOp::kCall: return Call(session, request, last_chance, park_until);
+    case layout::RingOp::kCall: return Call(session, request, last_chance, parking);
   }
   Respond(request, absl::InvalidArgumentError(StrCat("op: ", static_cast<uint32_t>(request.op), " is not known to this node")), {});
   return Outcome::kAnswered;
@@ -71,19 +71,19 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
 
 // A draft for a kPut or kReserve. Nothing when memory is on its way: the request is to be parked.
 std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const absl::StatusOr<CreateSpec>& spec,
-                                                        bool last_chance, absl::Time* park_until) {
+                                                        bool last_chance, Parking* parking) {
   if (!spec.ok()) return spec.status();
   absl::StatusOr<Placed> placed = service_->store()->Reserve(session, *spec);
   if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
   if (last_chance) return StillNoMemory();
-  *park_until = absl::Now() + kMemoryWait;
+  parking->until = absl::Now() + kMemoryWait;
   return std::nullopt;
 }
 
-RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until) {
+RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request, bool last_chance, Parking* parking) {
   const char* data = nullptr;
   const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
-  const std::optional<absl::StatusOr<Placed>> place = Place(session, spec, last_chance, park_until);
+  const std::optional<absl::StatusOr<Placed>> place = Place(session, spec, last_chance, parking);
   if (!place) return Outcome::kPark;
   layout::CreateResponse response{};
   absl::Status status = place->status();
@@ -105,10 +105,10 @@ RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request
 }
 
 RingServer::Outcome RingServer::Reserve(Session& session, const RingRequest& request, bool last_chance,
-                                        absl::Time* park_until) {
+                                        Parking* parking) {
   const char* data = nullptr;
   const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
-  const std::optional<absl::StatusOr<Placed>> place = Place(session, spec, last_chance, park_until);
+  const std::optional<absl::StatusOr<Placed>> place = Place(session, spec, last_chance, parking);
   if (!place) return Outcome::kPark;
   layout::CreateResponse response{};
   if (place->ok()) {
@@ -123,7 +123,7 @@ RingServer::Outcome RingServer::Reserve(Session& session, const RingRequest& req
   return Outcome::kAnswered;
 }
 
-RingServer::Outcome RingServer::Call(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until) {
+RingServer::Outcome RingServer::Call(Session& session, const RingRequest& request, bool last_chance, Parking* parking) {
   uint32_t method = 0;
   const absl::StatusOr<std::string_view> message = ParseCall(request, &method);
   std::string response;
@@ -134,7 +134,7 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
     if (!wait.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
       status = absl::InvalidArgumentError("message: not a WaitRequest");
     } else {
-      *park_until = StoreService::WaitDeadline(wait.timeout_ns());
+      *parking = {StoreService::WaitDeadline(wait.timeout_ns()), service_->store()->NameHash(wait.name())};
       const std::optional<absl::Status> ready = service_->Wait(wait, &found);
       if (!ready && !last_chance) return Outcome::kPark;
       status = ready.value_or(absl::DeadlineExceededError(StrCat("wait '", wait.name(), "': it has not come yet")));
@@ -146,7 +146,7 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
     if (!watch.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
       status = absl::InvalidArgumentError("message: not a WatchRequest");
     } else {
-      *park_until = StoreService::WaitDeadline(watch.timeout_ns());
+      parking->until = StoreService::WaitDeadline(watch.timeout_ns());
       const std::optional<absl::Status> ready = service_->Watch(watch, &events);
       if (!ready && !last_chance) return Outcome::kPark;
       status = ready.value_or(absl::OkStatus());  // none yet: the cursor

@@ -63,7 +63,11 @@ void RingServer::Remove(uint64_t session) {
   Signal(wake_.get());
 }
 
-void RingServer::Wake() {
+void RingServer::Wake(uint64_t name_hash) {
+  if (name_hash != 0) {
+    std::lock_guard lock(mutex_);
+    changed_names_.push_back(name_hash);
+  }
   if (!woken_.exchange(true)) Signal(wake_.get());
 }
 
@@ -95,7 +99,7 @@ void RingServer::TakeChanges() {
     auto it = rings_.find(id);
     if (it == rings_.end()) continue;
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, it->second.session->eventfd(), nullptr);
-    std::erase_if(parked_, [id](const Parked& p) { return p.session->id == id; });
+    parked_.RemoveSession(id);
     rings_.erase(it);
   }
 }
@@ -104,7 +108,7 @@ void RingServer::Run() {
   absl::Time last_work = absl::Now();
   while (!stopping_.load(std::memory_order_relaxed)) {
     if (changes_.load()) TakeChanges();
-    if (woken_.exchange(false)) RetryParked(/*all=*/true);
+    if (woken_.exchange(false)) RetryChanged();
     if (ServeActive()) {
       last_work = absl::Now();
       continue;
@@ -114,10 +118,8 @@ void RingServer::Run() {
       continue;
     }
     if (!TrySleep()) continue;
-    absl::Time until = absl::InfiniteFuture();
-    for (const Parked& parked : parked_) until = std::min(until, parked.deadline);
-    AwaitEvents(until - absl::Now());
-    if (!parked_.empty()) RetryParked(/*all=*/false);
+    AwaitEvents(parked_.next_deadline() - absl::Now());
+    parked_.RetryLate(absl::Now(), [this](ParkedRequest& parked, bool late) { return Retry(parked, late); });
     last_work = absl::Now();
   }
 }
@@ -195,30 +197,35 @@ size_t RingServer::Drain(Ring& ring) {
 }
 
 void RingServer::Serve(Ring& ring, const RingRequest& request) {
-  absl::Time park_until = absl::InfiniteFuture();
-  if (Execute(*ring.session, request, /*last_chance=*/false, &park_until) != Outcome::kPark) return;
-  const size_t parked = std::count_if(parked_.begin(), parked_.end(), [&](const Parked& p) { return p.session == ring.session; });
+  Parking parking;
+  if (Execute(*ring.session, request, /*last_chance=*/false, &parking) != Outcome::kPark) return;
+  const size_t parked = parked_.count(ring.session->id);
   if (parked >= kMaxParked) {
     Respond(request, absl::ResourceExhaustedError(StrCat("this session has ", parked, " requests waiting; let some end")), {});
     return;
   }
-  parked_.push_back({ring.session, request, park_until});
+  parked_.Add({ring.session, request, parking});
   service_->store()->SetParked(true);
   // What it waits for may have come between the attempt and the line above.
+  {
+    std::lock_guard lock(mutex_);
+    changed_names_.push_back(parking.name_hash);
+  }
   woken_.store(true);
 }
 
-void RingServer::RetryParked(bool all) {
-  const absl::Time now = absl::Now();
-  for (auto it = parked_.begin(); it != parked_.end();) {
-    const bool late = it->deadline <= now;
-    absl::Time park_until;
-    if ((!all && !late) || Execute(*it->session, it->request, late, &park_until) == Outcome::kPark) {
-      ++it;
-    } else {
-      it = parked_.erase(it);
-    }
+void RingServer::RetryChanged() {
+  std::vector<uint64_t> names;
+  {
+    std::lock_guard lock(mutex_);
+    names.swap(changed_names_);
   }
+  parked_.RetryChanged(names, absl::Now(), [this](ParkedRequest& parked, bool late) { return Retry(parked, late); });
+}
+
+bool RingServer::Retry(ParkedRequest& parked, bool late) {
+  Parking parking;
+  return Execute(*parked.session, parked.request, late, &parking) != Outcome::kPark;
 }
 
 void RingServer::CutOff(Ring& ring, const absl::Status& why) {

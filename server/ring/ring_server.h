@@ -4,7 +4,8 @@
 // ago; an active one is polled without system calls (its node_sleeping is 0), and the thread spins for a short time
 // after the last request before it sleeps, so that a client in a loop does not pay a wake-up each time.
 //
-// A request that has to wait (for memory, or for a tensor) is parked and asked again when the store has changed.
+// A request that has to wait (for memory, a tensor or an event) is parked and asked again when what it waits for may have
+// come.
 //
 // Threading:  Start, Add and Stop: any thread; the serving is one thread's.
 // Ownership:  shares the sessions.
@@ -13,7 +14,6 @@
 #pragma once
 
 #include <cstdint>
-#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -23,8 +23,8 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "proto/layout/ring_layout.h"
+#include "server/ring/parked_requests.h"
 #include "server/ring/ring_request.h"
 #include "server/rpc/store_service.h"
 #include "transport/unique_fd.h"
@@ -41,7 +41,8 @@ class RingServer {
 
   void Add(std::shared_ptr<Session> session);  // has a ring
   void Remove(uint64_t session);
-  void Wake();  // something that parked requests may wait for has changed
+  // Something that parked requests may wait for has changed; the tensor of this name, if not 0.
+  void Wake(uint64_t name_hash);
   void Stop();
 
  private:
@@ -49,12 +50,6 @@ class RingServer {
     std::shared_ptr<Session> session;
     uint32_t head = 0;  // ours; the shared one is only written
     bool active = false;
-    size_t parked = 0;
-  };
-  struct Parked {
-    std::shared_ptr<Session> session;
-    RingRequest request;
-    absl::Time deadline;
   };
   enum class Outcome { kAnswered, kPark, kCutOff };
 
@@ -66,13 +61,14 @@ class RingServer {
   void AwaitEvents(absl::Duration timeout);
   size_t Drain(Ring& ring);
   void Serve(Ring& ring, const RingRequest& request);
-  Outcome Execute(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until);
+  Outcome Execute(Session& session, const RingRequest& request, bool last_chance, Parking* parking);
   std::optional<absl::StatusOr<Placed>> Place(Session& session, const absl::StatusOr<CreateSpec>& spec, bool last_chance,
-                                              absl::Time* park_until);
-  Outcome Put(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until);
-  Outcome Reserve(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until);
-  Outcome Call(Session& session, const RingRequest& request, bool last_chance, absl::Time* park_until);
-  void RetryParked(bool all);
+                                              Parking* parking);
+  Outcome Put(Session& session, const RingRequest& request, bool last_chance, Parking* parking);
+  Outcome Reserve(Session& session, const RingRequest& request, bool last_chance, Parking* parking);
+  Outcome Call(Session& session, const RingRequest& request, bool last_chance, Parking* parking);
+  void RetryChanged();
+  bool Retry(ParkedRequest& parked, bool late);
   void CutOff(Ring& ring, const absl::Status& why);
 
   StoreService* const service_;
@@ -82,12 +78,13 @@ class RingServer {
   std::mutex mutex_;
   std::vector<std::shared_ptr<Session>> added_ ABSL_GUARDED_BY(mutex_);
   std::vector<uint64_t> removed_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint64_t> changed_names_ ABSL_GUARDED_BY(mutex_);  // hashes
   std::atomic<bool> changes_{false};
   std::atomic<bool> woken_{false};
   std::atomic<bool> stopping_{false};
 
   std::map<uint64_t, Ring> rings_;  // the thread's own
-  std::list<Parked> parked_;
+  ParkedRequests parked_;
   RingRequest scratch_;  // the one being served; keeps its memory from one to the next
   std::thread thread_;
 };

@@ -81,7 +81,8 @@ class BlockSpace {
   void HolderGone(uint32_t segment, uint64_t session);
   void SessionEnded(uint64_t session);
 
-  // Extents whose session has ended and that are mostly empty (or any, with `all`): candidates for adoption.
+  // Extents whose session has ended and that are mostly empty (or any, with `all`): candidates for adoption,
+  // lowest first.
   std::vector<uint32_t> Orphans(bool all) const;
 
   // Segments that have left and that sessions still hold.

@@ -143,12 +143,14 @@ class Store {
   // Blocks until something changed (an event, memory) after `epoch`, or the deadline.
   uint64_t change_epoch() const { return change_epoch_.load(); }
   void WaitForChange(uint64_t epoch, absl::Time deadline);
-  // Called after every change while `SetParked(true)`: for waiters that do not block a thread.
-  void OnChange(std::function<void()> callback) {
+  // Called after every change while `SetParked(true)`: for waiters that do not block a thread. After a put with the hash of
+  // its name, else with 0. The store is locked meanwhile.
+  void OnChange(std::function<void(uint64_t name_hash)> callback) {
     std::lock_guard lock(mutex_);
     on_change_ = std::move(callback);
   }
   void SetParked(bool parked) { parked_.store(parked); }
+  uint64_t NameHash(std::string_view name) const { return index_->Hash(name); }
 
   // --- accounting ---
   void Df(v1::DfResponse* response);
@@ -199,7 +201,7 @@ class Store {
   void FreeRecord(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Published PublishedOf(layout::RecordRef ref) const;
   void Log(v1::Event::Kind kind, layout::RecordRef ref, uint64_t time_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Changed() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Changed(uint64_t name_hash = 0) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // store_memory.cc
   absl::StatusOr<Placed> FindBlock(Session& session, const CreateSpec& spec) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -214,6 +216,7 @@ class Store {
   void ReplaceBlock(layout::RecordRef from, layout::RecordRef to, const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LogLocked(v1::Event::Kind kind, std::string_view text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartAdoption() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasLiveTensors(uint32_t extent) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Notify(uint32_t segment, const std::vector<uint64_t>& sessions, bool drop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // store_read.cc
@@ -245,7 +248,7 @@ class Store {
 
   mutable std::mutex mutex_;
   std::function<void(const SegmentNotice&)> on_segment_notice_ ABSL_GUARDED_BY(mutex_);
-  std::function<void()> on_change_ ABSL_GUARDED_BY(mutex_);
+  std::function<void(uint64_t)> on_change_ ABSL_GUARDED_BY(mutex_);
   std::condition_variable changed_;
   std::unique_ptr<RecordSlabs> slabs_;
   std::unique_ptr<NameIndex> index_;
@@ -268,6 +271,7 @@ class Store {
   absl::flat_hash_map<uint32_t, OpeningExtent> opening_extents_ ABSL_GUARDED_BY(mutex_);
   bool arena_on_its_way_ ABSL_GUARDED_BY(mutex_) = false;
   bool adoption_on_its_way_ ABSL_GUARDED_BY(mutex_) = false;
+  uint32_t last_adopted_ ABSL_GUARDED_BY(mutex_) = 0;  // the extent
   std::string page_kind_ ABSL_GUARDED_BY(mutex_) = "4KiB";
   absl::Status arena_failure_ ABSL_GUARDED_BY(mutex_);
 

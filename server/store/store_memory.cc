@@ -226,14 +226,23 @@ void Store::SegmentUnmapped(uint64_t session, uint32_t segment) {
   Changed();
 }
 
+// One extent at a time, each in its turn: one that cannot be emptied (a view, no room) keeps none waiting.
 void Store::StartAdoption() {
   if (adoption_on_its_way_) return;
-  for (uint32_t segment : blocks_.Orphans(limits_.adopt_always)) {
-    blocks_.Find(segment)->adopting = true;
-    adoption_on_its_way_ = true;
-    work_.Add([this, segment] { Adopt(segment); });
-    return;  // one at a time
-  }
+  std::vector<uint32_t> orphans = blocks_.Orphans(limits_.adopt_always);
+  std::rotate(orphans.begin(), std::upper_bound(orphans.begin(), orphans.end(), last_adopted_), orphans.end());
+  const auto next = std::find_if(orphans.begin(), orphans.end(), [this](uint32_t segment) { return HasLiveTensors(segment); });
+  if (next == orphans.end()) return;
+  last_adopted_ = *next;
+  blocks_.Find(*next)->adopting = true;
+  adoption_on_its_way_ = true;
+  work_.Add([this, segment = *next] { Adopt(segment); });
+}
+
+bool Store::HasLiveTensors(uint32_t extent) const {
+  auto it = extent_records_.find(extent);
+  return it != extent_records_.end() &&
+         std::any_of(it->second.begin(), it->second.end(), [this](RecordRef ref) { return (slabs_->At(ref)->seq.load() & 1) != 0; });
 }
 
 // Copies the live tensors of an extent into arenas, so that the extent can be given back.

@@ -297,14 +297,15 @@ Published Store::PublishedOf(RecordRef ref) const {
 }
 
 void Store::Log(v1::Event::Kind kind, RecordRef ref, uint64_t time_ns) {
-  events_.Append(kind, time_ns, ref, *slabs_->At(ref));
-  Changed();
+  const Record& record = *slabs_->At(ref);
+  events_.Append(kind, time_ns, ref, record);
+  Changed(kind == v1::Event::PUT ? record.name_hash : 0);
 }
 
-void Store::Changed() {
+void Store::Changed(uint64_t name_hash) {
   change_epoch_.fetch_add(1);
   changed_.notify_all();
-  if (on_change_ && parked_.load()) on_change_();
+  if (on_change_ && parked_.load()) on_change_(name_hash);
 }
 
 }  // namespace penstock::server

@@ -31,7 +31,7 @@ class Node {
     listener_ = Listen(path_, 0600).value();
     service_ = std::make_unique<StoreService>(store_.get(), NodeFacts{});
     rings_ = RingServer::Start(service_.get()).value();
-    store_->OnChange([this] { rings_->Wake(); });
+    store_->OnChange([this](uint64_t name_hash) { rings_->Wake(name_hash); });
     control_ = ControlServer::Start(store_.get(), rings_.get(), listener_.get(), "unix:none").value();
   }
 

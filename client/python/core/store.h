@@ -14,6 +14,7 @@
 
 #include <nanobind/nanobind.h>
 #include <penstock/client.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -58,18 +59,19 @@ void AddStoreGet(StoreClass& type);  // store_get.cc
 template <class Step>
 auto WaitInSlices(std::optional<absl::Duration> timeout, Step step)
     -> decltype(step(absl::Duration())) {
-  const absl::Duration kSlice = absl::Milliseconds(100);
+  // Only the main thread gets signals. Of others there may be thousands.
+  const absl::Duration slice = gettid() == getpid() ? absl::Milliseconds(100) : absl::Seconds(1);
   const absl::Time end = absl::Now() + timeout.value_or(absl::InfiniteDuration());
   for (;;) {
     const absl::Duration left = std::max(end - absl::Now(), absl::ZeroDuration());
     decltype(step(absl::Duration())) result = absl::UnknownError("");
     {
       WithoutGil without_gil;
-      result = step(std::min(left, kSlice));
+      result = step(std::min(left, slice));
     }
     const bool not_yet =
         absl::IsDeadlineExceeded(result.status()) || absl::IsNotFound(result.status());
-    if (result.ok() || !not_yet || left <= kSlice) return result;
+    if (result.ok() || !not_yet || left <= slice) return result;
     if (PyErr_CheckSignals() != 0) ThrowPythonError();
   }
 }

@@ -23,7 +23,7 @@ class ServingTest : public StoreTest {
     listener_ = Listen(socket_path(), 0600).value();
     service_ = std::make_unique<StoreService>(store_.get(), NodeFacts{});
     rings_ = RingServer::Start(service_.get()).value();
-    store_->OnChange([this] { rings_->Wake(); });
+    store_->OnChange([this](uint64_t name_hash) { rings_->Wake(name_hash); });
     control_ = ControlServer::Start(store_.get(), rings_.get(), listener_.get(), "unix:none").value();
   }
   void TearDown() override {

@@ -117,6 +117,31 @@ TEST_F(StoreTest, BlocksOfADeadWriterAreAdopted) {
   EXPECT_EQ(std::string(view.data() + info.location().offset(), 100000), std::string(100000, 's'));
 }
 
+TEST_F(StoreTest, ExtentThatHoldsOnlyADraftKeepsNoOtherFromAdoption) {
+  store_.reset();
+  memory_ = {};
+  Start(/*adopt_always=*/true);
+  std::vector<std::shared_ptr<Session>> sessions;
+  for (int i = 0; i < 4; ++i) sessions.push_back(NewSession());
+  const std::string names[] = {"draft/0", "draft/1", "one", "two"};
+  for (int i = 0; i < 4; ++i) {
+    CreateSpec spec = Spec(names[i], 2 << 20);
+    spec.in_arena = false;
+    if (i < 2) {
+      ASSERT_TRUE(Reserve(*sessions[i], spec).ok());
+    } else {
+      ASSERT_TRUE(Put(*sessions[i], spec).ok());
+    }
+  }
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  while (Df().adoptions() < 2 && absl::Now() < deadline) {
+    const uint64_t epoch = store_->change_epoch();
+    store_->Maintain();
+    store_->WaitForChange(epoch, absl::Now() + absl::Milliseconds(50));
+  }
+  for (const char* name : {"one", "two"}) EXPECT_EQ(store_->Stat(name, 0)->immutable(), "kernel") << name;
+}
+
 TEST_F(StoreTest, ArenaThatCannotBeMadeIsAClearError) {
   auto session = NewSession();
   memory_.fail_after_segments = 0;
