@@ -45,6 +45,15 @@ def test_wait_for_a_version(store):
     assert later.result().version > version
 
 
+def test_wait_for_what_comes_with_much_metadata(store):
+    """Its answer is larger than the room that a waiting request keeps."""
+    metadata = {f"key {i}": "v" * 1000 for i in range(15)}
+    later = Later(lambda: store.wait("x", timeout=20))
+    time.sleep(0.3)  # it waits in the node
+    store.put("x", 1, metadata=metadata)
+    assert later.result().metadata == metadata
+
+
 def test_wait_gives_up(store):
     begin = time.monotonic()
     with pytest.raises(penstock.DeadlineError) as caught:
