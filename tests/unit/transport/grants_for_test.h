@@ -1,0 +1,77 @@
+// GrantsForTest: a GrantTable of plain memory that counts its uses.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "transport/lane/lane.h"
+
+namespace penstock {
+
+class GrantsForTest final : public GrantTable {
+ public:
+  static LaneToken Token(uint8_t fill) {
+    LaneToken token;
+    token.fill(fill);
+    return token;
+  }
+
+  // A block that the token's holder may read, and write if so said. Returns the grant.
+  uint64_t Add(const LaneToken& token, std::vector<char> bytes, bool writable = false) {
+    std::lock_guard lock(mutex_);
+    blocks_[++last_] = {token, std::make_shared<std::vector<char>>(std::move(bytes)), writable};
+    return last_;
+  }
+  void AddToken(const LaneToken& token) {
+    std::lock_guard lock(mutex_);
+    tokens_.push_back(token);
+  }
+  void Revoke(uint64_t grant) {
+    std::lock_guard lock(mutex_);
+    blocks_.erase(grant);
+  }
+  void ForgetToken(const LaneToken& token) {
+    std::lock_guard lock(mutex_);
+    std::erase(tokens_, token);
+  }
+  std::vector<char> Bytes(uint64_t grant) {
+    std::lock_guard lock(mutex_);
+    return *blocks_.at(grant).bytes;
+  }
+  // Transfers that use a block now.
+  int uses() {
+    std::lock_guard lock(mutex_);
+    long uses = 0;
+    for (const auto& [grant, block] : blocks_) uses += block.bytes.use_count() - 1;
+    return static_cast<int>(uses);
+  }
+
+  bool KnowsToken(const LaneToken& token) override {
+    std::lock_guard lock(mutex_);
+    return std::find(tokens_.begin(), tokens_.end(), token) != tokens_.end();
+  }
+  absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) override {
+    std::lock_guard lock(mutex_);
+    auto it = blocks_.find(grant);
+    if (it == blocks_.end() || it->second.token != token || (kind == TransferKind::kWrite && !it->second.writable)) {
+      return absl::PermissionDeniedError("grant: not known, or not for this");
+    }
+    return GrantedBlock{it->second.bytes->data(), it->second.bytes->size(), it->second.bytes};
+  }
+
+ private:
+  struct Block {
+    LaneToken token;
+    std::shared_ptr<std::vector<char>> bytes;
+    bool writable;
+  };
+  std::mutex mutex_;
+  uint64_t last_ = 0;
+  std::map<uint64_t, Block> blocks_;
+  std::vector<LaneToken> tokens_;
+};
+
+}  // namespace penstock

@@ -1,0 +1,50 @@
+// TcpSocket: one end of a non-blocking TCP connection, and how to get one.
+//
+// Threading:  one thread at a time, except Shutdown.
+// Ownership:  owns its descriptor.
+// Errors:     UNAVAILABLE refused, reset, closed by the peer; INVALID_ARGUMENT an address that cannot be resolved;
+//             ALREADY_EXISTS the port is in use.
+// Limits:     Send and Receive never wait; host names are resolved by getaddrinfo, which may.
+#ifndef PENSTOCK_TRANSPORT_STREAM_TCP_SOCKET_H_
+#define PENSTOCK_TRANSPORT_STREAM_TCP_SOCKET_H_
+
+#include <cstddef>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "transport/unique_fd.h"
+
+namespace penstock {
+
+class TcpSocket {
+ public:
+  TcpSocket() = default;
+  explicit TcpSocket(UniqueFd fd) : fd_(std::move(fd)) {}
+
+  // Begins to connect to "host:port" or "[v6]:port"; writable or in error once that is decided (ConnectError).
+  static absl::StatusOr<TcpSocket> BeginConnect(const std::string& address);
+  absl::Status ConnectError() const;
+
+  // Bytes moved; 0: none now. Closed by the peer is UNAVAILABLE.
+  absl::StatusOr<size_t> Receive(char* to, size_t bytes);
+  absl::StatusOr<size_t> Send(const char* from, size_t bytes, bool more_follows);
+  void FinishSending() const;  // the peer sees end-of-file after what was sent
+  void Shutdown() const;       // any thread
+
+  int fd() const { return fd_.get(); }
+  explicit operator bool() const { return static_cast<bool>(fd_); }
+
+ private:
+  UniqueFd fd_;
+};
+
+// A listening socket; port 0 takes a free one.
+absl::StatusOr<UniqueFd> ListenTcp(const std::string& host, int port);
+absl::StatusOr<int> BoundPort(int listener);
+// Nothing (an empty TcpSocket) when nobody is waiting.
+absl::StatusOr<TcpSocket> AcceptTcp(int listener);
+
+}  // namespace penstock
+
+#endif  // PENSTOCK_TRANSPORT_STREAM_TCP_SOCKET_H_
