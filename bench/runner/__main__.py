@@ -30,14 +30,15 @@ def arguments() -> argparse.Namespace:
 def needs_of(suites: list[str]) -> Needs:
     needs = [SUITES[name].NEEDS for name in suites]
     programs = dict.fromkeys(program for need in needs for program in need.programs)
-    return Needs(tuple(programs), any(need.python for need in needs))
+    groups = dict.fromkeys(group for need in needs for group in need.groups)
+    return Needs(tuple(programs), any(need.python for need in needs), tuple(groups))
 
 
 def main() -> int:
     chosen = arguments()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # nodes, peers and files go on the way out
     needs = needs_of(chosen.suites)
-    folder = build(needs.programs, needs.python)
+    folder = build(needs.programs, needs.python, needs.groups)
     print(machine.describe(), flush=True)
     records: list[dict] = []
     failed = []

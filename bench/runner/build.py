@@ -12,11 +12,11 @@ VENV_PYTHON = ROOT / ".venv" / "bin" / "python"
 _ALWAYS = ("penstockd", "penstock", "penstock_node")
 
 
-def build(programs: tuple[str, ...], wants_python: bool) -> Path:
+def build(programs: tuple[str, ...], wants_python: bool, groups: tuple[str, ...] = ()) -> Path:
     """The build folder, with `programs` in it. BENCH_BUILD_DIR names one that is ready, and builds nothing."""
     if ready := os.environ.get("BENCH_BUILD_DIR"):
         return Path(ready).resolve()
-    dependencies = ["build", *(("core",) if wants_python else ())]
+    dependencies = ["build", *(("core",) if wants_python else ()), *groups]
     _run([ROOT / "deploy" / "install_deps", *dependencies])
     targets = [*_ALWAYS, *programs, *(("penstock_python_package",) if wants_python else ())]
     _run([ROOT / "deploy" / "build", "-DPENSTOCK_BUILD_BENCH=ON", *targets])

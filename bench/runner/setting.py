@@ -14,10 +14,11 @@ from runner.worker import Worker
 
 @dataclass(frozen=True)
 class Needs:
-    """What is built for a suite. python: the extension, and .venv with NumPy."""
+    """What is built for a suite. python: the extension, and .venv with NumPy; groups: of deploy/dependencies.txt."""
 
     programs: tuple[str, ...] = ()
     python: bool = False
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,12 @@ constexpr uint64_t kTurnBytes = uint64_t{4} << 20;  // one channel's, before the
 absl::StatusOr<std::unique_ptr<ClientChannel>> ClientChannel::Connect(const std::string& address, const LaneToken& token) {
   absl::StatusOr<TcpSocket> socket = TcpSocket::BeginConnect(address);
   if (!socket.ok()) return socket.status();
+  return Over(*std::move(socket), token);
+}
+
+std::unique_ptr<ClientChannel> ClientChannel::Over(TcpSocket socket, const LaneToken& token) {
   std::unique_ptr<ClientChannel> channel(new ClientChannel());
-  channel->socket_ = *std::move(socket);
+  channel->socket_ = std::move(socket);
   channel->in_.resize(kInputBytes);
   StreamHello hello{.magic = kHelloMagic, .version = kProtocolVersion, .reserved = 0, .token = {}, .zero = {}};
   std::memcpy(hello.token, token.data(), token.size());

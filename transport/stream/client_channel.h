@@ -35,6 +35,8 @@ struct DoneChunk {
 class ClientChannel {
  public:
   static absl::StatusOr<std::unique_ptr<ClientChannel>> Connect(const std::string& address, const LaneToken& token);
+  // Over a socket that is connected, or about to be.
+  static std::unique_ptr<ClientChannel> Over(TcpSocket socket, const LaneToken& token);
 
   void Submit(const Chunk& chunk);
   // Moves what can be moved now; chunks that are over are added to `done`.

@@ -1,7 +1,7 @@
 // StreamLane: the lane over TCP to one peer; the client side of StreamServer.
 //
-// The calling thread moves the bytes itself: no thread of its own, no hand-over, nothing runs while nobody waits. Large
-// transfers are cut in chunks that several connections share; idle connections are kept for the next call.
+// The calling thread moves the bytes itself: no hand-over, and nothing runs while nobody waits. Large transfers are cut in
+// chunks that several connections share, each with a thread while the call lasts; idle connections are kept for the next.
 //
 // Threading:  any thread; each Run has connections of its own while it lasts.
 // Ownership:  owns its connections. Memory is not touched after Run, for a connection that is given up is closed first.

@@ -11,6 +11,11 @@
 //
 // A chunk of a transfer is a request with the whole transfer's runs, and the [skip, skip + length) of their bytes.
 // The payload of a write that is refused is read and dropped; a malformed request ends the connection.
+//
+// Threading:  plain structs.
+// Ownership:  values; copied out of the input before they are looked at.
+// Errors:     an answer's code is an absl::StatusCode; its message is for people.
+// Limits:     kMaxRunDims dimensions a request, kMaxMessageText bytes of message an answer.
 #ifndef PENSTOCK_TRANSPORT_STREAM_STREAM_WIRE_H_
 #define PENSTOCK_TRANSPORT_STREAM_STREAM_WIRE_H_
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from runner.suites import local, names, peers, put, python, seeds
+from runner.suites import local, names, peers, put, python, remote, seeds
 
-SUITES = {"local": local, "python": python, "put": put, "names": names, "seeds": seeds, "peers": peers}
+SUITES = {"local": local, "python": python, "put": put, "names": names, "seeds": seeds, "remote": remote, "peers": peers}

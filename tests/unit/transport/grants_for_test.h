@@ -1,6 +1,7 @@
 // GrantsForTest: a GrantTable of plain memory that counts its uses.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>

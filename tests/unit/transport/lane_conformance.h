@@ -65,6 +65,17 @@ class LaneConformance : public ::testing::TestWithParam<NewLanePair> {
   absl::Status Write(uint64_t grant, const ByteRuns& runs, std::vector<char> from) {
     return RunOne(lane_.get(), {.kind = TransferKind::kWrite, .grant = grant, .runs = runs, .memory = absl::MakeSpan(from)});
   }
+  // Transfers that take long enough to be broken off, each with a block and memory of its own.
+  std::vector<Transfer> MuchToDo(TransferKind kind, std::vector<std::vector<char>>* memory) {
+    constexpr size_t kBytes = 16 << 20;
+    std::vector<Transfer> transfers;
+    for (int i = 0; i < 12; ++i) memory->emplace_back(kBytes, 'y');
+    for (std::vector<char>& one : *memory) {
+      const uint64_t grant = grants().Add(token_, std::vector<char>(kBytes, 'x'), true);
+      transfers.push_back({.kind = kind, .grant = grant, .runs = ByteRuns::Whole(kBytes), .memory = absl::MakeSpan(one)});
+    }
+    return transfers;
+  }
   // Runs that lie in a block of `bytes`, of any form.
   ByteRuns RandomRuns(uint64_t bytes) {
     ByteRuns runs;
@@ -238,11 +249,9 @@ TEST_P(LaneConformance, APeerThatIsGoneIsUnavailableUntilItIsBack) {
 }
 
 TEST_P(LaneConformance, APeerThatGoesInTheMiddleEndsWhatIsUnderWay) {
-  constexpr size_t kBytes = 64 << 20;
-  const uint64_t grant = grants().Add(token_, std::vector<char>(kBytes, 'x'), true);
   for (TransferKind kind : {TransferKind::kRead, TransferKind::kWrite}) {
-    std::vector<char> memory(kBytes, 'y');
-    std::vector<Transfer> transfers(8, {.kind = kind, .grant = grant, .runs = ByteRuns::Whole(kBytes), .memory = absl::MakeSpan(memory)});
+    std::vector<std::vector<char>> memory;
+    std::vector<Transfer> transfers = MuchToDo(kind, &memory);
     std::thread stopper([&] {
       const absl::Time deadline = absl::Now() + absl::Seconds(10);
       while (grants().uses() == 0 && absl::Now() < deadline) std::this_thread::yield();
@@ -256,10 +265,8 @@ TEST_P(LaneConformance, APeerThatGoesInTheMiddleEndsWhatIsUnderWay) {
 }
 
 TEST_P(LaneConformance, WhatIsCancelledEndsAndItsMemoryRests) {
-  constexpr size_t kBytes = 64 << 20;
-  const uint64_t grant = grants().Add(token_, std::vector<char>(kBytes, 'x'));
-  std::vector<char> memory(kBytes, 'y');
-  std::vector<Transfer> transfers(100, {.grant = grant, .runs = ByteRuns::Whole(kBytes), .memory = absl::MakeSpan(memory)});
+  std::vector<std::vector<char>> memory;
+  std::vector<Transfer> transfers = MuchToDo(TransferKind::kRead, &memory);
   std::atomic<bool> cancel{false};
   std::thread canceller([&] {
     const absl::Time deadline = absl::Now() + absl::Seconds(10);
@@ -269,9 +276,11 @@ TEST_P(LaneConformance, WhatIsCancelledEndsAndItsMemoryRests) {
   lane_->Run(absl::MakeSpan(transfers), {.timeout = absl::Seconds(60), .cancelled = [&] { return cancel.load(); }});
   canceller.join();
   EXPECT_TRUE(absl::IsCancelled(transfers.back().status));
-  std::fill(memory.begin(), memory.end(), 'z');
+  for (std::vector<char>& one : memory) std::fill(one.begin(), one.end(), 'z');
   const absl::Time deadline = absl::Now() + absl::Milliseconds(200);
-  while (absl::Now() < deadline) ASSERT_EQ(std::count(memory.begin(), memory.end(), 'z'), static_cast<ptrdiff_t>(kBytes));
+  while (absl::Now() < deadline) {
+    for (const std::vector<char>& one : memory) ASSERT_EQ(std::count(one.begin(), one.end(), 'z'), static_cast<ptrdiff_t>(one.size()));
+  }
 }
 
 TEST_P(LaneConformance, ThreadsDoNotMixTheirBytes) {

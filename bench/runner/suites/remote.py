@@ -1,0 +1,81 @@
+"""The stream lane between two network namespaces, beside iperf3 with one stream and a bare socket round trip."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Iterator
+from contextlib import contextmanager
+
+from runner.hosts import SERVER, TwoHosts
+from runner.node import clean_environment
+from runner.records import Ask, Case
+from runner.rounds import measure
+from runner.setting import Needs, Setting
+from runner.worker import Worker, WorkerError
+
+NEEDS = Needs(programs=("lane_bench",), groups=("hosts",))
+
+_GB = 1e-9
+_IPERF = Ask("iperf3", "one stream", _GB)
+
+
+def _rate(name: str, measurement: str, goal: str) -> Case:
+    return Case(name, "GB/s", Ask("lane", measurement, _GB), _IPERF, "GB/s of iperf3, one stream", goal, better="higher")
+
+
+CASES = [
+    _rate("read, 64 MiB", "read 64 MiB", "ratio >= 1.3"),
+    _rate("read, 1 GiB", "read 1 GiB", "ratio >= 1.3"),
+    _rate("write, 64 MiB", "write 64 MiB", "ratio >= 1.3"),
+    _rate("write, 1 GiB", "write 1 GiB", "ratio >= 1.3"),
+    Case("read, 4 KiB", "us", Ask("lane", "read 4 KiB", 1e-3), Ask("lane", "bare round trip", 1e-3),
+         "us of a bare socket round trip", "ratio >= 0.5"),
+    Case("slowest of 64 readers", "means", Ask("lane", "slowest of 64 readers"), goal="value >= 0.7", better="higher"),
+]
+
+
+class _Iperf:
+    """Answers with the bytes a second that one TCP stream moves from the server to the client."""
+
+    def __init__(self, hosts: TwoHosts, seconds: float) -> None:
+        self._server = subprocess.Popen([*hosts.server, "iperf3", "-s"], stdout=subprocess.DEVNULL)
+        self._command = [*hosts.client, "iperf3", "-c", SERVER, "-R", "-J", "-t", str(seconds)]
+
+    def ask(self, _: str) -> float:
+        said = json.loads(subprocess.run(self._command, stdout=subprocess.PIPE, timeout=60).stdout)
+        if "error" in said:
+            raise WorkerError(f"iperf3: {said['error']}")
+        return said["end"]["sum_received"]["bits_per_second"] / 8
+
+    def close(self) -> None:
+        self._server.terminate()
+        self._server.wait()
+
+
+@contextmanager
+def _serving(hosts: TwoHosts, setting: Setting) -> Iterator[Worker]:
+    program = str(setting.build / "bench" / "lane_bench")
+    server = subprocess.Popen([*hosts.server, program, f"--serve={SERVER}"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, env=clean_environment())
+    try:
+        port, bare = server.stdout.readline().split()
+        words = [*hosts.client, program, f"--address={SERVER}:{int(port)}", f"--bare={SERVER}:{int(bare)}"]
+        with Worker(words, env=clean_environment()) as worker:
+            yield worker
+    finally:
+        server.stdin.close()
+        server.wait(timeout=20)
+
+
+def run(setting: Setting) -> list[dict]:
+    if why := TwoHosts.why_not():
+        print(f"bench: remote: not measured: {why}", file=sys.stderr)
+        return []
+    with TwoHosts() as hosts, _serving(hosts, setting) as lane:
+        iperf = _Iperf(hosts, 1)
+        try:
+            return measure("remote", CASES, {"lane": lane, "iperf3": iperf}, setting)
+        finally:
+            iperf.close()
