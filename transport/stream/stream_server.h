@@ -5,7 +5,7 @@
 //
 // A connection begins with a token that the GrantTable must know; then every request names a grant, and the table is asked
 // each time. Bytes go straight from and into the granted block; short runs are packed on the way. Requests of one
-// connection are answered in order, connections in turns of at most 4 MiB.
+// connection are answered in order, connections in turns of about 1 MiB.
 //
 // Threading:  a few threads of its own, asleep while nothing comes; Disconnect and Stop: any thread.
 // Ownership:  the grant table must outlive it; what a request uses is held (GrantedBlock) until its last byte is out.
