@@ -16,11 +16,14 @@
 #include "server/control/control_server.h"
 #include "server/penstockd/config.h"
 #include "server/ring/ring_server.h"
+#include "server/remote/remote_sessions.h"
 #include "server/rpc/grpc_server.h"
+#include "server/rpc/peer_service.h"
 #include "server/rpc/store_service.h"
 #include "server/store/store.h"
 #include "server/warden/warden_client.h"
 #include "transport/memory_limit.h"
+#include "transport/stream/stream_server.h"
 
 namespace penstock::server {
 
@@ -29,6 +32,7 @@ namespace {
 // In NodeContext::scratch: what the next node process must know.
 struct Scratch {
   int32_t grpc_port;       // chosen by the first node when --grpc_port=0; 0 = not chosen yet
+  int32_t data_port;       // likewise
   uint64_t memory_bytes;   // the budget, fixed by the first node
 };
 
@@ -37,8 +41,9 @@ void Say(const std::string& line) { fprintf(stderr, "penstockd: %s\n", line.c_st
 // Expiry, reclaiming and the like, until the node stops.
 class Maintenance {
  public:
-  explicit Maintenance(Store* store) : thread_([this, store] {
+  Maintenance(Store* store, RemoteSessions* remote) : thread_([this, store, remote] {
     while (true) {
+      remote->Expire(RemoteSessions::MonotonicNow());
       const absl::Duration pause = store->Maintain();
       std::unique_lock lock(mutex_);
       if (stop_signal_.wait_for(lock, absl::ToChronoNanoseconds(pause), [this] { return stopping_; })) return;
@@ -105,8 +110,25 @@ absl::Status RunNode(warden::NodeContext* context) {
       context, {.memory_bytes = scratch->memory_bytes, .max_sessions = config.max_sessions,
                 .huge_pages = config.huge_pages != HugePages::kOff, .adopt_always = config.adopt == Adopt::kAlways});
   if (!store.ok()) return store.status();
+  RemoteSessions remote(store->get(), config.max_sessions);
+  std::unique_ptr<StreamServer> data;
+  std::string data_address;
+  if (config.data_port != kNoTcp) {
+    absl::StatusOr<std::unique_ptr<StreamServer>> listening =
+        StreamServer::Start({.host = config.data_net, .port = scratch->data_port != 0 ? scratch->data_port : config.data_port, .grants = &remote});
+    if (!listening.ok()) {
+      return absl::Status(listening.status().code(), StrCat("data port: ", std::string(listening.status().message()), " (--data_port, --data_net)"));
+    }
+    data = *std::move(listening);
+    scratch->data_port = data->port();
+    const bool v6 = config.data_net.find(':') != std::string::npos;
+    data_address = StrCat(v6 ? "[" : "", config.data_net, v6 ? "]:" : ":", data->port());
+    remote.OnEnd([raw = data.get()](const LaneToken& token) { raw->Disconnect(token); });
+  }
+  PeerService peer(store->get(), &remote, PENSTOCK_VERSION, {{"stream", data_address}});
   StoreService service(store->get(), {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
-                                      .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid});
+                                      .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address},
+                       &remote);
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service);
   if (!rings.ok()) return rings.status();
   (*store)->OnChange([raw = rings->get()](uint64_t name_hash) { raw->Wake(name_hash); });
@@ -115,14 +137,15 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (!control.ok()) return control.status();
   const int port = scratch->grpc_port != 0 ? scratch->grpc_port : config.grpc_port;
   absl::StatusOr<std::unique_ptr<GrpcServer>> grpc =
-      GrpcServer::Start(&service, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port});
+      GrpcServer::Start(&service, data != nullptr ? &peer : nullptr, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port});
   if (!grpc.ok()) return grpc.status();
   scratch->grpc_port = (*grpc)->port();
-  Maintenance maintenance(store->get());
+  Maintenance maintenance(store->get(), &remote);
   TellReady(*context, (*grpc)->port());
   int signal_number = 0;
   sigwait(&stop_signals, &signal_number);
   (*grpc)->Stop();
+  if (data != nullptr) data->Stop();
   (*control)->Stop();
   (*rings)->Stop();
   (*store)->work().Stop();

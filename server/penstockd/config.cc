@@ -19,6 +19,7 @@ namespace penstock::server {
 namespace {
 
 constexpr uint64_t kDefaultPercent = 80;
+constexpr int kDefaultDataPort = 7412;
 
 // What the flags say; later settings of one source win, earlier sources win.
 using Chosen = std::map<std::string, Setting>;
@@ -55,6 +56,7 @@ absl::Status ResolveMemory(NodeConfig* config) {
 
 absl::Status Resolve(const Environment& environment, const std::string& executable,
                      NodeConfig* config) {
+  if (config->data_port == kDataPortAsGrpc) config->data_port = config->grpc_port > 0 ? kDefaultDataPort : config->grpc_port;
   if (config->socket_dir.empty()) config->socket_dir = DefaultSocketDir(environment);
   auto directory = AbsoluteSocketDir(config->socket_dir);
   if (!directory.ok()) return directory.status();

@@ -25,6 +25,7 @@ enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
 
 inline constexpr uint64_t kMinMemoryBytes = uint64_t{64} << 20;
 inline constexpr int kNoTcp = -1;
+inline constexpr int kDataPortAsGrpc = -2;  // 7412, or as --grpc_port where that is 0 or none
 
 struct NodeConfig {
   std::string socket_dir;          // absolute after LoadConfig
@@ -32,6 +33,8 @@ struct NodeConfig {
   uint64_t memory_bytes = 0;       // what --memory asks for; the node takes less if a limit says so
   int grpc_port = 7411;            // 0 = a free one, kNoTcp = grpc.sock only
   std::string host = "127.0.0.1";  // where the TCP listener binds
+  int data_port = kDataPortAsGrpc;  // 0 = a free one, kNoTcp = none; never kDataPortAsGrpc after LoadConfig
+  std::string data_net = "127.0.0.1";  // where the data port listens
   HugePages huge_pages = HugePages::kAuto;
   Adopt adopt = Adopt::kAuto;
   uint32_t max_sessions = 1024;

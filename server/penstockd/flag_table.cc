@@ -75,16 +75,18 @@ std::string PrintMemory(const NodeConfig& config) {
   return back.ok() && *back == config.memory_bytes ? text : StrCat(config.memory_bytes);
 }
 
-absl::Status SetGrpcPort(std::string_view value, NodeConfig* config) {
+absl::Status SetPort(std::string_view value, int* out) {
   if (value == "none" || value == "-1") {
-    config->grpc_port = kNoTcp;
+    *out = kNoTcp;
     return absl::OkStatus();
   }
   const auto port = ParseNumber(value, 0, 65535);
   if (!port) return NotAllowed();
-  config->grpc_port = static_cast<int>(*port);
+  *out = static_cast<int>(*port);
   return absl::OkStatus();
 }
+
+std::string PrintPort(int port) { return port < 0 ? "none" : StrCat(port); }
 
 absl::Status SetMaxSessions(std::string_view value, NodeConfig* config) {
   const auto count = ParseNumber(value, 1, 1'000'000);
@@ -120,12 +122,21 @@ constexpr Flag kFlags[] = {
      PrintMemory},
     {"grpc_port", "0..65535, or none",
      "TCP port of gRPC; 0 takes a free one, none listens on grpc.sock only (default 7411)", false,
-     SetGrpcPort,
-     [](const NodeConfig& c) { return c.grpc_port < 0 ? "none" : StrCat(c.grpc_port); }},
+     [](std::string_view v, NodeConfig* c) { return SetPort(v, &c->grpc_port); },
+     [](const NodeConfig& c) { return PrintPort(c.grpc_port); }},
     {"host", "an address or host name of this host",
      "where the TCP port listens (default 127.0.0.1)", false,
      [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->host); },
      [](const NodeConfig& c) { return c.host; }},
+    {"data_port", "0..65535, or none",
+     "TCP port where sessions of other hosts read tensors; 0 takes a free one, none is for one\n"
+     "host alone (default 7412, or 0 or none where --grpc_port is)", false,
+     [](std::string_view v, NodeConfig* c) { return SetPort(v, &c->data_port); },
+     [](const NodeConfig& c) { return PrintPort(c.data_port); }},
+    {"data_net", "an address or host name of this host",
+     "where the data port listens, and what other hosts are told (default 127.0.0.1)", false,
+     [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->data_net); },
+     [](const NodeConfig& c) { return c.data_net; }},
     {"huge_pages", "auto, thp, hugetlb or off",
      "pages of large segments: reserved 2 MiB pages if there are, else transparent huge\n"
      "pages, else small ones (auto, hugetlb); no reserved ones (thp); small (off) (default auto)",

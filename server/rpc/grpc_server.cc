@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
+#include "peer.grpc.pb.h"
 #include "store.grpc.pb.h"
 
 namespace penstock::server {
@@ -20,6 +21,12 @@ namespace {
 
 grpc::Status ToGrpc(const absl::Status& status) {
   return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
+}
+
+std::string_view TokenOf(const grpc::ServerContext& context) {
+  const auto it = context.client_metadata().find("penstock-session-bin");
+  if (it == context.client_metadata().end()) return {};
+  return {it->second.data(), it->second.size()};
 }
 
 class Service final : public v1::Store::Service {
@@ -74,17 +81,37 @@ class Service final : public v1::Store::Service {
   }
 
   std::shared_ptr<Session> SessionOf(const grpc::ServerContext& context) const {
-    const auto it = context.client_metadata().find("penstock-session-bin");
-    if (it == context.client_metadata().end()) return nullptr;
-    return service_->store()->FindSessionByToken({it->second.data(), it->second.size()});
+    const std::string_view token = TokenOf(context);
+    return token.empty() ? nullptr : service_->store()->FindSessionByToken(token);
   }
 
   StoreService* const service_;
 };
 
+class PeerOnGrpc final : public v1::Peer::Service {
+ public:
+  explicit PeerOnGrpc(PeerService* service) : service_(service) {}
+
+  grpc::Status OpenSession(grpc::ServerContext*, const v1::OpenSessionRequest* request, v1::OpenSessionResponse* response) override {
+    return ToGrpc(service_->OpenSession(*request, response));
+  }
+#define PENSTOCK_WITH_TOKEN(Method)                                                                                  \
+  grpc::Status Method(grpc::ServerContext* context, const v1::Method##Request* request, v1::Method##Response* response) override { \
+    return ToGrpc(service_->Method(TokenOf(*context), *request, response));                                          \
+  }
+  PENSTOCK_WITH_TOKEN(Renew)
+  PENSTOCK_WITH_TOKEN(CloseSession)
+  PENSTOCK_WITH_TOKEN(Locate)
+  PENSTOCK_WITH_TOKEN(Release)
+#undef PENSTOCK_WITH_TOKEN
+
+ private:
+  PeerService* const service_;
+};
+
 class GrpcServerOnSockets final : public GrpcServer {
  public:
-  explicit GrpcServerOnSockets(StoreService* service) : service_(service) {}
+  GrpcServerOnSockets(StoreService* service, PeerService* peer) : service_(service), peer_(peer), serves_peers_(peer != nullptr) {}
   ~GrpcServerOnSockets() override { Stop(); }
 
   absl::Status Listen(const GrpcOptions& options) {
@@ -93,11 +120,14 @@ class GrpcServerOnSockets final : public GrpcServer {
     unlink(options.unix_socket.c_str());  // of an earlier node process; the warden saw to it that there is one node only
     grpc::ServerBuilder builder;
     builder.SetMaxReceiveMessageSize(64 << 20);
+    // One listener a port: a second node on it must fail, and port 0 would be as many free ports as there are cores.
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddListeningPort("unix:" + options.unix_socket, grpc::InsecureServerCredentials());
     if (options.port >= 0) {
       builder.AddListeningPort(StrCat(options.host, ":", options.port), grpc::InsecureServerCredentials(), &port_);
     }
     builder.RegisterService(&service_);
+    if (serves_peers_) builder.RegisterService(&peer_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || (options.port >= 0 && port_ == 0)) {
       return absl::UnavailableError(StrCat("gRPC: cannot listen on ", options.unix_socket,
@@ -118,14 +148,16 @@ class GrpcServerOnSockets final : public GrpcServer {
 
  private:
   Service service_;
+  PeerOnGrpc peer_;
+  const bool serves_peers_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = -1;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(StoreService* service, const GrpcOptions& options) {
-  auto server = std::make_unique<GrpcServerOnSockets>(service);
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(StoreService* service, PeerService* peer, const GrpcOptions& options) {
+  auto server = std::make_unique<GrpcServerOnSockets>(service, peer);
   if (absl::Status s = server->Listen(options); !s.ok()) return s;
   return server;
 }

@@ -1,8 +1,8 @@
-// GrpcServer: service Store over gRPC, on the socket directory's grpc.sock and, when asked for, on TCP; with health and
-// reflection.
+// GrpcServer: services Store and Peer over gRPC, on the socket directory's grpc.sock and, when asked for, on TCP; with
+// health and reflection.
 //
 // Threading:  gRPC's own threads; a waiting call (Wait, Watch) keeps one for at most 1 s.
-// Ownership:  the service must outlive it.
+// Ownership:  the services must outlive it.
 // Errors:     Start: Unavailable with the address when it cannot listen.
 // Limits:     messages of at most 64 MiB.
 #pragma once
@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/rpc/peer_service.h"
 #include "server/rpc/store_service.h"
 
 namespace penstock::server {
@@ -24,7 +25,8 @@ struct GrpcOptions {
 
 class GrpcServer {
  public:
-  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(StoreService* service, const GrpcOptions& options);
+  // `peer`: null without a data port.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(StoreService* service, PeerService* peer, const GrpcOptions& options);
   virtual ~GrpcServer() = default;
   virtual int port() const = 0;  // -1 = none
   virtual void Stop() = 0;       // lets running calls end for a moment

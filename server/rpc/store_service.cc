@@ -55,6 +55,7 @@ absl::Status StoreService::NodeInfo(const v1::NodeInfoRequest&, v1::NodeInfoResp
   response->set_warden_pid(facts_.warden_pid);
   response->set_page_kind(store_->page_kind());
   response->set_started_ns(store_->started_ns());
+  response->set_data_address(facts_.data_address);
   return absl::OkStatus();
 }
 
@@ -170,16 +171,19 @@ absl::Status StoreService::List(const v1::ListRequest& request, uint64_t page_by
 
 absl::Status StoreService::Df(const v1::DfRequest&, v1::DfResponse* response) {
   store_->Df(response);
+  if (remote_ != nullptr) response->set_sessions(response->sessions() + remote_->count());
   return absl::OkStatus();
 }
 
 absl::Status StoreService::Sessions(const v1::SessionsRequest&, v1::SessionsResponse* response) {
   store_->ListSessions(response);
+  if (remote_ != nullptr) remote_->ListSessions(response);
   return absl::OkStatus();
 }
 
 absl::Status StoreService::Pins(const v1::PinsRequest& request, v1::PinsResponse* response) {
   store_->ListPins(request, response);
+  if (remote_ != nullptr) remote_->ListPins(request, response);
   return absl::OkStatus();
 }
 

@@ -3,7 +3,7 @@
 // Decodes, calls the store, encodes; decides nothing.
 //
 // Threading:  any thread.
-// Ownership:  the store must outlive it.
+// Ownership:  the store and the remote sessions must outlive it.
 // Errors:     a call's own (malformed message, bad prefix); errors of single items are in their results.
 // Limits:     a batch has at most kMaxBatch items; a list page at most `page_bytes`.
 #pragma once
@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "server/remote/remote_sessions.h"
 #include "server/store/store.h"
 #include "store.pb.h"
 
@@ -24,13 +25,16 @@ struct NodeFacts {
   std::string grpc_address;
   std::string version;
   uint32_t warden_pid = 0;
+  std::string data_address;  // empty: none
 };
 
 class StoreService {
  public:
   static constexpr int kMaxBatch = 100000;
 
-  StoreService(Store* store, NodeFacts facts) : store_(store), facts_(std::move(facts)) {}
+  // `remote`: may be null; else it is told of in Df, Sessions and Pins.
+  StoreService(Store* store, NodeFacts facts, const RemoteSessions* remote = nullptr)
+      : store_(store), facts_(std::move(facts)), remote_(remote) {}
 
   absl::Status NodeInfo(const v1::NodeInfoRequest& request, v1::NodeInfoResponse* response);
   absl::Status Allocate(Session* session, const v1::AllocateRequest& request, v1::AllocateResponse* response);
@@ -58,6 +62,7 @@ class StoreService {
  private:
   Store* const store_;
   const NodeFacts facts_;
+  const RemoteSessions* const remote_;
 };
 
 }  // namespace penstock::server

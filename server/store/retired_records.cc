@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
+
 namespace penstock::server {
 
-void RetiredRecords::Scan(const std::vector<std::shared_ptr<Session>>& sessions, const absl::flat_hash_set<uint64_t>& held,
+void RetiredRecords::Scan(const std::vector<std::shared_ptr<Session>>& sessions, const HeldPins& held,
                           const std::function<void(const Entry&)>& free) {
   unscanned_ = 0;
   if (entries_.empty()) return;
-  absl::flat_hash_set<uint64_t> pinned = held;
+  absl::flat_hash_set<uint64_t> pinned;
+  for (const auto& [word, count] : held) pinned.insert(word);
   size_t words = 0;
   for (const std::shared_ptr<Session>& session : sessions) {
     for (const PinChunk& chunk : session->pins()) {

@@ -13,11 +13,14 @@
 #include <functional>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "proto/layout/catalog_layout.h"
 #include "server/store/session.h"
 
 namespace penstock::server {
+
+// PinWords of the node's own readers, and how many of each: adoption, and readers on other hosts.
+using HeldPins = absl::flat_hash_map<uint64_t, uint32_t>;
 
 class RetiredRecords {
  public:
@@ -40,8 +43,8 @@ class RetiredRecords {
   size_t scan_after() const { return scan_after_; }
   const std::vector<Entry>& entries() const { return entries_; }
 
-  // Scans the pin tables; calls `free` for each entry that no session and no entry of `held` pins.
-  void Scan(const std::vector<std::shared_ptr<Session>>& sessions, const absl::flat_hash_set<uint64_t>& held,
+  // Scans the pin tables; calls `free` for each entry that neither a session nor `held` pins.
+  void Scan(const std::vector<std::shared_ptr<Session>>& sessions, const HeldPins& held,
             const std::function<void(const Entry&)>& free);
 
  private:

@@ -27,6 +27,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "penstock/dtype.h"
@@ -135,6 +136,13 @@ class Store {
   // --- reading ---
   absl::StatusOr<Published> Lookup(std::string_view name, uint64_t version);
   absl::StatusOr<v1::TensorInfo> Stat(std::string_view name, uint64_t version);
+  // Pins a tensor for a reader that has no pin table: its block stays as it is while `hold` lives. The store must outlive it.
+  struct HeldTensor {
+    v1::TensorInfo info;
+    const char* data = nullptr;  // info.nbytes() long
+    std::shared_ptr<const void> hold;
+  };
+  absl::StatusOr<HeldTensor> Hold(std::string_view name, uint64_t version);
   void List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListResponse* response);
   // Events after the cursor; empty when there are none yet.
   void Events(const v1::WatchRequest& request, v1::WatchResponse* response);
@@ -232,6 +240,7 @@ class Store {
   };
   bool ListSome(ListSlice* slice, v1::ListResponse* response);  // whether there is more to do for this page
   void FillInfo(layout::RecordRef ref, v1::TensorInfo* info) const;
+  void Unhold(uint64_t pin);
   std::vector<std::shared_ptr<Session>> SessionList() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const StoreLimits limits_;
@@ -255,7 +264,7 @@ class Store {
   std::unique_ptr<NameOrder> names_ ABSL_GUARDED_BY(mutex_);
   BlockSpace blocks_ ABSL_GUARDED_BY(mutex_);
   RetiredRecords retired_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_set<uint64_t> held_ ABSL_GUARDED_BY(mutex_);  // PinWords of the node's own readers (adoption)
+  HeldPins held_ ABSL_GUARDED_BY(mutex_);
   DeletedVersions deleted_ ABSL_GUARDED_BY(mutex_);
   EventLog events_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);

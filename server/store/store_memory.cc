@@ -277,7 +277,7 @@ bool Store::AdoptRecord(RecordRef ref, uint32_t segment) {
         target = *block;
         source = blocks_.Address(record->segment, record->offset);
         pin = layout::PinWord(ref, record->seq.load());
-        held_.insert(pin);
+        ++held_[pin];
         break;
       }
       if (attempt > 0 || arena_on_its_way_) return false;
@@ -290,7 +290,7 @@ bool Store::AdoptRecord(RecordRef ref, uint32_t segment) {
   CopyBytes(target.address, source, nbytes);
   PENSTOCK_FAULT_POINT("node.adopt.copied");
   std::lock_guard lock(mutex_);
-  held_.erase(pin);
+  if (auto held = held_.find(pin); --held->second == 0) held_.erase(held);
   const Record* record = slabs_->At(ref);
   const bool still_live = layout::PinWord(ref, record->seq.load()) == pin && (record->seq.load() & 1);
   absl::StatusOr<RecordRef> made = absl::CancelledError("");

@@ -46,6 +46,26 @@ absl::StatusOr<v1::TensorInfo> Store::Stat(std::string_view name, uint64_t versi
   return info;
 }
 
+absl::StatusOr<Store::HeldTensor> Store::Hold(std::string_view name, uint64_t version) {
+  std::lock_guard lock(mutex_);
+  absl::StatusOr<RecordRef> ref = FindLive(name, version);
+  if (!ref.ok()) return ref.status();
+  const Record* record = slabs_->At(*ref);
+  HeldTensor held;
+  FillInfo(*ref, &held.info);
+  held.data = record->nbytes == 0 ? nullptr : blocks_.Address(record->segment, record->offset);
+  const uint64_t pin = layout::PinWord(*ref, record->seq.load());
+  ++held_[pin];
+  // Shared by what stands for the pin and by every transfer that uses it.
+  held.hold = std::shared_ptr<const void>(record, [this, pin](const void*) { Unhold(pin); });
+  return held;
+}
+
+void Store::Unhold(uint64_t pin) {
+  std::lock_guard lock(mutex_);
+  if (auto held = held_.find(pin); --held->second == 0) held_.erase(held);
+}
+
 void Store::FillInfo(RecordRef ref, v1::TensorInfo* info) const {
   const Record* record = slabs_->At(ref);
   info->set_name(std::string(NameOf(record)));
@@ -193,6 +213,7 @@ void Store::Df(v1::DfResponse* df) {
   df->set_sessions(sessions_.size());
   uint64_t pins = 0;
   for (const auto& [id, session] : sessions_) pins += session->CountPins();
+  for (const auto& [word, count] : held_) pins += count;
   df->set_pins(pins);
   for (const auto& [id, data] : blocks_.segments()) {
     if (data->arena) {

@@ -18,7 +18,7 @@ DF_FIELDS = {
 }
 NODE_FIELDS = {
     "node_uuid", "generation", "version", "layout_version", "socket_dir", "started_ns", "pid", "warden_pid",
-    "grpc_address", "page_kind",
+    "grpc_address", "page_kind", "data_address",
 }
 SESSION_FIELDS = {
     "id", "pid", "uid", "label", "pins", "drafts", "extent_bytes", "pinned_retired_bytes", "opened_ns", "requests",

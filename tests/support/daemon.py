@@ -80,9 +80,12 @@ class Cli:
 
 def start_daemon(
     socket_dir: Path, *flags: str, uid: int | None = None, cgroup: Path | None = None,
-    program: Path = BUILD / "bin" / "penstockd", **env: str
+    program: Path = BUILD / "bin" / "penstockd", prefix: tuple[str, ...] = (), **env: str
 ) -> Daemon:
-    """Returns once it serves. `uid`: run it as another user; `cgroup`: in that one (both for root only)."""
+    """Returns once it serves. `uid`: run it as another user; `cgroup`: in that one (both for root only).
+
+    `prefix`: a command that execs it, such as `ip netns exec NAME`.
+    """
     read_fd, write_fd = os.pipe()
 
     def enter_cgroup() -> None:
@@ -91,7 +94,7 @@ def start_daemon(
     try:
         process = subprocess.Popen(
             [
-                str(program), f"--socket_dir={socket_dir}", "--grpc_port=0",
+                *prefix, str(program), f"--socket_dir={socket_dir}", "--grpc_port=0",
                 "--exit_with_parent", f"--ready_fd={write_fd}", *flags,
             ],
             pass_fds=[write_fd], stdin=subprocess.DEVNULL, env=clean_environment(**env),

@@ -32,11 +32,13 @@ absl::Status Run(Invocation& invocation) {
                {"UP", Table::Align::kRight},
                {"PAGES"},
                {"SOCKETS"},
-               {"GRPC"}});
+               {"GRPC"},
+               {"DATA"}});
   const absl::Time started = absl::FromUnixNanos(static_cast<int64_t>(node.started_ns()));
   table.Add({node.node_uuid(), node.version(), StrCat(node.pid()), StrCat(node.warden_pid()),
              StrCat(node.generation()), AgeText(absl::Now() - started), node.page_kind(),
-             node.socket_dir(), node.grpc_address().empty() ? "-" : node.grpc_address()});
+             node.socket_dir(), node.grpc_address().empty() ? "-" : node.grpc_address(),
+             node.data_address().empty() ? "-" : node.data_address()});
   table.Print();
   return absl::OkStatus();
 }
@@ -52,7 +54,7 @@ const Verb kNodes = {
     .json =
         "an array of objects with the fields of NodeInfoResponse in store.proto: node_uuid, "
         "generation, version, layout_version, socket_dir, started_ns, pid, warden_pid, "
-        "grpc_address, page_kind",
+        "grpc_address, page_kind, data_address",
     .examples = kExamples,
     .run = Run,
 };

@@ -59,6 +59,8 @@ TEST_F(ConfigTest, DefaultsAreWhatTheDocumentationSays) {
   EXPECT_EQ(config.socket_mode, 0700u);
   EXPECT_EQ(config.grpc_port, 7411);
   EXPECT_EQ(config.host, "127.0.0.1");
+  EXPECT_EQ(config.data_port, 7412);
+  EXPECT_EQ(config.data_net, "127.0.0.1");
   EXPECT_EQ(config.huge_pages, HugePages::kAuto);
   EXPECT_EQ(config.adopt, Adopt::kAuto);
   EXPECT_EQ(config.ready_fd, -1);
@@ -72,7 +74,7 @@ TEST_F(ConfigTest, DefaultsAreWhatTheDocumentationSays) {
 TEST_F(ConfigTest, EveryFlagIsRead) {
   const NodeConfig config =
       Good({"--socket_dir=/tmp/s", "--socket_mode=0770", "--memory=1.5GiB", "--grpc_port=0",
-            "--host=::1", "--huge_pages=thp", "--adopt=always", "--max_sessions=7",
+            "--host=::1", "--data_port=8", "--data_net=::2", "--huge_pages=thp", "--adopt=always", "--max_sessions=7",
             "--log_level=debug", "--exit_with_parent", "--ready_fd=5", "--node_library=/l.so"});
   EXPECT_EQ(config.socket_dir, "/tmp/s");
   EXPECT_EQ(config.FdSocketPath(), "/tmp/s/fd.sock");
@@ -81,6 +83,8 @@ TEST_F(ConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config.memory_bytes, 1536 * kMiB);
   EXPECT_EQ(config.grpc_port, 0);
   EXPECT_EQ(config.host, "::1");
+  EXPECT_EQ(config.data_port, 8);
+  EXPECT_EQ(config.data_net, "::2");
   EXPECT_EQ(config.huge_pages, HugePages::kThp);
   EXPECT_EQ(config.adopt, Adopt::kAlways);
   EXPECT_EQ(config.max_sessions, 7u);
@@ -88,6 +92,14 @@ TEST_F(ConfigTest, EveryFlagIsRead) {
   EXPECT_TRUE(config.exit_with_parent);
   EXPECT_EQ(config.ready_fd, 5);
   EXPECT_EQ(config.node_library, "/l.so");
+}
+
+TEST_F(ConfigTest, DataPortFollowsTheGrpcPort) {
+  EXPECT_EQ(Good({"--grpc_port=9"}).data_port, 7412);
+  EXPECT_EQ(Good({"--grpc_port=0"}).data_port, 0);
+  EXPECT_EQ(Good({"--grpc_port=none"}).data_port, kNoTcp);
+  EXPECT_EQ(Good({"--grpc_port=none", "--data_port=0"}).data_port, 0);
+  EXPECT_EQ(Good({"--grpc_port=0", "--data_port=none"}).data_port, kNoTcp);
 }
 
 TEST_F(ConfigTest, FormsOfOneFlag) {
@@ -135,6 +147,7 @@ TEST_F(ConfigTest, WrongValuesNameSourceFlagValueAndWhatIsAllowed) {
       {"socket_mode", "abc"}, {"huge_pages", "yes"},   {"adopt", "never"},
       {"max_sessions", "0"},  {"log_level", "loud"},   {"exit_with_parent", "1"},
       {"ready_fd", "stdout"}, {"socket_dir", ""},      {"host", ""},
+      {"data_port", "65536"}, {"data_net", ""},
   };
   for (const auto& [flag, value] : wrong) {
     const std::string text = std::string("--") + flag + "=" + value;

@@ -1,0 +1,183 @@
+#include "server/remote/remote_sessions.h"
+
+#include <sys/random.h>
+#include <time.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "proto/errors.h"
+#include "proto/strcat.h"
+
+namespace penstock::server {
+
+namespace {
+
+constexpr size_t kMaxLabelBytes = 63;
+// Ids of remote sessions begin where those of local ones never come.
+constexpr uint64_t kFirstId = uint64_t{1} << 48;
+
+absl::Status Over() {
+  return absl::PermissionDeniedError("the remote session is over, or was never opened here: open another one");
+}
+
+}  // namespace
+
+absl::Time RemoteSessions::MonotonicNow() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return absl::TimeFromTimespec(now);
+}
+
+absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view label, absl::Duration ttl, absl::Time now) {
+  if (label.size() > kMaxLabelBytes) {
+    return absl::InvalidArgumentError(StrCat("label: has ", label.size(), " bytes; at most ", kMaxLabelBytes));
+  }
+  if (ttl == absl::ZeroDuration()) ttl = kDefaultTtl;
+  if (ttl < kLeastTtl || ttl > kMostTtl) {
+    return absl::InvalidArgumentError(StrCat("ttl_ns: ", absl::ToInt64Nanoseconds(ttl), "; allowed are 1 s to 60 s, or 0 for 10 s"));
+  }
+  Opened opened{.token = {}, .ttl = ttl};
+  if (getrandom(opened.token.data(), opened.token.size(), 0) != static_cast<ssize_t>(opened.token.size())) {
+    return ErrnoStatus(errno, "getrandom");
+  }
+  std::lock_guard lock(mutex_);
+  if (sessions_.size() >= max_sessions_) {
+    return absl::ResourceExhaustedError(StrCat("remote sessions: ", sessions_.size(), " are open, the most that this node takes (--max_sessions)"));
+  }
+  sessions_.emplace(opened.token, RemoteSession{.id = kFirstId + next_id_++, .label = std::string(label), .ttl = ttl, .deadline = now + ttl + kMargin,
+                                                .opened_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .grants = {}});
+  return opened;
+}
+
+absl::StatusOr<RemoteSessions::RemoteSession*> RemoteSessions::Find(const LaneToken& token) {
+  auto it = sessions_.find(token);
+  if (it == sessions_.end() || it->second.deadline <= MonotonicNow()) return Over();
+  return &it->second;
+}
+
+absl::StatusOr<absl::Duration> RemoteSessions::Renew(const LaneToken& token, absl::Time now) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);
+  if (!session.ok()) return session.status();
+  (*session)->deadline = now + (*session)->ttl + kMargin;
+  return (*session)->ttl;
+}
+
+void RemoteSessions::Close(const LaneToken& token) {
+  Sessions::node_type ended;  // its pins are given back without the lock
+  {
+    std::lock_guard lock(mutex_);
+    ended = sessions_.extract(token);
+  }
+  if (!ended.empty() && on_end_) on_end_(token);
+}
+
+absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& token, std::string_view name, uint64_t version) {
+  {
+    std::lock_guard lock(mutex_);
+    const absl::StatusOr<RemoteSession*> session = Find(token);
+    if (!session.ok()) return session.status();
+  }
+  absl::StatusOr<Store::HeldTensor> held = store_->Hold(name, version);
+  if (!held.ok()) return held.status();
+  Located located{.info = held->info};
+  if (located.info.nbytes() == 0) return located;
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);  // may have ended meanwhile
+  if (!session.ok()) return session.status();
+  if ((*session)->grants.size() >= kMaxGrants) {
+    return absl::ResourceExhaustedError(StrCat("pins: this remote session has ", kMaxGrants, ", the most that one may have; release some"));
+  }
+  located.grant = next_grant_++;
+  ++(*session)->requests;
+  (*session)->grants.emplace(located.grant, *std::move(held));
+  return located;
+}
+
+absl::Status RemoteSessions::Release(const LaneToken& token, absl::Span<const uint64_t> grants) {
+  std::vector<Store::HeldTensor> released;  // given back without the lock
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);
+  if (!session.ok()) return session.status();
+  for (uint64_t grant : grants) {
+    auto it = (*session)->grants.find(grant);
+    if (it == (*session)->grants.end()) continue;
+    released.push_back(std::move(it->second));
+    (*session)->grants.erase(it);
+  }
+  return absl::OkStatus();
+}
+
+void RemoteSessions::Expire(absl::Time now) {
+  std::vector<Sessions::node_type> ended;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto it = sessions_.begin(); it != sessions_.end();) {
+      const auto here = it++;
+      if (here->second.deadline <= now) ended.push_back(sessions_.extract(here));
+    }
+  }
+  for (const Sessions::node_type& node : ended) {
+    if (on_end_) on_end_(node.key());
+  }
+}
+
+void RemoteSessions::ListSessions(v1::SessionsResponse* response) const {
+  std::lock_guard lock(mutex_);
+  for (const auto& [token, session] : sessions_) {
+    v1::SessionInfo* info = response->add_sessions();
+    info->set_id(session.id);
+    info->set_label(session.label);
+    info->set_pins(session.grants.size());
+    info->set_opened_ns(session.opened_ns);
+    info->set_requests(session.requests);
+  }
+}
+
+void RemoteSessions::ListPins(const v1::PinsRequest& request, v1::PinsResponse* response) const {
+  const int limit = request.limit() == 0 ? 1000 : static_cast<int>(request.limit());
+  std::lock_guard lock(mutex_);
+  for (const auto& [token, session] : sessions_) {
+    std::map<std::pair<std::string, uint64_t>, v1::PinInfo> pins;
+    for (const auto& [grant, held] : session.grants) {
+      if (!std::string_view(held.info.name()).starts_with(request.prefix())) continue;
+      v1::PinInfo& pin = pins[{held.info.name(), held.info.version().number()}];
+      pin.set_session(session.id);
+      pin.set_name(held.info.name());
+      *pin.mutable_version() = held.info.version();
+      pin.set_nbytes(held.info.nbytes());
+      pin.set_count(pin.count() + 1);
+    }
+    for (auto& [key, pin] : pins) {
+      if (response->pins_size() >= limit) return;
+      *response->add_pins() = std::move(pin);
+    }
+  }
+}
+
+size_t RemoteSessions::count() const {
+  std::lock_guard lock(mutex_);
+  return sessions_.size();
+}
+
+bool RemoteSessions::KnowsToken(const LaneToken& token) {
+  std::lock_guard lock(mutex_);
+  return Find(token).ok();
+}
+
+absl::StatusOr<GrantedBlock> RemoteSessions::Use(const LaneToken& token, uint64_t grant, TransferKind kind) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);
+  if (!session.ok()) return session.status();
+  ++(*session)->requests;
+  auto it = (*session)->grants.find(grant);
+  if (it == (*session)->grants.end()) return absl::PermissionDeniedError(StrCat("grant ", grant, ": not this session's, or released"));
+  if (kind != TransferKind::kRead) return absl::PermissionDeniedError(StrCat("grant ", grant, ": is for reading"));
+  const Store::HeldTensor& held = it->second;
+  return GrantedBlock{const_cast<char*>(held.data), held.info.nbytes(), held.hold};  // not written: kind is kRead
+}
+
+}  // namespace penstock::server

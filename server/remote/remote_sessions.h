@@ -1,0 +1,99 @@
+// RemoteSessions: readers on other hosts, what they have pinned, and until when.
+//
+// A reader on this host has a socket whose end is its death notice, and a pin table. One on another host has neither: its
+// session lives until a deadline that it renews, and a pin is a *grant*, a number that opens one block on the data port.
+// A reader that was killed or stopped is over at its deadline; one that wakes up too late gets an error, for its token
+// is not known any more.
+//
+// Threading:  any thread; one lock, never held while the store is called.
+// Ownership:  holds the pinned tensors; the store must outlive it. What a transfer uses is held by the transfer, too.
+// Errors:     PERMISSION_DENIED the session is over or was never there, or the grant is not its own; NOT_FOUND the tensor;
+//             RESOURCE_EXHAUSTED too many sessions or grants.
+// Limits:     kMaxGrants a session; deadlines are looked at by Expire, to be called a few times a second.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/store/store.h"
+#include "transport/lane/lane.h"
+
+namespace penstock::server {
+
+class RemoteSessions final : public GrantTable {
+ public:
+  static constexpr size_t kMaxGrants = 65536;
+  static constexpr absl::Duration kLeastTtl = absl::Seconds(1);
+  static constexpr absl::Duration kMostTtl = absl::Seconds(60);
+  static constexpr absl::Duration kDefaultTtl = absl::Seconds(10);
+  // How much longer than it says the node waits: a reader's clock may be a little slow, its last read just over.
+  static constexpr absl::Duration kMargin = absl::Milliseconds(500);
+
+  RemoteSessions(Store* store, size_t max_sessions) : store_(store), max_sessions_(max_sessions) {}
+
+  struct Opened {
+    LaneToken token;
+    absl::Duration ttl;
+  };
+  // `now` here and below: of a clock that only goes forward (MonotonicNow).
+  absl::StatusOr<Opened> Open(std::string_view label, absl::Duration ttl, absl::Time now);
+  absl::StatusOr<absl::Duration> Renew(const LaneToken& token, absl::Time now);
+  void Close(const LaneToken& token);
+
+  struct Located {
+    v1::TensorInfo info;
+    uint64_t grant = 0;
+  };
+  absl::StatusOr<Located> Locate(const LaneToken& token, std::string_view name, uint64_t version);
+  absl::Status Release(const LaneToken& token, absl::Span<const uint64_t> grants);
+
+  // Ends the sessions whose time is over.
+  void Expire(absl::Time now);
+  // Called (no lock held) with the token of a session that has ended: its connections are to be cut.
+  void OnEnd(std::function<void(const LaneToken&)> callback) { on_end_ = std::move(callback); }
+
+  // For `penstock sessions` and `pins`: added to what the store says of its own.
+  void ListSessions(v1::SessionsResponse* response) const;
+  void ListPins(const v1::PinsRequest& request, v1::PinsResponse* response) const;
+  size_t count() const;
+
+  // --- GrantTable: the data port asks ---
+  bool KnowsToken(const LaneToken& token) override;
+  absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) override;
+
+  static absl::Time MonotonicNow();
+
+ private:
+  struct RemoteSession {
+    uint64_t id;
+    std::string label;
+    absl::Duration ttl;
+    absl::Time deadline;
+    uint64_t opened_ns;
+    uint64_t requests = 0;
+    absl::flat_hash_map<uint64_t, Store::HeldTensor> grants;
+  };
+  using Sessions = std::map<LaneToken, RemoteSession>;
+
+  absl::StatusOr<RemoteSession*> Find(const LaneToken& token) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  Store* const store_;
+  const size_t max_sessions_;
+  std::function<void(const LaneToken&)> on_end_;
+
+  mutable std::mutex mutex_;
+  Sessions sessions_ ABSL_GUARDED_BY(mutex_);
+  uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
+  uint64_t next_grant_ ABSL_GUARDED_BY(mutex_) = 1;
+};
+
+}  // namespace penstock::server

@@ -1,0 +1,94 @@
+#include "server/rpc/peer_service.h"
+
+#include <cstring>
+#include <utility>
+
+#include "proto/names.h"
+#include "proto/strcat.h"
+#include "server/rpc/store_service.h"
+#include "server/store/node_uuid.h"
+
+namespace penstock::server {
+
+namespace {
+
+absl::StatusOr<LaneToken> ParseToken(std::string_view bytes) {
+  LaneToken token;
+  if (bytes.size() != token.size()) {
+    return absl::PermissionDeniedError("this call needs a remote session: Peer.OpenSession gives its token, to be sent as metadata penstock-session-bin");
+  }
+  std::memcpy(token.data(), bytes.data(), token.size());
+  return token;
+}
+
+absl::Status CheckBatch(const char* field, int items) {
+  if (items <= StoreService::kMaxBatch) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat(field, ": ", items, " in one call; at most ", StoreService::kMaxBatch));
+}
+
+}  // namespace
+
+absl::Status PeerService::OpenSession(const v1::OpenSessionRequest& request, v1::OpenSessionResponse* response) {
+  const absl::Duration ttl = request.ttl_ns() > uint64_t{1} << 62 ? absl::InfiniteDuration() : absl::Nanoseconds(static_cast<int64_t>(request.ttl_ns()));
+  const absl::StatusOr<RemoteSessions::Opened> opened = sessions_->Open(request.label(), ttl, RemoteSessions::MonotonicNow());
+  if (!opened.ok()) return opened.status();
+  response->set_token(std::string(reinterpret_cast<const char*>(opened->token.data()), opened->token.size()));
+  response->set_node_uuid(NodeUuidText(*store_->header()));
+  response->set_generation(store_->generation());
+  response->set_version(version_);
+  response->set_ttl_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(opened->ttl)));
+  for (const LaneAddress& lane : lanes_) {
+    v1::Lane* out = response->add_lanes();
+    out->set_name(lane.name);
+    out->set_address(lane.address);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::Renew(std::string_view bytes, const v1::RenewRequest&, v1::RenewResponse* response) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  const absl::StatusOr<absl::Duration> ttl = sessions_->Renew(*token, RemoteSessions::MonotonicNow());
+  if (!ttl.ok()) return ttl.status();
+  response->set_ttl_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(*ttl)));
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::CloseSession(std::string_view bytes, const v1::CloseSessionRequest&, v1::CloseSessionResponse*) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  sessions_->Close(*token);
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest& request, v1::LocateResponse* response) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  if (!sessions_->KnowsToken(*token)) return absl::PermissionDeniedError("the remote session is over, or was never opened here: open another one");
+  if (absl::Status s = CheckBatch("items", request.items_size()); !s.ok()) return s;
+  for (const v1::TensorRef& item : request.items()) {
+    v1::LocateResult* result = response->add_results();
+    absl::Status status = ValidateName(item.name());
+    if (status.ok()) {
+      absl::StatusOr<RemoteSessions::Located> located = sessions_->Locate(*token, item.name(), item.version());
+      status = located.status();
+      if (status.ok()) {
+        located->info.clear_location();  // addresses inside the node are nobody else's business
+        *result->mutable_info() = std::move(located->info);
+        result->set_grant(located->grant);
+      }
+    }
+    result->mutable_status()->set_code(static_cast<int>(status.code()));
+    result->mutable_status()->set_message(std::string(status.message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::Release(std::string_view bytes, const v1::ReleaseRequest& request, v1::ReleaseResponse*) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  if (absl::Status s = CheckBatch("grants", request.grants_size()); !s.ok()) return s;
+  return sessions_->Release(*token, absl::MakeConstSpan(request.grants().data(), static_cast<size_t>(request.grants_size())));
+}
+
+}  // namespace penstock::server

@@ -1,0 +1,45 @@
+// PeerService: the calls of peer.proto, one handler each.
+//
+// Decodes, calls, encodes; decides nothing.
+//
+// Threading:  any thread.
+// Ownership:  the store and the remote sessions must outlive it.
+// Errors:     a call's own; errors of single items are in their results.
+// Limits:     StoreService::kMaxBatch items a call.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "peer.pb.h"
+#include "server/remote/remote_sessions.h"
+#include "server/store/store.h"
+
+namespace penstock::server {
+
+struct LaneAddress {
+  std::string name;
+  std::string address;
+};
+
+class PeerService {
+ public:
+  PeerService(Store* store, RemoteSessions* sessions, std::string version, std::vector<LaneAddress> lanes)
+      : store_(store), sessions_(sessions), version_(std::move(version)), lanes_(std::move(lanes)) {}
+
+  // `token`: as the call's metadata has it.
+  absl::Status OpenSession(const v1::OpenSessionRequest& request, v1::OpenSessionResponse* response);
+  absl::Status Renew(std::string_view token, const v1::RenewRequest& request, v1::RenewResponse* response);
+  absl::Status CloseSession(std::string_view token, const v1::CloseSessionRequest& request, v1::CloseSessionResponse* response);
+  absl::Status Locate(std::string_view token, const v1::LocateRequest& request, v1::LocateResponse* response);
+  absl::Status Release(std::string_view token, const v1::ReleaseRequest& request, v1::ReleaseResponse* response);
+
+ private:
+  Store* const store_;
+  RemoteSessions* const sessions_;
+  const std::string version_;
+  const std::vector<LaneAddress> lanes_;
+};
+
+}  // namespace penstock::server

@@ -1,0 +1,165 @@
+#include "server/remote/remote_sessions.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/unit/server/store/store_fixture.h"
+
+namespace penstock::server {
+namespace {
+
+using ::testing::HasSubstr;
+
+class RemoteSessionsTest : public StoreTest {
+ protected:
+  RemoteSessions::Opened Open(absl::Duration ttl = absl::Seconds(10), absl::Duration ago = absl::ZeroDuration()) {
+    return remote().Open("test", ttl, RemoteSessions::MonotonicNow() - ago).value();
+  }
+  RemoteSessions& remote() {
+    if (remote_ == nullptr) {
+      remote_ = std::make_unique<RemoteSessions>(store_.get(), 3);
+      remote_->OnEnd([this](const LaneToken& token) { ended_.push_back(token); });
+    }
+    return *remote_;
+  }
+  void TearDown() override { remote_.reset(); }
+  static std::string Text(const GrantedBlock& block) { return {block.data, block.bytes}; }
+  // Puts under the name; what is pinned by nobody any more is reclaimed by the Df.
+  void PutBytes(std::string_view name, uint64_t bytes, char fill) {
+    if (writer_ == nullptr) writer_ = NewSession();
+    Put(*writer_, Spec(name, bytes), fill).value();
+  }
+
+  std::shared_ptr<Session> writer_;
+  std::unique_ptr<RemoteSessions> remote_;
+  std::vector<LaneToken> ended_;
+};
+
+TEST_F(RemoteSessionsTest, AGrantOpensItsBlockToItsSessionForReading) {
+  PutBytes("x", 1000, 'x');
+  const LaneToken token = Open().token;
+  const RemoteSessions::Located located = remote().Locate(token, "x", 0).value();
+  EXPECT_EQ(located.info.nbytes(), 1000u);
+  EXPECT_EQ(Text(remote().Use(token, located.grant, TransferKind::kRead).value()), std::string(1000, 'x'));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, located.grant, TransferKind::kWrite).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, located.grant + 1, TransferKind::kRead).status()));
+  const LaneToken other = Open().token;
+  EXPECT_NE(other, token);
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(other, located.grant, TransferKind::kRead).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(LaneToken{}, located.grant, TransferKind::kRead).status()));
+}
+
+TEST_F(RemoteSessionsTest, WhatIsPinnedStaysThroughOverwriteAndDelete) {
+  PutBytes("x", 100'000, 'a');
+  const LaneToken token = Open().token;
+  const uint64_t grant = remote().Locate(token, "x", 0)->grant;
+  PutBytes("x", 100'000, 'b');
+  store_->Delete("x", 0).value();
+  for (int i = 0; i < 50; ++i) PutBytes("other/" + std::to_string(i), 100'000, 'c');  // would take the block
+  EXPECT_EQ(Df().retired(), 1u);
+  EXPECT_EQ(Df().pins(), 1u);
+  EXPECT_EQ(Text(remote().Use(token, grant, TransferKind::kRead).value()), std::string(100'000, 'a'));
+  ASSERT_TRUE(remote().Release(token, {grant}).ok());
+  EXPECT_EQ(Df().retired(), 0u);
+  EXPECT_EQ(Df().pins(), 0u);
+  EXPECT_TRUE(remote().Release(token, {grant, 77}).ok());  // again, and one that never was: no error
+}
+
+TEST_F(RemoteSessionsTest, ATransferHoldsItsBlockWhenTheSessionEnds) {
+  PutBytes("x", 100'000, 'a');
+  const LaneToken token = Open().token;
+  const uint64_t grant = remote().Locate(token, "x", 0)->grant;
+  GrantedBlock block = remote().Use(token, grant, TransferKind::kRead).value();
+  remote().Close(token);
+  EXPECT_THAT(ended_, ::testing::ElementsAre(token));
+  store_->Delete("x", 0).value();
+  for (int i = 0; i < 50; ++i) PutBytes("other/" + std::to_string(i), 100'000, 'c');
+  EXPECT_EQ(Text(block), std::string(100'000, 'a'));
+  block = {};
+  EXPECT_EQ(Df().retired(), 0u);
+}
+
+TEST_F(RemoteSessionsTest, OneAndTheSameTensorMayBePinnedOften) {
+  PutBytes("x", 100, 'a');
+  const LaneToken one = Open().token, two = Open().token;
+  const uint64_t a = remote().Locate(one, "x", 0)->grant, b = remote().Locate(one, "x", 0)->grant, c = remote().Locate(two, "x", 0)->grant;
+  store_->Delete("x", 0).value();
+  EXPECT_EQ(Df().pins(), 3u);
+  ASSERT_TRUE(remote().Release(one, {a}).ok());
+  EXPECT_EQ(Text(remote().Use(one, b, TransferKind::kRead).value()), std::string(100, 'a'));
+  remote().Close(one);
+  EXPECT_EQ(Df().retired(), 1u);
+  EXPECT_EQ(Text(remote().Use(two, c, TransferKind::kRead).value()), std::string(100, 'a'));
+  remote().Close(two);
+  EXPECT_EQ(Df().retired(), 0u);
+  EXPECT_EQ(Df().pins(), 0u);
+}
+
+TEST_F(RemoteSessionsTest, ASessionThatIsNotRenewedIsOverAtItsDeadline) {
+  PutBytes("x", 100, 'a');
+  const RemoteSessions::Opened opened = Open(absl::Seconds(2));
+  remote().Locate(opened.token, "x", 0).value();
+  const absl::Time now = RemoteSessions::MonotonicNow();
+  remote().Expire(now + absl::Seconds(2));  // the margin is not over
+  EXPECT_EQ(remote().count(), 1u);
+  EXPECT_EQ(remote().Renew(opened.token, now + absl::Seconds(2)).value(), absl::Seconds(2));
+  remote().Expire(now + absl::Seconds(4));
+  EXPECT_EQ(remote().count(), 1u);
+  EXPECT_EQ(Df().pins(), 1u);
+  remote().Expire(now + absl::Seconds(4) + RemoteSessions::kMargin);
+  EXPECT_EQ(remote().count(), 0u);
+  EXPECT_EQ(Df().pins(), 0u);
+  EXPECT_THAT(ended_, ::testing::ElementsAre(opened.token));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Renew(opened.token, now).status()));
+}
+
+TEST_F(RemoteSessionsTest, PastItsDeadlineASessionIsRefusedEvenBeforeItIsEnded) {
+  PutBytes("x", 100, 'a');
+  const LaneToken token = Open(absl::Seconds(1), absl::Seconds(1) + RemoteSessions::kMargin).token;
+  EXPECT_FALSE(remote().KnowsToken(token));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Locate(token, "x", 0).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Renew(token, RemoteSessions::MonotonicNow()).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Release(token, {1})));
+}
+
+TEST_F(RemoteSessionsTest, EmptyTensorsNeedNoGrant) {
+  PutBytes("empty", 0, 'x');
+  const LaneToken token = Open().token;
+  EXPECT_EQ(remote().Locate(token, "empty", 0)->grant, 0u);
+  EXPECT_EQ(Df().pins(), 0u);
+}
+
+TEST_F(RemoteSessionsTest, WhatIsWrongIsSaid) {
+  const absl::Time now = RemoteSessions::MonotonicNow();
+  EXPECT_THAT(std::string(remote().Open(std::string(64, 'l'), absl::Seconds(2), now).status().message()), HasSubstr("label"));
+  for (absl::Duration ttl : {absl::Milliseconds(999), absl::Seconds(61), absl::InfiniteDuration(), -absl::Seconds(1)}) {
+    EXPECT_THAT(std::string(remote().Open("", ttl, now).status().message()), HasSubstr("ttl_ns"));
+  }
+  const LaneToken token = Open().token;
+  EXPECT_TRUE(absl::IsNotFound(remote().Locate(token, "missing", 0).status()));
+  PutBytes("x", 10, 'a');
+  EXPECT_TRUE(absl::IsNotFound(remote().Locate(token, "x", 77).status()));
+  Open();
+  Open();
+  EXPECT_TRUE(absl::IsResourceExhausted(remote().Open("", absl::Seconds(2), now).status()));
+}
+
+TEST_F(RemoteSessionsTest, PinsOfASessionAreBounded) {
+  PutBytes("x", 10, 'a');
+  const LaneToken token = Open().token;
+  for (size_t i = 0; i < RemoteSessions::kMaxGrants; ++i) ASSERT_TRUE(remote().Locate(token, "x", 0).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(remote().Locate(token, "x", 0).status()));
+  EXPECT_EQ(Df().pins(), RemoteSessions::kMaxGrants);
+  v1::PinsResponse pins;
+  remote().ListPins({}, &pins);
+  ASSERT_EQ(pins.pins_size(), 1);
+  EXPECT_EQ(pins.pins(0).count(), RemoteSessions::kMaxGrants);
+  v1::SessionsResponse sessions;
+  remote().ListSessions(&sessions);
+  EXPECT_EQ(sessions.sessions(0).label(), "test");
+  EXPECT_EQ(sessions.sessions(0).pins(), RemoteSessions::kMaxGrants);
+  remote().Close(token);
+  EXPECT_EQ(Df().pins(), 0u);
+}
+
+}  // namespace
+}  // namespace penstock::server
