@@ -141,6 +141,31 @@ absl::StatusOr<uint32_t> Client::LongestPrefix(absl::Span<const std::string> nam
   return response->count();
 }
 
+absl::StatusOr<TensorInfo> Client::Stat(std::string_view name, std::optional<uint64_t> version) {
+  if (absl::Status s = ValidateName(name); !s.ok()) return s;
+  const Deadline deadline = connection_->DefaultDeadline();
+  const absl::StatusOr<Session*> session = connection_->Live(deadline);
+  if (!session.ok()) return session.status();
+  if (const auto pinned = (*session)->AcquireHere(name, version.value_or(0))) {
+    TensorInfo info = client::InfoOf(pinned->record, (*session)->catalog().node_uuid());
+    (*session)->Release(*pinned);
+    return info;
+  }
+  v1::StatRequest request;
+  v1::TensorRef* item = request.add_items();
+  item->set_name(std::string(name));
+  item->set_version(version.value_or(0));
+  const auto response = Ask<v1::StatResponse>(*connection_, Method::kStat, request, deadline);
+  if (!response.ok()) return response.status();
+  if (response->results_size() != 1) return absl::InternalError("the node's answer cannot be read");
+  const v1::TensorResult& result = response->results(0);
+  const auto code = static_cast<absl::StatusCode>(result.status().code());
+  if (code == absl::StatusCode::kOk) return client::InfoOf(result.info());
+  if (code != absl::StatusCode::kNotFound) return absl::Status(code, result.status().message());
+  return absl::NotFoundError(version ? StrCat("no version ", *version, " of tensor \"", name, "\"")
+                                     : StrCat("no tensor \"", name, "\""));
+}
+
 absl::StatusOr<TensorInfo> Client::Wait(std::string_view name, uint64_t version,
                                         absl::Duration timeout) {
   if (absl::Status s = ValidateName(name); !s.ok()) return s;

@@ -137,29 +137,11 @@ absl::StatusOr<TensorInfo> Client::ReadInto(std::string_view name, void* out, ui
   return view->info();
 }
 
-absl::StatusOr<TensorInfo> Client::Stat(std::string_view name, std::optional<uint64_t> version) {
-  const Deadline deadline = connection_->DefaultDeadline();
-  const absl::StatusOr<Session*> session = connection_->Live(deadline);
-  if (!session.ok()) return session.status();
-  const absl::StatusOr<PinnedRecord> pinned =
-      (*session)->Acquire(name, version.value_or(0), deadline);
-  if (!pinned.ok()) return pinned.status();
-  TensorInfo info = client::InfoOf(pinned->record, (*session)->catalog().node_uuid());
-  (*session)->Release(*pinned);
-  return info;
-}
-
 absl::StatusOr<bool> Client::Exists(std::string_view name) {
-  const Deadline deadline = connection_->DefaultDeadline();
-  const absl::StatusOr<Session*> session = connection_->Live(deadline);
-  if (!session.ok()) return session.status();
-  const absl::StatusOr<PinnedRecord> pinned = (*session)->Acquire(name, 0, deadline);
-  if (pinned.ok()) {
-    (*session)->Release(*pinned);
-    return true;
-  }
-  if (absl::IsNotFound(pinned.status())) return false;
-  return pinned.status();
+  const absl::StatusOr<TensorInfo> info = Stat(name);
+  if (absl::IsNotFound(info.status())) return false;
+  if (!info.ok()) return info.status();
+  return true;
 }
 
 }  // namespace penstock

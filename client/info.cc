@@ -78,7 +78,9 @@ TensorInfo InfoOf(const layout::Record* record, const std::string& node_uuid) {
   info.nbytes = record->nbytes;
   info.created = TimeOf(record->created_ns);
   info.keep = (record->flags & layout::kRecordKeep) != 0;
-  if (record->expires_ns != 0) info.expires = TimeOf(record->expires_ns);
+  if (record->expires_ns != 0 && record->expires_ns != layout::kFarFuture) {
+    info.expires = TimeOf(record->expires_ns);
+  }
   info.replicas = record->replicas;
   info.nodes = {node_uuid};
   info.metadata = MetadataOf(record);

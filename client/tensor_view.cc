@@ -64,6 +64,11 @@ void TensorView::Release() {
   session->Unref();
 }
 
+std::string_view TensorView::path() const {
+  if (record_ == nullptr) return "";
+  return (static_cast<const layout::Record*>(record_)->flags & layout::kRecordFetched) != 0 ? "fetch" : "map";
+}
+
 std::string_view TensorView::name() const {
   if (!valid()) return {};
   return {layout::RecordName(RecordOf(record_)), RecordOf(record_)->name_bytes};

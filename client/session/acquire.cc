@@ -78,6 +78,21 @@ absl::StatusOr<PinnedRecord> Session::Acquire(std::string_view name, uint64_t ve
   }
 }
 
+std::optional<PinnedRecord> Session::AcquireHere(std::string_view name, uint64_t version) {
+  const uint32_t slot = pins_.TryTake();
+  if (slot == PinTable::kNoSlot) return std::nullopt;
+  PinnedRecord pinned{nullptr, slot};
+  if (catalog_.Find(name, pins_, slot, &pinned.record) != Outcome::kPinned) {
+    pins_.Give(slot);
+    return std::nullopt;
+  }
+  if ((version == 0 || pinned.record->version_number == version) && MayServe(pinned.record)) {
+    return pinned;
+  }
+  Release(pinned);
+  return std::nullopt;
+}
+
 absl::StatusOr<const std::byte*> Session::DataOf(const Record* record, const Deadline& deadline) {
   alignas(64) static const std::byte nothing[64] = {};
   if (record->nbytes == 0) return nothing;

@@ -72,8 +72,10 @@ class Session {
   // what the catalog does not show.
   absl::StatusOr<PinnedRecord> Acquire(std::string_view name, uint64_t version,
                                        const Deadline& deadline);
-  // Whether the catalog alone may answer for this record: it has not expired, and the node holds its
-  // lease.
+  // The same from the catalog alone; nothing when the node would have to be asked.
+  std::optional<PinnedRecord> AcquireHere(std::string_view name, uint64_t version);
+  // Whether the catalog alone may answer for this record: it has not expired, the node holds its
+  // lease, and it is no copy of another node's tensor.
   bool MayServe(const layout::Record* record) const {
     const uint64_t serve_until =
         catalog_.header().serve_until_ns.load(std::memory_order_relaxed);

@@ -34,6 +34,7 @@ inline constexpr uint32_t kLayoutVersion = 1;
 
 using RecordRef = uint32_t;  // 0 = none
 inline constexpr uint64_t kRecordUnit = 64;
+inline constexpr uint64_t kFarFuture = uint64_t{1} << 62;  // expires_ns of what never does, but wants a closer look
 inline constexpr uint64_t kChunkBytes = uint64_t{4} << 20;
 inline constexpr uint32_t kUnitsPerChunk = kChunkBytes / kRecordUnit;  // 65536
 inline constexpr uint32_t kMaxChunks = 4096;
@@ -76,6 +77,7 @@ static_assert(sizeof(ChunkHeader) <= kChunkHeaderBytes);
 enum RecordFlags : uint8_t {
   kRecordKeep = 1,             // never evicted
   kRecordKernelImmutable = 2,  // the block lies in an arena, which no client could ever write
+  kRecordFetched = 4,          // a copy of a tensor whose home is another node: by name, only the node may serve it
 };
 
 // State of a record, for the node (recovery). Readers look only at the sequence. Order of the stores: publish =

@@ -17,6 +17,7 @@
 #include "server/penstockd/config.h"
 #include "server/ring/ring_server.h"
 #include "server/remote/remote_sessions.h"
+#include "server/remote/remote_store.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/peer_service.h"
 #include "server/rpc/store_service.h"
@@ -129,8 +130,11 @@ absl::Status RunNode(warden::NodeContext* context) {
   StoreService service(store->get(), {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
                                       .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address},
                        &remote);
-  absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service);
+  std::unique_ptr<RemoteStore> others;
+  if (!config.peers.empty()) others = std::make_unique<RemoteStore>(store->get(), config.peers);
+  absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, others.get());
   if (!rings.ok()) return rings.status();
+  if (others != nullptr) others->OnDone([raw = rings->get()](uint64_t key) { raw->Wake(key); });
   (*store)->OnChange([raw = rings->get()](uint64_t name_hash) { raw->Wake(name_hash); });
   absl::StatusOr<std::unique_ptr<ControlServer>> control =
       ControlServer::Start(store->get(), rings->get(), context->fd_listener, "unix:" + config.GrpcSocketPath());
@@ -147,6 +151,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   (*grpc)->Stop();
   if (data != nullptr) data->Stop();
   (*control)->Stop();
+  if (others != nullptr) others->Stop();
   (*rings)->Stop();
   (*store)->work().Stop();
   return absl::OkStatus();

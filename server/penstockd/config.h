@@ -35,6 +35,7 @@ struct NodeConfig {
   std::string host = "127.0.0.1";  // where the TCP listener binds
   int data_port = kDataPortAsGrpc;  // 0 = a free one, kNoTcp = none; never kDataPortAsGrpc after LoadConfig
   std::string data_net = "127.0.0.1";  // where the data port listens
+  std::vector<std::string> peers;      // gRPC addresses of the other nodes
   HugePages huge_pages = HugePages::kAuto;
   Adopt adopt = Adopt::kAuto;
   uint32_t max_sessions = 1024;

@@ -86,6 +86,26 @@ absl::Status SetPort(std::string_view value, int* out) {
   return absl::OkStatus();
 }
 
+absl::Status SetPeers(std::string_view value, NodeConfig* config) {
+  std::vector<std::string> peers;
+  while (!value.empty()) {
+    const size_t comma = std::min(value.find(','), value.size());
+    const std::string_view one = value.substr(0, comma);
+    value.remove_prefix(std::min(comma + 1, value.size()));
+    const size_t colon = one.rfind(':');
+    if (colon == std::string_view::npos || colon == 0 || !ParseNumber(one.substr(colon + 1), 1, 65535)) return NotAllowed();
+    peers.emplace_back(one);
+  }
+  config->peers = std::move(peers);
+  return absl::OkStatus();
+}
+
+std::string PrintList(const std::vector<std::string>& list) {
+  std::string text;
+  for (const std::string& one : list) text += (text.empty() ? "" : ",") + one;
+  return text;
+}
+
 std::string PrintPort(int port) { return port < 0 ? "none" : StrCat(port); }
 
 absl::Status SetMaxSessions(std::string_view value, NodeConfig* config) {
@@ -137,6 +157,10 @@ constexpr Flag kFlags[] = {
      "where the data port listens, and what other hosts are told (default 127.0.0.1)", false,
      [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->data_net); },
      [](const NodeConfig& c) { return c.data_net; }},
+    {"peers", "a comma list of host:port",
+     "gRPC addresses of the other nodes of the store: tensors that were put there are found and\n"
+     "copied here when they are asked for (default: none)", false,
+     SetPeers, [](const NodeConfig& c) { return PrintList(c.peers); }},
     {"huge_pages", "auto, thp, hugetlb or off",
      "pages of large segments: reserved 2 MiB pages if there are, else transparent huge\n"
      "pages, else small ones (auto, hugetlb); no reserved ones (thp); small (off) (default auto)",

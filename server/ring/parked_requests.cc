@@ -6,8 +6,7 @@ namespace penstock::server {
 
 void ParkedRequests::Add(ParkedRequest request) {
   const Id id = next_++;
-  by_name_.emplace(request.parking.name_hash, id);
-  by_deadline_.emplace(request.parking.until, id);
+  Enter(id, request.parking);
   ++counts_[request.session->id];
   requests_.emplace(id, std::move(request));
 }
@@ -50,13 +49,28 @@ absl::Time ParkedRequests::next_deadline() const {
 
 void ParkedRequests::Retry(Id id, absl::Time now, const Attempt& attempt) {
   auto it = requests_.find(id);
-  if (attempt(it->second, it->second.parking.until <= now)) Forget(it);
+  const Parking before = it->second.parking;
+  const bool answered = attempt(it->second, before.until <= now);
+  if (!(it->second.parking == before)) {
+    Leave(id, before);
+    Enter(id, it->second.parking);
+  }
+  if (answered) Forget(it);
+}
+
+void ParkedRequests::Enter(Id id, const Parking& parking) {
+  by_name_.emplace(parking.name_hash, id);
+  by_deadline_.emplace(parking.until, id);
+}
+
+void ParkedRequests::Leave(Id id, const Parking& parking) {
+  by_name_.erase({parking.name_hash, id});
+  by_deadline_.erase({parking.until, id});
 }
 
 void ParkedRequests::Forget(std::map<Id, ParkedRequest>::iterator it) {
   const ParkedRequest& request = it->second;
-  by_name_.erase({request.parking.name_hash, it->first});
-  by_deadline_.erase({request.parking.until, it->first});
+  Leave(it->first, request.parking);
   auto count = counts_.find(request.session->id);
   if (count != counts_.end() && --count->second == 0) counts_.erase(count);
   requests_.erase(it);

@@ -24,10 +24,13 @@
 
 namespace penstock::server {
 
-// Until when a request waits, and for which name (its hash in this catalog); 0 = for any change.
+// Until when a request waits, and for what: a name (its hash in this catalog), a job of the RemoteStore (its key), or any
+// change (0).
 struct Parking {
   absl::Time until = absl::InfiniteFuture();
   uint64_t name_hash = 0;
+  bool home_known = false;  // a put whose name, as was found out, no other node has
+  friend bool operator==(const Parking&, const Parking&) = default;
 };
 
 struct ParkedRequest {
@@ -38,7 +41,7 @@ struct ParkedRequest {
 
 class ParkedRequests {
  public:
-  // Whether the request is answered; `late`: its time is over, it must be.
+  // Whether the request is answered; `late`: its time is over, it must be. May change what it waits for.
   using Attempt = std::function<bool(ParkedRequest&, bool late)>;
 
   void Add(ParkedRequest request);
@@ -55,6 +58,8 @@ class ParkedRequests {
  private:
   using Id = uint64_t;  // in the order of arrival
   void Retry(Id id, absl::Time now, const Attempt& attempt);
+  void Enter(Id id, const Parking& parking);
+  void Leave(Id id, const Parking& parking);
   void Forget(std::map<Id, ParkedRequest>::iterator it);
 
   Id next_ = 1;

@@ -13,6 +13,7 @@ namespace penstock::server {
 
 namespace {
 
+constexpr absl::Duration kRemoteWait = absl::Seconds(60);
 constexpr absl::Duration kMemoryWait = absl::Seconds(5);
 
 layout::CreateResponse ToResponse(const Published& published) {
@@ -51,32 +52,75 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
       return Outcome::kAnswered;
     }
     case layout::RingOp::kLookup:
-    case layout::RingOp::kDelete: {
-      uint64_t version = 0;
-      const absl::StatusOr<std::string_view> name = ParseLookup(request, &version);
-      absl::Status status = name.ok() ? ValidateName(*name) : name.status();
-      const absl::StatusOr<Published> found = !status.ok() ? absl::StatusOr<Published>(status)
-                                              : request.op == layout::RingOp::kLookup
-                                                  ? service_->store()->Lookup(*name, version)
-                                                  : service_->store()->Delete(*name, version);
-      const layout::LookupResponse response = found.ok() ? ToLookup(*found) : layout::LookupResponse{};
-      Respond(request, found.status(), AsBytes(response));
-      return Outcome::kAnswered;
-    }
+    case layout::RingOp::kDelete: return Find(request, last_chance, parking);
     case layout::RingOp::kCall: return Call(session, request, last_chance, parking);
   }
   Respond(request, absl::InvalidArgumentError(StrCat("op: ", static_cast<uint32_t>(request.op), " is not known to this node")), {});
   return Outcome::kAnswered;
 }
 
+std::optional<RemoteStore::Result> RingServer::Remote(bool last_chance, Parking* parking, const std::function<uint64_t()>& start) {
+  if (parking->until == absl::InfiniteFuture()) {
+    *parking = {.until = absl::Now() + kRemoteWait, .name_hash = start(), .home_known = false};
+    return std::nullopt;
+  }
+  if (std::optional<RemoteStore::Result> result = remote_->Take(parking->name_hash)) return result;
+  if (!last_chance) return std::nullopt;
+  return RemoteStore::Result{.status = absl::DeadlineExceededError("the other nodes have not answered in time"), .published = {}, .response = {}};
+}
+
+// kLookup and kDelete.
+RingServer::Outcome RingServer::Find(const RingRequest& request, bool last_chance, Parking* parking) {
+  uint64_t version = 0;
+  const absl::StatusOr<std::string_view> name = ParseLookup(request, &version);
+  absl::Status status = name.ok() ? ValidateName(*name) : name.status();
+  const bool is_delete = request.op == layout::RingOp::kDelete;
+  absl::StatusOr<Published> found = absl::UnknownError("");
+  if (!status.ok()) found = status;
+  const bool asked = parking->until != absl::InfiniteFuture();
+  if (status.ok() && !asked) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->Lookup(*name, version);
+  // A copy may be out of date, unless it is asked for by its version.
+  const bool elsewhere = found.ok() ? found->fetched && version == 0 : absl::IsNotFound(found.status());
+  if (status.ok() && remote_ != nullptr && (asked || elsewhere)) {
+    const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
+      return is_delete ? remote_->StartDelete(std::string(*name), version) : remote_->StartGet(std::string(*name), version);
+    });
+    if (!result) return Outcome::kPark;
+    found = result->status.ok() ? absl::StatusOr<Published>(result->published) : result->status;
+  }
+  const layout::LookupResponse response = found.ok() ? ToLookup(*found) : layout::LookupResponse{};
+  Respond(request, found.status(), AsBytes(response));
+  return Outcome::kAnswered;
+}
+
+// A name has one home. Nothing while that is being found out; OK when it is this node, or nobody's.
+std::optional<absl::Status> RingServer::CheckHome(std::string_view name, bool last_chance, Parking* parking) {
+  if (remote_ == nullptr || parking->home_known || (parking->until == absl::InfiniteFuture() && service_->store()->HasOwn(name))) {
+    return absl::OkStatus();
+  }
+  const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] { return remote_->StartFindHome(std::string(name)); });
+  if (!result) return std::nullopt;
+  if (result->status.ok()) {
+    return absl::FailedPreconditionError(StrCat("put '", name, "': the home of this name is the node at ", result->response, "; put it there"));
+  }
+  if (!absl::IsNotFound(result->status)) return result->status;
+  *parking = {.home_known = true};
+  return absl::OkStatus();
+}
+
 // A draft for a kPut or kReserve. Nothing when memory is on its way: the request is to be parked.
 std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const absl::StatusOr<CreateSpec>& spec,
                                                         bool last_chance, Parking* parking) {
   if (!spec.ok()) return spec.status();
+  if (remote_ != nullptr) {
+    const std::optional<absl::Status> home = CheckHome(spec->name, last_chance, parking);
+    if (!home) return std::nullopt;
+    if (!home->ok()) return *home;
+  }
   absl::StatusOr<Placed> placed = service_->store()->Reserve(session, *spec);
   if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
-  if (last_chance) return StillNoMemory();
-  parking->until = absl::Now() + kMemoryWait;
+  if (last_chance && parking->until != absl::InfiniteFuture()) return StillNoMemory();
+  if (parking->until == absl::InfiniteFuture()) parking->until = absl::Now() + kMemoryWait;
   return std::nullopt;
 }
 
@@ -134,7 +178,9 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
     if (!wait.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
       status = absl::InvalidArgumentError("message: not a WaitRequest");
     } else {
-      *parking = {StoreService::WaitDeadline(wait.timeout_ns()), service_->store()->NameHash(wait.name())};
+      if (parking->until == absl::InfiniteFuture()) {
+        *parking = {.until = StoreService::WaitDeadline(wait.timeout_ns()), .name_hash = service_->store()->NameHash(wait.name())};
+      }
       const std::optional<absl::Status> ready = service_->Wait(wait, &found);
       if (!ready && !last_chance) return Outcome::kPark;
       status = ready.value_or(absl::DeadlineExceededError(StrCat("wait '", wait.name(), "': it has not come yet")));
@@ -146,12 +192,19 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
     if (!watch.ParseFromArray(message->data(), static_cast<int>(message->size()))) {
       status = absl::InvalidArgumentError("message: not a WatchRequest");
     } else {
-      parking->until = StoreService::WaitDeadline(watch.timeout_ns());
+      if (parking->until == absl::InfiniteFuture()) parking->until = StoreService::WaitDeadline(watch.timeout_ns());
       const std::optional<absl::Status> ready = service_->Watch(watch, &events);
       if (!ready && !last_chance) return Outcome::kPark;
       status = ready.value_or(absl::OkStatus());  // none yet: the cursor
       events.SerializeToString(&response);
     }
+  } else if (status.ok() && remote_ != nullptr && RemoteStore::Concerns(static_cast<rpc::Method>(method))) {
+    std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
+      return remote_->StartCall(static_cast<rpc::Method>(method), std::string(*message), request.response_capacity / 2);
+    });
+    if (!result) return Outcome::kPark;
+    status = std::move(result->status);
+    response = std::move(result->response);
   } else if (status.ok()) {
     // Half of the room for the response: a page may pass its limit by one item.
     status = service_->Call(method, &session, *message, request.response_capacity / 2, &response);

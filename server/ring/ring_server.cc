@@ -34,8 +34,8 @@ void Drop(int fd) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(StoreService* service) {
-  std::unique_ptr<RingServer> server(new RingServer(service));
+absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(StoreService* service, RemoteStore* remote) {
+  std::unique_ptr<RingServer> server(new RingServer(service, remote));
   server->epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
   server->wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!server->epoll_ || !server->wake_) return ErrnoStatus(errno, "ring server: epoll or eventfd");
@@ -224,8 +224,7 @@ void RingServer::RetryChanged() {
 }
 
 bool RingServer::Retry(ParkedRequest& parked, bool late) {
-  Parking parking;
-  return Execute(*parked.session, parked.request, late, &parking) != Outcome::kPark;
+  return Execute(*parked.session, parked.request, late, &parked.parking) != Outcome::kPark;
 }
 
 void RingServer::CutOff(Ring& ring, const absl::Status& why) {

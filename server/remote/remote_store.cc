@@ -1,0 +1,364 @@
+#include "server/remote/remote_store.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/time/clock.h"
+#include "proto/layout/metadata_codec.h"
+#include "proto/names.h"
+#include "proto/strcat.h"
+#include "transport/fd_socket/fd_socket.h"
+
+namespace penstock::server {
+
+namespace {
+
+constexpr absl::Duration kMemoryWait = absl::Seconds(5);
+constexpr absl::Duration kRenewEvery = absl::Seconds(1);
+
+absl::StatusOr<CreateSpec> SpecOf(const v1::TensorInfo& info, std::string* metadata) {
+  const absl::StatusOr<Shape> shape = Shape::Create(absl::MakeConstSpan(info.shape().data(), static_cast<size_t>(info.shape_size())));
+  if (!shape.ok()) return shape.status();
+  *metadata = layout::EncodeMetadata({info.metadata().begin(), info.metadata().end()});
+  return CreateSpec{.name = info.name(), .dtype = static_cast<DType>(info.dtype()), .shape = *shape, .nbytes = info.nbytes(),
+                    .version = info.version().number(), .keep = false, .metadata = *metadata, .request_id = info.created_ns(),
+                    .in_arena = true, .fetched = true};
+}
+
+template <class Request>
+absl::Status Parse(const std::string& bytes, Request* request) {
+  if (request->ParseFromString(bytes)) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("message: not a ", Request::descriptor()->name()));
+}
+
+}  // namespace
+
+RemoteStore::RemoteStore(Store* store, const std::vector<std::string>& peers) : store_(store) {
+  for (const std::string& address : peers) peers_.push_back(std::make_unique<PeerNode>(address));
+  std::lock_guard lock(mutex_);
+  threads_.emplace_back([this] { RenewLoop(); });
+}
+
+void RemoteStore::Stop() {
+  std::vector<std::thread> threads;
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    threads.swap(threads_);
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads) thread.join();
+}
+
+uint64_t RemoteStore::Start(Job job) {
+  std::lock_guard lock(mutex_);
+  // Spread out, for it stands beside hashes of names in the books of those who wait.
+  const uint64_t key = next_++ * 0x9E3779B97F4A7C15;
+  if (stopping_) {
+    results_[key] = {absl::Now(), {.status = absl::UnavailableError("the node is stopping"), .published = {}, .response = {}}};
+    return key;
+  }
+  queue_.emplace_back(key, std::move(job));
+  if (idle_ < queue_.size() && threads_.size() <= kMaxThreads) threads_.emplace_back([this] { Work(); });
+  changed_.notify_all();
+  return key;
+}
+
+void RemoteStore::Work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    ++idle_;
+    changed_.wait(lock, [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_ || !queue_.empty(); });
+    --idle_;
+    if (stopping_) return;
+    auto [key, job] = std::move(queue_.front());
+    queue_.pop_front();
+    lock.unlock();
+    Result result = job();
+    lock.lock();
+    const absl::Time now = absl::Now();
+    absl::erase_if(results_, [now](const auto& entry) { return entry.second.first < now - kKeepResults; });
+    results_[key] = {now, std::move(result)};
+    lock.unlock();
+    if (on_done_) on_done_(key);
+    lock.lock();
+  }
+}
+
+void RemoteStore::RenewLoop() {
+  std::unique_lock lock(mutex_);
+  while (!changed_.wait_for(lock, absl::ToChronoNanoseconds(kRenewEvery), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; })) {
+    lock.unlock();
+    for (const auto& peer : peers_) peer->Renew();
+    lock.lock();
+  }
+}
+
+std::optional<RemoteStore::Result> RemoteStore::Take(uint64_t key) {
+  std::lock_guard lock(mutex_);
+  auto it = results_.find(key);
+  if (it == results_.end()) return std::nullopt;
+  Result result = std::move(it->second.second);
+  results_.erase(it);
+  return result;
+}
+
+uint64_t RemoteStore::StartGet(std::string name, uint64_t version) {
+  return Start([this, name = std::move(name), version] {
+    const absl::StatusOr<Published> got = Get(name, version);
+    return Result{.status = got.status(), .published = got.ok() ? *got : Published{}, .response = {}};
+  });
+}
+
+uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
+  return Start([this, name = std::move(name), version] {
+    const absl::StatusOr<Published> deleted = Delete(name, version);
+    return Result{.status = deleted.status(), .published = deleted.ok() ? *deleted : Published{}, .response = {}};
+  });
+}
+
+uint64_t RemoteStore::StartFindHome(std::string name) {
+  return Start([this, name = std::move(name)] {
+    const absl::StatusOr<std::string> home = FindHome(name);
+    return Result{.status = home.status(), .published = {}, .response = home.ok() ? *home : std::string()};
+  });
+}
+
+bool RemoteStore::Concerns(rpc::Method method) {
+  return method == rpc::Method::kStat || method == rpc::Method::kDeletePrefix || method == rpc::Method::kList;
+}
+
+uint64_t RemoteStore::StartCall(rpc::Method method, std::string message, uint64_t page_bytes) {
+  return Start([this, method, message = std::move(message), page_bytes] {
+    Result result;
+    auto serve = [&](auto request, auto response, auto handler) {
+      result.status = Parse(message, &request);
+      if (result.status.ok()) result.status = handler(request, &response);
+      if (result.status.ok()) response.SerializeToString(&result.response);
+    };
+    switch (method) {
+      case rpc::Method::kStat:
+        serve(v1::StatRequest(), v1::StatResponse(), [this](const auto& q, auto* r) { return Stat(q, r); });
+        break;
+      case rpc::Method::kDeletePrefix:
+        serve(v1::DeletePrefixRequest(), v1::DeletePrefixResponse(), [this](const auto& q, auto* r) { return DeletePrefix(q, r); });
+        break;
+      case rpc::Method::kList:
+        serve(v1::ListRequest(), v1::ListResponse(), [this, page_bytes](const auto& q, auto* r) { return List(q, page_bytes, r); });
+        break;
+      default: result.status = absl::UnimplementedError("no such remote call");
+    }
+    return result;
+  });
+}
+
+// Whoever has it as its own. NOT_FOUND is only said when everybody has said so.
+absl::StatusOr<RemoteStore::Holder> RemoteStore::FindHolder(const std::string& name, uint64_t version) {
+  absl::Status unanswered;
+  absl::Status missing = absl::NotFoundError(StrCat("'", name, "': no such tensor, on none of ", peers_.size() + 1, " nodes"));
+  for (const auto& peer : peers_) {
+    absl::StatusOr<PeerNode::Found> found = peer->Locate(name, version);
+    if (found.ok()) return Holder{peer.get(), *std::move(found)};
+    if (!absl::IsNotFound(found.status())) unanswered = found.status();
+  }
+  return unanswered.ok() ? missing : unanswered;
+}
+
+absl::StatusOr<Published> RemoteStore::Get(const std::string& name, uint64_t version) {
+  const absl::StatusOr<Published> here = store_->Lookup(name, version);
+  if (here.ok() && (!here->fetched || version != 0)) return here;
+  const absl::StatusOr<Holder> holder = FindHolder(name, version);
+  if (!holder.ok()) {
+    if (absl::IsNotFound(holder.status()) && version == 0) store_->DropCopy(name);
+    return holder.status();
+  }
+  absl::StatusOr<Published> got = here;
+  if (!here.ok() || here->version_number != holder->found.info.version().number()) got = CopyOnce(name, *holder);
+  holder->peer->Release(holder->found);
+  return got;
+}
+
+// Single-flight: the first one copies, the others wait for it.
+absl::StatusOr<Published> RemoteStore::CopyOnce(const std::string& name, const Holder& holder) {
+  const std::pair<std::string, uint64_t> what{name, holder.found.info.version().number()};
+  std::shared_ptr<Copying> copying;
+  bool mine = false;
+  {
+    std::unique_lock lock(mutex_);
+    std::shared_ptr<Copying>& slot = copying_[what];
+    mine = slot == nullptr;
+    if (mine) slot = std::make_shared<Copying>();
+    copying = slot;
+    if (!mine) {
+      changed_.wait(lock, [&] { return copying->done; });
+      return copying->result;
+    }
+  }
+  absl::StatusOr<Published> result = store_->Lookup(name, what.second);  // somebody may just have been done
+  if (!result.ok()) result = Copy(name, holder);
+  {
+    std::lock_guard lock(mutex_);
+    copying->result = result;
+    copying->done = true;
+    copying_.erase(what);
+  }
+  changed_.notify_all();
+  return result;
+}
+
+absl::StatusOr<Published> RemoteStore::Copy(const std::string& name, const Holder& holder) {
+  std::string metadata;
+  const absl::StatusOr<CreateSpec> spec = SpecOf(holder.found.info, &metadata);
+  if (!spec.ok()) return spec.status();
+  const absl::StatusOr<Placed> placed = ReserveCopy(*spec);
+  if (!placed.ok()) return placed.status();
+  if (absl::Status s = holder.peer->Read(holder.found, placed->block.address); !s.ok()) {
+    (void)store_->Abort(*session_, placed->record, placed->record_seq);
+    return s;
+  }
+  copies_made_.fetch_add(1);
+  return store_->Publish(*session_, placed->record, placed->record_seq);
+}
+
+absl::StatusOr<Placed> RemoteStore::ReserveCopy(const CreateSpec& spec) {
+  {
+    std::lock_guard lock(mutex_);
+    if (session_ == nullptr) {
+      auto pair = SocketPair();
+      if (!pair.ok()) return pair.status();
+      SessionPeer self{.pid = static_cast<uint32_t>(getpid()), .uid = static_cast<uint32_t>(getuid()), .label = "fetch"};
+      auto session = store_->OpenSession(self, std::move(pair->first));
+      if (!session.ok()) return session.status();
+      session_ = *std::move(session);
+      session_peer_ = std::move(pair->second);
+    }
+  }
+  const absl::Time deadline = absl::Now() + kMemoryWait;
+  while (true) {
+    const uint64_t epoch = store_->change_epoch();
+    absl::StatusOr<Placed> placed = store_->Reserve(*session_, spec);
+    if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
+    if (absl::Now() >= deadline) {
+      return absl::ResourceExhaustedError(StrCat("get '", spec.name, "': no room for a copy of ", spec.nbytes, " bytes on this node"));
+    }
+    store_->WaitForChange(epoch, std::min(deadline, absl::Now() + absl::Milliseconds(100)));
+  }
+}
+
+absl::StatusOr<std::string> RemoteStore::FindHome(const std::string& name) {
+  v1::StatRequest request;
+  request.add_items()->set_name(name);
+  absl::Status unanswered;
+  for (const auto& peer : peers_) {
+    v1::StatResponse response;
+    const absl::Status asked = peer->Ask(&v1::Store::Stub::Stat, request, &response);
+    if (asked.ok() && response.results_size() == 1 && response.results(0).status().code() == 0) return peer->address();
+    if (!asked.ok()) unanswered = asked;
+  }
+  return unanswered.ok() ? absl::NotFoundError(StrCat("'", name, "': on no other node")) : unanswered;
+}
+
+absl::StatusOr<Published> RemoteStore::Delete(const std::string& name, uint64_t version) {
+  const absl::StatusOr<Published> here = store_->Delete(name, version);
+  if (!absl::IsNotFound(here.status())) return here;
+  v1::DeleteRequest request;
+  request.add_items()->set_name(name);
+  request.mutable_items(0)->set_version(version);
+  absl::Status unanswered;
+  for (const auto& peer : peers_) {
+    v1::DeleteResponse response;
+    const absl::Status asked = peer->Ask(&v1::Store::Stub::Delete, request, &response);
+    if (!asked.ok()) {
+      unanswered = asked;
+      continue;
+    }
+    if (response.results_size() != 1 || response.results(0).code() == static_cast<int>(absl::StatusCode::kNotFound)) continue;
+    if (response.results(0).code() != 0) return absl::Status(static_cast<absl::StatusCode>(response.results(0).code()), response.results(0).message());
+    store_->DropCopy(name);
+    return Published{};
+  }
+  return unanswered.ok() ? here : unanswered;
+}
+
+// Items that are not here are asked of all peers, in one call each.
+absl::Status RemoteStore::Stat(const v1::StatRequest& request, v1::StatResponse* response) {
+  std::vector<int> missing;
+  for (int i = 0; i < request.items_size(); ++i) {
+    v1::TensorResult* result = response->add_results();
+    absl::Status status = ValidateName(request.items(i).name());
+    if (status.ok()) {
+      absl::StatusOr<v1::TensorInfo> info = store_->Stat(request.items(i).name(), request.items(i).version());
+      status = info.status();
+      if (info.ok()) *result->mutable_info() = *std::move(info);
+    }
+    result->mutable_status()->set_code(static_cast<int>(status.code()));
+    result->mutable_status()->set_message(std::string(status.message()));
+    if (absl::IsNotFound(status)) missing.push_back(i);
+  }
+  for (const auto& peer : peers_) {
+    if (missing.empty()) break;
+    v1::StatRequest ask;
+    for (int i : missing) *ask.add_items() = request.items(i);
+    v1::StatResponse answer;
+    const absl::Status asked = peer->Ask(&v1::Store::Stub::Stat, ask, &answer);
+    std::vector<int> still;
+    for (size_t k = 0; k < missing.size(); ++k) {
+      v1::TensorResult* result = response->mutable_results(missing[k]);
+      const bool answered = asked.ok() && static_cast<int>(k) < answer.results_size();
+      if (answered && answer.results(static_cast<int>(k)).status().code() == 0) {
+        *result = answer.results(static_cast<int>(k));
+        result->mutable_info()->clear_location();
+        continue;
+      }
+      if (!answered) {  // not found would be more than is known
+        result->mutable_status()->set_code(static_cast<int>(absl::StatusCode::kUnavailable));
+        result->mutable_status()->set_message(std::string(asked.message()));
+      }
+      still.push_back(missing[k]);
+    }
+    missing = std::move(still);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RemoteStore::DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response) {
+  const absl::StatusOr<uint64_t> here = store_->DeletePrefix(request.prefix());
+  if (!here.ok()) return here.status();
+  response->set_count(*here);
+  for (const auto& peer : peers_) {
+    v1::DeletePrefixResponse answer;
+    if (absl::Status s = peer->Ask(&v1::Store::Stub::DeletePrefix, request, &answer); !s.ok()) return s;
+    response->set_count(response->count() + answer.count());
+  }
+  return absl::OkStatus();
+}
+
+// A page of the names of all nodes, in order: the first names of each, merged, as far as no node has more before them.
+absl::Status RemoteStore::List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response) {
+  std::vector<v1::ListResponse> pages(1);
+  store_->List(request, page_bytes, &pages[0]);
+  for (const auto& peer : peers_) {
+    if (absl::Status s = peer->Ask(&v1::Store::Stub::List, request, &pages.emplace_back()); !s.ok()) return s;
+  }
+  std::map<std::string, v1::TensorInfo*> items;  // of two nodes that have a name, this one's
+  std::optional<std::string> end;                // beyond it, somebody may have names that were not told
+  for (v1::ListResponse& page : pages) {
+    for (v1::TensorInfo& item : *page.mutable_items()) items.emplace(item.name(), &item);
+    if (page.more() && page.items_size() > 0 && (!end || page.items().rbegin()->name() < *end)) end = page.items().rbegin()->name();
+  }
+  const uint64_t limit = request.limit() == 0 ? 1000 : request.limit();
+  uint64_t bytes = 0;
+  for (auto& [name, item] : items) {
+    if ((end && name > *end) || static_cast<uint64_t>(response->items_size()) >= limit || bytes >= page_bytes) {
+      response->set_more(true);
+      return absl::OkStatus();
+    }
+    bytes += item->ByteSizeLong() + 8;
+    *response->add_items() = std::move(*item);
+  }
+  response->set_more(end.has_value());
+  return absl::OkStatus();
+}
+
+}  // namespace penstock::server

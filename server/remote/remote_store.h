@@ -1,0 +1,114 @@
+// RemoteStore: the tensors of the other nodes, for the clients of this one.
+//
+// Each node is the home of the names that are put through it; who is the home of a name is found by asking the peers of
+// --peers. A get through another node makes one copy in that node's own arenas (a *fetch*), which all processes of its
+// host map; many that ask for it at the same time wait for one transfer. A copy is served by name only after the home has
+// said that it still is the present version; an exact version is served as it is.
+//
+// Calls take their time, so they are *jobs* on threads of this class: Start returns a key, Take the result once OnDone was
+// called with the key.
+//
+// Threading:  any thread; jobs run on up to kMaxThreads threads, started when needed.
+// Ownership:  the store must outlive it.
+// Errors:     NOT_FOUND only when every peer has said so; UNAVAILABLE names the peers that could not be asked.
+// Limits:     results that nobody takes are dropped after kKeepResults.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "proto/rpc_methods.h"
+#include "server/remote/peer_node.h"
+#include "server/store/store.h"
+
+namespace penstock::server {
+
+class RemoteStore {
+ public:
+  static constexpr size_t kMaxThreads = 16;
+  static constexpr absl::Duration kKeepResults = absl::Seconds(60);
+
+  // `peers`: addresses of their gRPC.
+  RemoteStore(Store* store, const std::vector<std::string>& peers);
+  ~RemoteStore() { Stop(); }
+
+  struct Result {
+    absl::Status status;
+    Published published;   // of Get and Delete
+    std::string response;  // of Call: the serialized message; of FindHome: the address
+  };
+  uint64_t StartGet(std::string name, uint64_t version);
+  uint64_t StartDelete(std::string name, uint64_t version);
+  // OK: another node has the name (`response`: its address). NOT_FOUND: none has.
+  uint64_t StartFindHome(std::string name);
+  // Whether the method's answer depends on other nodes.
+  static bool Concerns(rpc::Method method);
+  uint64_t StartCall(rpc::Method method, std::string message, uint64_t page_bytes);
+
+  std::optional<Result> Take(uint64_t key);
+  // Called on a job's thread. To be set before the first Start.
+  void OnDone(std::function<void(uint64_t key)> callback) { on_done_ = std::move(callback); }
+  void Stop();  // waits for the jobs that run; idempotent
+
+  size_t copies() const { return copies_made_.load(); }
+
+ private:
+  using Job = std::function<Result()>;
+  // One transfer, and those who wait for it.
+  struct Copying {
+    bool done = false;
+    absl::StatusOr<Published> result = absl::UnknownError("");
+  };
+  struct Holder {
+    PeerNode* peer = nullptr;
+    PeerNode::Found found;
+  };
+
+  uint64_t Start(Job job);
+  void Work();
+  void RenewLoop();
+
+  absl::StatusOr<Published> Get(const std::string& name, uint64_t version);
+  absl::StatusOr<Holder> FindHolder(const std::string& name, uint64_t version);
+  absl::StatusOr<Published> CopyOnce(const std::string& name, const Holder& holder);
+  absl::StatusOr<Published> Copy(const std::string& name, const Holder& holder);
+  absl::StatusOr<Placed> ReserveCopy(const CreateSpec& spec);
+  absl::StatusOr<std::string> FindHome(const std::string& name);
+  absl::StatusOr<Published> Delete(const std::string& name, uint64_t version);
+  absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
+  absl::Status DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response);
+  absl::Status List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response);
+
+  Store* const store_;
+  std::vector<std::unique_ptr<PeerNode>> peers_;
+  std::shared_ptr<Session> session_;  // the copies' drafts are its own
+  UniqueFd session_peer_;
+  std::function<void(uint64_t)> on_done_;
+  std::atomic<size_t> copies_made_{0};
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t next_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::deque<std::pair<uint64_t, Job>> queue_ ABSL_GUARDED_BY(mutex_);
+  size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, std::pair<absl::Time, Result>> results_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::pair<std::string, uint64_t>, std::shared_ptr<Copying>> copying_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace penstock::server

@@ -1,0 +1,252 @@
+"""Two and three nodes with --peers: what one was given, the clients of the others read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import pytest
+
+import penstock
+from support.daemon import Cli, Daemon, start_daemon
+from support.pattern import pattern, shows
+from support.waiting import until
+
+MIB = 1 << 20
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start_nodes(where: Path, count: int, *flags: str) -> list[Daemon]:
+    ports = free_ports(count)
+    return [
+        start_daemon(where / f"n{i}", f"--grpc_port={port}", "--data_port=0", *(flags or ("--memory=256MiB",)),
+                     "--peers=" + ",".join(f"127.0.0.1:{other}" for other in ports if other != port))
+        for i, port in enumerate(ports)
+    ]
+
+
+@pytest.fixture(scope="module")
+def nodes(short_tmp: Path) -> Iterator[list[Daemon]]:
+    daemons = start_nodes(short_tmp / "fetch", 2)
+    yield daemons
+    assert [daemon.stop() for daemon in daemons] == [0, 0]
+
+
+@pytest.fixture
+def stores(nodes) -> Iterator[tuple[penstock.Store, penstock.Store]]:
+    """Clients of the two nodes, which are empty."""
+    with penstock.connect(str(nodes[0].socket_dir)) as a, penstock.connect(str(nodes[1].socket_dir)) as b:
+        a.delete_prefix("")
+        yield a, b
+
+
+def node_requests(daemon: Daemon) -> int:
+    """Of all sessions that other nodes have here."""
+    return sum(int(s["requests"]) for s in Cli(daemon.socket_dir).json("sessions") if s["label"] == "node")
+
+
+def test_a_get_on_another_node_maps_a_copy(stores):
+    a, b = stores
+    x = np.arange(3 * MIB, dtype=np.float32).reshape(3, 1024, 1024)
+    info = a.put("model/x", x, metadata={"from": "a"})
+    view = b.get("model/x")
+    assert (view.path, view.is_zero_copy, a.get("model/x").path) == ("fetch", True, "map")
+    assert np.array_equal(view.numpy(), x) and not view.numpy().flags.writeable
+    assert (view.version, view.metadata, view.info.created) == (info.version, {"from": "a"}, info.created)
+    again = b.get("model/x")
+    assert again.ptr == view.ptr, "one copy for all"
+    assert int(b.stats()["tensors"]) == 1 and int(b.stats()["cache_bytes"]) == x.nbytes
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 4096, 70_000, 20 * MIB + 3])
+def test_sizes(stores, nbytes):
+    a, b = stores
+    a.put("x", pattern(1, nbytes))
+    assert shows(b.get("x").numpy(), 1)
+    assert shows(b.get_many(["x"])["x"].numpy(), 1)
+    out = np.empty(nbytes, dtype=np.uint8)
+    b.get("x", out=out)
+    assert shows(out, 1)
+
+
+def test_shapes_and_dtypes(stores):
+    a, b = stores
+    for array in (np.array(True), np.arange(6, dtype=np.int64).reshape(2, 3), np.zeros((2, 0, 3), np.float16), np.array(2 + 3j)):
+        a.put("x", array)
+        got = b.get("x")
+        assert got.numpy().dtype == array.dtype and got.shape == array.shape and np.array_equal(got.numpy(), array)
+
+
+def test_an_overwrite_and_a_delete_are_seen_at_once_and_old_views_stay(stores):
+    a, b = stores
+    views = []
+    for n in range(10):
+        a.put("x", pattern(n, MIB))
+        views.append(b.get("x"))
+        assert shows(views[-1].numpy(), n)
+    assert all(shows(view.numpy(), n) for n, view in enumerate(views))
+    assert len({view.version for view in views}) == 10
+    a.delete("x")
+    with pytest.raises(penstock.NotFoundError):
+        b.get("x")
+    assert not b.exists("x") and int(b.stats()["tensors"]) == 0, "the copy went with it"
+    assert shows(views[-1].numpy(), 9)
+    a.put("x", pattern(20, MIB))
+    assert shows(b.get("x").numpy(), 20)
+
+
+def test_many_at_once_wait_for_one_transfer(nodes, stores):
+    a, b = stores
+    a.put("x", pattern(5, 40 * MIB))
+    before = node_requests(nodes[0])
+    results: list[bool] = []
+
+    def read() -> None:
+        results.append(shows(b.get("x").numpy(), 5))
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 8
+    assert node_requests(nodes[0]) - before <= 8 + 8, "eight were located, one was read in chunks"
+    assert int(b.stats()["tensors"]) == 1
+
+
+def test_stat_and_exists_copy_nothing(stores):
+    a, b = stores
+    info = a.put("x", pattern(1, MIB), metadata={"k": "v"})
+    assert b.exists("x") and not b.exists("y")
+    seen = b.stat("x")
+    assert (seen.version, seen.nbytes, seen.metadata, seen.nodes) == (info.version, MIB, {"k": "v"}, info.nodes)
+    assert int(b.stats()["tensors"]) == 0
+    with pytest.raises(penstock.NotFoundError):
+        b.stat("y")
+
+
+def test_a_name_has_one_home(nodes, stores):
+    a, b = stores
+    a.put("x", 1)
+    for nbytes in (8, 3 * MIB):
+        with pytest.raises(penstock.Error, match=f"home of this name is the node at 127.0.0.1:{nodes[0].ready['grpc_port']}"):
+            b.put("x", pattern(1, nbytes))
+    assert int(a.get("x").numpy()) == int(b.get("x").numpy()) == 1
+    b.put("y", 2)
+    assert int(a.get("y").numpy()) == 2 and b.get("y").path == "map"
+    b.put("y", 3)
+    assert int(a.get("y").numpy()) == 3
+
+
+def test_lists_and_deletes_reach_all_nodes(stores):
+    a, b = stores
+    for i in range(40):
+        (a, b)[i % 2].put(f"l/{i:02}", i)
+    b.get("l/00")  # a copy is not listed twice
+    names = [f"l/{i:02}" for i in range(40)]
+    for store in (a, b):
+        assert [info.name for info in store.list("l/")] == names
+        assert [info.name for info in store.list("l/", limit=7, after="l/10")] == names[11:18]
+    assert b.delete("l/00") and not b.delete("l/00") and not a.exists("l/00")
+    with pytest.raises(penstock.NotFoundError):
+        b.get("l/00")
+    assert b.delete_prefix("l/1") == 10 and a.delete_prefix("l/") == 29
+    assert list(a.list("")) == list(b.list("")) == []
+
+
+def test_an_exact_version_needs_no_home(short_tmp):
+    a, b = start_nodes(short_tmp / "exact", 2)
+    with penstock.connect(str(a.socket_dir)) as store:
+        version = store.put("x", pattern(1, MIB)).version
+    with penstock.connect(str(b.socket_dir)) as store:
+        view = store.get("x")
+        os.kill(a.process.pid, signal.SIGKILL)
+        a.process.wait()
+        until(lambda: a.node_pid is None, "the home is gone")
+        assert shows(store.get("x", version=version).numpy(), 1)
+        for ask in (lambda: store.get("x"), lambda: store.get("never"), lambda: store.stat("never"), lambda: store.put("new", 1),
+                    lambda: store.exists("never"), lambda: list(store.list(""))):
+            with pytest.raises(penstock.UnavailableError, match="127.0.0.1"):
+                ask()
+        assert shows(view.numpy(), 1)
+    assert b.stop() == 0
+
+
+def test_a_home_that_is_restarted_is_found_again(short_tmp):
+    a, b = start_nodes(short_tmp / "again", 2)
+    with penstock.connect(str(a.socket_dir)) as at_a, penstock.connect(str(b.socket_dir)) as at_b:
+        at_a.put("x", pattern(1, MIB))
+        assert shows(at_b.get("x").numpy(), 1)
+        before = a.node_pid
+        os.kill(before, signal.SIGKILL)
+
+        def fetched() -> bool:
+            try:
+                return shows(at_b.get("x").numpy(), 2)
+            except penstock.UnavailableError:
+                return False
+
+        until(lambda: a.node_pid not in (None, before), "the warden has made another node")
+        at_a.put("x", pattern(2, MIB))
+        until(fetched, "b has a session with the new node")
+    assert [a.stop(), b.stop()] == [0, 0]
+
+
+def test_a_reading_node_that_dies_leaves_nothing(short_tmp):
+    a, b = start_nodes(short_tmp / "dies", 2)
+    with penstock.connect(str(a.socket_dir)) as at_a, penstock.connect(str(b.socket_dir), timeout=20) as at_b:
+        for n in range(10):
+            at_a.put(f"x/{n}", pattern(n, 10 * MIB))
+        view = at_b.get("x/0")
+        before = b.node_pid
+        killer = threading.Timer(0.02, os.kill, (before, signal.SIGKILL))
+        killer.start()
+        for n in range(10):
+            assert shows(at_b.get(f"x/{n}").numpy(), n)
+        killer.join()
+        until(lambda: b.node_pid not in (None, before), "the warden has made another node")
+        assert shows(view.numpy(), 0) and all(shows(at_b.get(f"x/{n}").numpy(), n) for n in range(10))
+        until(lambda: int(at_a.stats()["pins"]) == 0, "a's pins of the dead node went at its deadline", deadline_s=20)
+        assert int(at_b.stats()["drafts"]) == 0
+    assert [a.stop(), b.stop()] == [0, 0]
+
+
+def test_copies_give_way(short_tmp):
+    a, b = start_nodes(short_tmp / "small", 2, "--memory=64MiB")
+    with penstock.connect(str(a.socket_dir)) as at_a, penstock.connect(str(b.socket_dir)) as at_b:
+        for n in range(4):
+            at_a.put(f"x/{n}", pattern(n, 10 * MIB))
+        own = at_b.put("own", pattern(100, 10 * MIB))
+        for _ in range(3):
+            for n in range(4):
+                assert shows(at_b.get(f"x/{n}").numpy(), n)
+        at_b.put("more", pattern(101, 20 * MIB))
+        assert at_b.stat("own").version == own.version and shows(at_b.get("own").numpy(), 100)
+        assert all(shows(at_b.get(f"x/{n}").numpy(), n) for n in range(4))
+    assert [a.stop(), b.stop()] == [0, 0]
+
+
+def test_three_nodes(short_tmp):
+    daemons = start_nodes(short_tmp / "three", 3)
+    stores: list[penstock.Store] = [penstock.connect(str(daemon.socket_dir)) for daemon in daemons]
+    for i, store in enumerate(stores):
+        store.put(f"t/{i}", pattern(i, MIB))
+    for store in stores:
+        assert all(shows(store.get(f"t/{i}").numpy(), i) for i in range(3))
+        assert [info.name for info in store.list("t/")] == ["t/0", "t/1", "t/2"]
+        store.close()
+    assert [daemon.stop() for daemon in daemons] == [0, 0, 0]
