@@ -256,7 +256,9 @@ absl::StatusOr<std::string> RemoteStore::FindHome(const std::string& name) {
     if (asked.ok() && response.results_size() == 1 && response.results(0).status().code() == 0) return peer->address();
     if (!asked.ok()) unanswered = asked;
   }
-  return unanswered.ok() ? absl::NotFoundError(StrCat("'", name, "': on no other node")) : unanswered;
+  if (!unanswered.ok()) return unanswered;
+  store_->DropCopy(name);  // of what its home has deleted
+  return absl::NotFoundError(StrCat("'", name, "': on no other node"));
 }
 
 absl::StatusOr<Published> RemoteStore::Delete(const std::string& name, uint64_t version) {

@@ -152,6 +152,15 @@ def test_a_name_has_one_home(nodes, stores):
     assert int(a.get("y").numpy()) == 3
 
 
+def test_a_deleted_name_may_get_another_home(stores):
+    a, b = stores
+    a.put("x", pattern(1, MIB))
+    assert shows(b.get("x").numpy(), 1)
+    a.delete("x")
+    b.put("x", pattern(2, MIB), if_absent=True)  # the copy is nobody's tensor
+    assert shows(a.get("x").numpy(), 2) and (a.get("x").path, b.get("x").path) == ("fetch", "map")
+
+
 def test_lists_and_deletes_reach_all_nodes(stores):
     a, b = stores
     for i in range(40):
