@@ -162,8 +162,7 @@ absl::StatusOr<TensorInfo> Client::Stat(std::string_view name, std::optional<uin
   const auto code = static_cast<absl::StatusCode>(result.status().code());
   if (code == absl::StatusCode::kOk) return client::InfoOf(result.info());
   if (code != absl::StatusCode::kNotFound) return absl::Status(code, result.status().message());
-  return absl::NotFoundError(version ? StrCat("no version ", *version, " of tensor \"", name, "\"")
-                                     : StrCat("no tensor \"", name, "\""));
+  return client::NoSuchTensor(name, version.value_or(0));
 }
 
 absl::StatusOr<TensorInfo> Client::Wait(std::string_view name, uint64_t version,

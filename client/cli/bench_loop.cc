@@ -1,6 +1,5 @@
 #include "client/cli/bench_loop.h"
 
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,15 +7,12 @@
 #include "client/cli/returning.h"
 #include "client/cli/terminal.h"
 #include "proto/strcat.h"
+#include "transport/monotonic.h"
 
 namespace penstock::cli {
 namespace {
 
-uint64_t NowNs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
-}
+uint64_t NowNs() { return static_cast<uint64_t>(MonotonicNanos()); }
 
 // xorshift64: cheap enough not to show in what is measured.
 struct Random {

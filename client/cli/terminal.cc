@@ -2,7 +2,6 @@
 
 #include <signal.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -11,6 +10,7 @@
 
 #include "proto/sizes.h"
 #include "proto/strcat.h"
+#include "transport/monotonic.h"
 
 namespace penstock::cli {
 namespace {
@@ -29,12 +29,6 @@ bool HasColours() {
     return StdoutIsTerminal() && !refused && term != nullptr && std::string_view(term) != "dumb";
   }();
   return colours;
-}
-
-int64_t NowNs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
 }  // namespace
@@ -95,7 +89,7 @@ void WaitForInterrupt(absl::Duration duration) {
 }
 
 Progress::Progress(std::string_view label, uint64_t total)
-    : label_(label), total_(total), shown_(isatty(STDERR_FILENO) == 1), next_draw_ns_(NowNs()) {}
+    : label_(label), total_(total), shown_(isatty(STDERR_FILENO) == 1), next_draw_ns_(MonotonicNanos()) {}
 
 Progress::~Progress() {
   if (shown_) std::fputs("\r\x1b[K", stderr);
@@ -105,7 +99,7 @@ void Progress::Advance(uint64_t bytes) {
   const uint64_t done = done_.fetch_add(bytes, std::memory_order_relaxed) + bytes;
   if (!shown_) return;
   int64_t due = next_draw_ns_.load(std::memory_order_relaxed);
-  const int64_t now = NowNs();
+  const int64_t now = MonotonicNanos();
   // One thread wins the turn to draw.
   if (now >= due && next_draw_ns_.compare_exchange_strong(due, now + kRedrawNs)) Draw(done);
 }

@@ -12,11 +12,6 @@ namespace {
 using layout::Record;
 using Outcome = CatalogReader::Outcome;
 
-absl::Status NotFound(std::string_view name, uint64_t version) {
-  if (version == 0) return absl::NotFoundError(StrCat("no tensor \"", name, "\""));
-  return absl::NotFoundError(StrCat("no version ", version, " of tensor \"", name, "\""));
-}
-
 // A slot that goes back unless it was kept.
 class SlotGuard {
  public:
@@ -33,6 +28,11 @@ class SlotGuard {
 };
 
 }  // namespace
+
+absl::Status NoSuchTensor(std::string_view name, uint64_t version) {
+  if (version == 0) return absl::NotFoundError(StrCat("no tensor \"", name, "\""));
+  return absl::NotFoundError(StrCat("no version ", version, " of tensor \"", name, "\""));
+}
 
 absl::StatusOr<PinnedRecord> Session::Acquire(std::string_view name, uint64_t version,
                                               const Deadline& deadline) {
@@ -60,7 +60,7 @@ absl::StatusOr<PinnedRecord> Session::Acquire(std::string_view name, uint64_t ve
       if (!pins_.WaitOpen()) return EndedError();
     } else {
       const auto found = Lookup(layout::RingOp::kLookup, name, version, deadline);
-      if (absl::IsNotFound(found.status())) return NotFound(name, version);
+      if (absl::IsNotFound(found.status())) return NoSuchTensor(name, version);
       if (!found.ok()) return found.status();
       if (absl::Status s = catalog_.MapChunkOf(found->record, deadline); !s.ok()) return s;
       outcome = catalog_.Pin(found->record, found->record_seq, pins_, guard.slot(),
@@ -79,7 +79,8 @@ absl::StatusOr<PinnedRecord> Session::Acquire(std::string_view name, uint64_t ve
 }
 
 std::optional<PinnedRecord> Session::AcquireHere(std::string_view name, uint64_t version) {
-  const uint32_t slot = pins_.TryTake();
+  uint32_t slot = pins_.TryTake();
+  if (slot == PinTable::kNoSlot) slot = pins_.TakeFree();
   if (slot == PinTable::kNoSlot) return std::nullopt;
   PinnedRecord pinned{nullptr, slot};
   if (catalog_.Find(name, pins_, slot, &pinned.record) != Outcome::kPinned) {

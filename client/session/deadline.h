@@ -7,20 +7,13 @@
 #ifndef PENSTOCK_CLIENT_SESSION_DEADLINE_H_
 #define PENSTOCK_CLIENT_SESSION_DEADLINE_H_
 
-#include <time.h>
-
 #include <algorithm>
 #include <cstdint>
 
 #include "absl/time/time.h"
+#include "transport/monotonic.h"
 
 namespace penstock::client {
-
-inline int64_t MonotonicNanos() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
 
 class Deadline {
  public:

@@ -42,6 +42,9 @@ struct PinnedRecord {
   uint32_t slot = PinTable::kNoSlot;
 };
 
+// NOT_FOUND; version 0: of any version.
+absl::Status NoSuchTensor(std::string_view name, uint64_t version);
+
 class Session {
  public:
   // Connects to the first store of `address` that answers (address.h). The caller holds the one

@@ -24,6 +24,7 @@
 #include "server/store/store.h"
 #include "server/warden/warden_client.h"
 #include "transport/memory_limit.h"
+#include "transport/monotonic.h"
 #include "transport/stream/stream_server.h"
 
 namespace penstock::server {
@@ -44,7 +45,7 @@ class Maintenance {
  public:
   Maintenance(Store* store, RemoteSessions* remote) : thread_([this, store, remote] {
     while (true) {
-      remote->Expire(RemoteSessions::MonotonicNow());
+      remote->Expire(MonotonicNow());
       const absl::Duration pause = store->Maintain();
       std::unique_lock lock(mutex_);
       if (stop_signal_.wait_for(lock, absl::ToChronoNanoseconds(pause), [this] { return stopping_; })) return;

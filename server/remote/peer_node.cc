@@ -6,8 +6,8 @@
 #include <chrono>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "proto/strcat.h"
+#include "transport/monotonic.h"
 #include "transport/stream/stream_lane.h"
 
 namespace penstock::server {
@@ -28,8 +28,10 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
 
 }  // namespace
 
-PeerNode::PeerNode(std::string address)
-    : address_(std::move(address)), peer_(v1::Peer::NewStub(NewChannel(address_))), store_(v1::Store::NewStub(NewChannel(address_))) {}
+PeerNode::PeerNode(std::string address) : PeerNode(address, NewChannel(address)) {}
+
+PeerNode::PeerNode(std::string address, const std::shared_ptr<grpc::Channel>& channel)
+    : address_(std::move(address)), peer_(v1::Peer::NewStub(channel)), store_(v1::Store::NewStub(channel)) {}
 
 void PeerNode::Prepare(grpc::ClientContext* context) {
   context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(kCallSeconds));
@@ -37,7 +39,7 @@ void PeerNode::Prepare(grpc::ClientContext* context) {
 
 absl::Status PeerNode::CheckUp() {
   std::lock_guard lock(mutex_);
-  if (absl::Now() >= down_until_) return absl::OkStatus();
+  if (MonotonicNow() >= down_until_) return absl::OkStatus();
   return absl::UnavailableError(down_why_);
 }
 
@@ -47,7 +49,7 @@ absl::Status PeerNode::Judge(const grpc::Status& status) {
   if (absl::IsUnavailable(out) || absl::IsDeadlineExceeded(out)) {
     out = absl::UnavailableError(out.message());
     std::lock_guard lock(mutex_);
-    down_until_ = absl::Now() + kDown;
+    down_until_ = MonotonicNow() + kDown;
     down_why_ = std::string(out.message());
   }
   return out;
@@ -59,6 +61,7 @@ absl::StatusOr<PeerNode::Open> PeerNode::Session() {
     std::lock_guard lock(mutex_);
     if (!open_.token.empty()) return open_;
   }
+  if (absl::Status s = CheckUp(); !s.ok()) return s;  // who waited for the lock need not find out again
   v1::OpenSessionRequest request;
   request.set_label("node");
   v1::OpenSessionResponse response;

@@ -58,6 +58,8 @@ class PeerNode {
   const std::string& address() const { return address_; }
 
  private:
+  PeerNode(std::string address, const std::shared_ptr<grpc::Channel>& channel);
+
   struct Open {
     std::string token;
     std::shared_ptr<Lane> lane;
@@ -77,7 +79,7 @@ class PeerNode {
   std::mutex mutex_;
   std::mutex opening_;  // one session is opened at a time
   Open open_ ABSL_GUARDED_BY(mutex_);  // token empty: none
-  absl::Time down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow
   std::string down_why_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -1,7 +1,6 @@
 #include "server/remote/remote_sessions.h"
 
 #include <sys/random.h>
-#include <time.h>
 
 #include <algorithm>
 #include <utility>
@@ -10,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -24,12 +24,6 @@ absl::Status Over() {
 }
 
 }  // namespace
-
-absl::Time RemoteSessions::MonotonicNow() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return absl::TimeFromTimespec(now);
-}
 
 absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view label, absl::Duration ttl, absl::Time now) {
   if (label.size() > kMaxLabelBytes) {
@@ -76,11 +70,7 @@ void RemoteSessions::Close(const LaneToken& token) {
 }
 
 absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& token, std::string_view name, uint64_t version) {
-  {
-    std::lock_guard lock(mutex_);
-    const absl::StatusOr<RemoteSession*> session = Find(token);
-    if (!session.ok()) return session.status();
-  }
+  if (absl::Status s = Check(token); !s.ok()) return s;
   absl::StatusOr<Store::HeldTensor> held = store_->Hold(name, version);
   if (!held.ok()) return held.status();
   Located located{.info = held->info};
@@ -163,9 +153,9 @@ size_t RemoteSessions::count() const {
   return sessions_.size();
 }
 
-bool RemoteSessions::KnowsToken(const LaneToken& token) {
+absl::Status RemoteSessions::Check(const LaneToken& token) {
   std::lock_guard lock(mutex_);
-  return Find(token).ok();
+  return Find(token).status();
 }
 
 absl::StatusOr<GrantedBlock> RemoteSessions::Use(const LaneToken& token, uint64_t grant, TransferKind kind) {

@@ -44,7 +44,7 @@ class RemoteSessions final : public GrantTable {
     LaneToken token;
     absl::Duration ttl;
   };
-  // `now` here and below: of a clock that only goes forward (MonotonicNow).
+  // `now` here and below: MonotonicNow.
   absl::StatusOr<Opened> Open(std::string_view label, absl::Duration ttl, absl::Time now);
   absl::StatusOr<absl::Duration> Renew(const LaneToken& token, absl::Time now);
   void Close(const LaneToken& token);
@@ -55,6 +55,8 @@ class RemoteSessions final : public GrantTable {
   };
   absl::StatusOr<Located> Locate(const LaneToken& token, std::string_view name, uint64_t version);
   absl::Status Release(const LaneToken& token, absl::Span<const uint64_t> grants);
+  // OK while the session lives.
+  absl::Status Check(const LaneToken& token);
 
   // Ends the sessions whose time is over.
   void Expire(absl::Time now);
@@ -67,10 +69,8 @@ class RemoteSessions final : public GrantTable {
   size_t count() const;
 
   // --- GrantTable: the data port asks ---
-  bool KnowsToken(const LaneToken& token) override;
+  bool KnowsToken(const LaneToken& token) override { return Check(token).ok(); }
   absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) override;
-
-  static absl::Time MonotonicNow();
 
  private:
   struct RemoteSession {

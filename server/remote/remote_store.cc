@@ -4,11 +4,11 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
 #include "proto/layout/metadata_codec.h"
 #include "proto/names.h"
 #include "proto/strcat.h"
 #include "transport/fd_socket/fd_socket.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -26,6 +26,11 @@ absl::StatusOr<CreateSpec> SpecOf(const v1::TensorInfo& info, std::string* metad
                     .in_arena = true, .fetched = true};
 }
 
+// The version's number alone is not enough: a home that has lost its memory, or another home, begins with 1 again.
+bool IsOf(const Published& copy, const v1::TensorInfo& original) {
+  return copy.version_number == original.version().number() && copy.created_ns == original.created_ns();
+}
+
 template <class Request>
 absl::Status Parse(const std::string& bytes, Request* request) {
   if (request->ParseFromString(bytes)) return absl::OkStatus();
@@ -36,54 +41,17 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 
 RemoteStore::RemoteStore(Store* store, const std::vector<std::string>& peers) : store_(store) {
   for (const std::string& address : peers) peers_.push_back(std::make_unique<PeerNode>(address));
-  std::lock_guard lock(mutex_);
-  threads_.emplace_back([this] { RenewLoop(); });
+  renewing_ = std::thread([this] { RenewLoop(); });
 }
 
 void RemoteStore::Stop() {
-  std::vector<std::thread> threads;
+  jobs_.Stop();
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
-    threads.swap(threads_);
   }
   changed_.notify_all();
-  for (std::thread& thread : threads) thread.join();
-}
-
-uint64_t RemoteStore::Start(Job job) {
-  std::lock_guard lock(mutex_);
-  // Spread out, for it stands beside hashes of names in the books of those who wait.
-  const uint64_t key = next_++ * 0x9E3779B97F4A7C15;
-  if (stopping_) {
-    results_[key] = {absl::Now(), {.status = absl::UnavailableError("the node is stopping"), .published = {}, .response = {}}};
-    return key;
-  }
-  queue_.emplace_back(key, std::move(job));
-  if (idle_ < queue_.size() && threads_.size() <= kMaxThreads) threads_.emplace_back([this] { Work(); });
-  changed_.notify_all();
-  return key;
-}
-
-void RemoteStore::Work() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    ++idle_;
-    changed_.wait(lock, [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_ || !queue_.empty(); });
-    --idle_;
-    if (stopping_) return;
-    auto [key, job] = std::move(queue_.front());
-    queue_.pop_front();
-    lock.unlock();
-    Result result = job();
-    lock.lock();
-    const absl::Time now = absl::Now();
-    absl::erase_if(results_, [now](const auto& entry) { return entry.second.first < now - kKeepResults; });
-    results_[key] = {now, std::move(result)};
-    lock.unlock();
-    if (on_done_) on_done_(key);
-    lock.lock();
-  }
+  if (renewing_.joinable()) renewing_.join();
 }
 
 void RemoteStore::RenewLoop() {
@@ -95,42 +63,34 @@ void RemoteStore::RenewLoop() {
   }
 }
 
-std::optional<RemoteStore::Result> RemoteStore::Take(uint64_t key) {
-  std::lock_guard lock(mutex_);
-  auto it = results_.find(key);
-  if (it == results_.end()) return std::nullopt;
-  Result result = std::move(it->second.second);
-  results_.erase(it);
-  return result;
-}
-
 uint64_t RemoteStore::StartGet(std::string name, uint64_t version) {
-  return Start([this, name = std::move(name), version] {
+  return jobs_.Start([this, name = std::move(name), version] {
     const absl::StatusOr<Published> got = Get(name, version);
-    return Result{.status = got.status(), .published = got.ok() ? *got : Published{}, .response = {}};
+    return Result{.status = got.status(), .published = got.ok() ? *got : Published{}};
   });
 }
 
 uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
-  return Start([this, name = std::move(name), version] {
+  return jobs_.Start([this, name = std::move(name), version] {
     const absl::StatusOr<Published> deleted = Delete(name, version);
-    return Result{.status = deleted.status(), .published = deleted.ok() ? *deleted : Published{}, .response = {}};
+    return Result{.status = deleted.status(), .published = deleted.ok() ? *deleted : Published{}};
   });
 }
 
 uint64_t RemoteStore::StartFindHome(std::string name) {
-  return Start([this, name = std::move(name)] {
+  return jobs_.Start([this, name = std::move(name)] {
     const absl::StatusOr<std::string> home = FindHome(name);
-    return Result{.status = home.status(), .published = {}, .response = home.ok() ? *home : std::string()};
+    return Result{.status = home.status(), .response = home.ok() ? *home : std::string()};
   });
 }
 
 bool RemoteStore::Concerns(rpc::Method method) {
-  return method == rpc::Method::kStat || method == rpc::Method::kDeletePrefix || method == rpc::Method::kList;
+  return method == rpc::Method::kStat || method == rpc::Method::kLongestPrefix || method == rpc::Method::kDeletePrefix ||
+         method == rpc::Method::kList;
 }
 
 uint64_t RemoteStore::StartCall(rpc::Method method, std::string message, uint64_t page_bytes) {
-  return Start([this, method, message = std::move(message), page_bytes] {
+  return jobs_.Start([this, method, message = std::move(message), page_bytes] {
     Result result;
     auto serve = [&](auto request, auto response, auto handler) {
       result.status = Parse(message, &request);
@@ -140,6 +100,9 @@ uint64_t RemoteStore::StartCall(rpc::Method method, std::string message, uint64_
     switch (method) {
       case rpc::Method::kStat:
         serve(v1::StatRequest(), v1::StatResponse(), [this](const auto& q, auto* r) { return Stat(q, r); });
+        break;
+      case rpc::Method::kLongestPrefix:
+        serve(v1::LongestPrefixRequest(), v1::LongestPrefixResponse(), [this](const auto& q, auto* r) { return LongestPrefix(q, r); });
         break;
       case rpc::Method::kDeletePrefix:
         serve(v1::DeletePrefixRequest(), v1::DeletePrefixResponse(), [this](const auto& q, auto* r) { return DeletePrefix(q, r); });
@@ -174,14 +137,15 @@ absl::StatusOr<Published> RemoteStore::Get(const std::string& name, uint64_t ver
     return holder.status();
   }
   absl::StatusOr<Published> got = here;
-  if (!here.ok() || here->version_number != holder->found.info.version().number()) got = CopyOnce(name, *holder);
+  if (!here.ok() || !IsOf(*here, holder->found.info)) got = CopyOnce(name, *holder);
   holder->peer->Release(holder->found);
   return got;
 }
 
 // Single-flight: the first one copies, the others wait for it.
 absl::StatusOr<Published> RemoteStore::CopyOnce(const std::string& name, const Holder& holder) {
-  const std::pair<std::string, uint64_t> what{name, holder.found.info.version().number()};
+  const v1::TensorInfo& original = holder.found.info;
+  const std::tuple<std::string, uint64_t, uint64_t> what{name, original.version().number(), original.created_ns()};
   std::shared_ptr<Copying> copying;
   bool mine = false;
   {
@@ -195,8 +159,8 @@ absl::StatusOr<Published> RemoteStore::CopyOnce(const std::string& name, const H
       return copying->result;
     }
   }
-  absl::StatusOr<Published> result = store_->Lookup(name, what.second);  // somebody may just have been done
-  if (!result.ok()) result = Copy(name, holder);
+  absl::StatusOr<Published> result = store_->Lookup(name, original.version().number());  // somebody may just have been done
+  if (!result.ok() || !IsOf(*result, original)) result = Copy(name, holder);
   {
     std::lock_guard lock(mutex_);
     copying->result = result;
@@ -217,7 +181,6 @@ absl::StatusOr<Published> RemoteStore::Copy(const std::string& name, const Holde
     (void)store_->Abort(*session_, placed->record, placed->record_seq);
     return s;
   }
-  copies_made_.fetch_add(1);
   return store_->Publish(*session_, placed->record, placed->record_seq);
 }
 
@@ -234,15 +197,15 @@ absl::StatusOr<Placed> RemoteStore::ReserveCopy(const CreateSpec& spec) {
       session_peer_ = std::move(pair->second);
     }
   }
-  const absl::Time deadline = absl::Now() + kMemoryWait;
+  const absl::Time deadline = MonotonicNow() + kMemoryWait;
   while (true) {
     const uint64_t epoch = store_->change_epoch();
     absl::StatusOr<Placed> placed = store_->Reserve(*session_, spec);
     if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
-    if (absl::Now() >= deadline) {
+    if (MonotonicNow() >= deadline) {
       return absl::ResourceExhaustedError(StrCat("get '", spec.name, "': no room for a copy of ", spec.nbytes, " bytes on this node"));
     }
-    store_->WaitForChange(epoch, std::min(deadline, absl::Now() + absl::Milliseconds(100)));
+    store_->WaitForChange(epoch, absl::Milliseconds(100));
   }
 }
 
@@ -321,6 +284,25 @@ absl::Status RemoteStore::Stat(const v1::StatRequest& request, v1::StatResponse*
     }
     missing = std::move(still);
   }
+  return absl::OkStatus();
+}
+
+absl::Status RemoteStore::LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response) {
+  v1::StatRequest ask;
+  for (const std::string& name : request.names()) {
+    if (absl::Status s = ValidateName(name); !s.ok()) return s;
+    ask.add_items()->set_name(name);
+  }
+  v1::StatResponse answer;
+  if (absl::Status s = Stat(ask, &answer); !s.ok()) return s;
+  uint32_t count = 0;
+  for (const v1::TensorResult& result : answer.results()) {
+    const auto code = static_cast<absl::StatusCode>(result.status().code());
+    if (code == absl::StatusCode::kNotFound) break;
+    if (code != absl::StatusCode::kOk) return absl::Status(code, result.status().message());  // a shorter one would be a guess
+    ++count;
+  }
+  response->set_count(count);
   return absl::OkStatus();
 }
 

@@ -5,18 +5,17 @@
 // host map; many that ask for it at the same time wait for one transfer. A copy is served by name only after the home has
 // said that it still is the present version; an exact version is served as it is.
 //
-// Calls take their time, so they are *jobs* on threads of this class: Start returns a key, Take the result once OnDone was
-// called with the key.
+// Calls take their time, so they are jobs (remote_jobs.h): Start returns a key, Take the result once OnDone was called with
+// the key.
 //
-// Threading:  any thread; jobs run on up to kMaxThreads threads, started when needed.
+// Threading:  any thread.
 // Ownership:  the store must outlive it.
 // Errors:     NOT_FOUND only when every peer has said so; UNAVAILABLE names the peers that could not be asked.
-// Limits:     results that nobody takes are dropped after kKeepResults.
+// Limits:     those of RemoteJobs.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -24,33 +23,28 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/rpc_methods.h"
 #include "server/remote/peer_node.h"
+#include "server/remote/remote_jobs.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
 
 class RemoteStore {
  public:
-  static constexpr size_t kMaxThreads = 16;
-  static constexpr absl::Duration kKeepResults = absl::Seconds(60);
-
   // `peers`: addresses of their gRPC.
   RemoteStore(Store* store, const std::vector<std::string>& peers);
   ~RemoteStore() { Stop(); }
 
-  struct Result {
-    absl::Status status;
-    Published published;   // of Get and Delete
-    std::string response;  // of Call: the serialized message; of FindHome: the address
-  };
+  // published: of Get and Delete; response: of Call the serialized message, of FindHome the address.
+  using Result = RemoteJobs::Result;
   uint64_t StartGet(std::string name, uint64_t version);
   uint64_t StartDelete(std::string name, uint64_t version);
   // OK: another node has the name (`response`: its address). NOT_FOUND: none has.
@@ -59,15 +53,11 @@ class RemoteStore {
   static bool Concerns(rpc::Method method);
   uint64_t StartCall(rpc::Method method, std::string message, uint64_t page_bytes);
 
-  std::optional<Result> Take(uint64_t key);
-  // Called on a job's thread. To be set before the first Start.
-  void OnDone(std::function<void(uint64_t key)> callback) { on_done_ = std::move(callback); }
+  std::optional<Result> Take(uint64_t key) { return jobs_.Take(key); }
+  void OnDone(std::function<void(uint64_t key)> callback) { jobs_.OnDone(std::move(callback)); }  // RemoteJobs::OnDone
   void Stop();  // waits for the jobs that run; idempotent
 
-  size_t copies() const { return copies_made_.load(); }
-
  private:
-  using Job = std::function<Result()>;
   // One transfer, and those who wait for it.
   struct Copying {
     bool done = false;
@@ -78,8 +68,6 @@ class RemoteStore {
     PeerNode::Found found;
   };
 
-  uint64_t Start(Job job);
-  void Work();
   void RenewLoop();
 
   absl::StatusOr<Published> Get(const std::string& name, uint64_t version);
@@ -90,6 +78,7 @@ class RemoteStore {
   absl::StatusOr<std::string> FindHome(const std::string& name);
   absl::StatusOr<Published> Delete(const std::string& name, uint64_t version);
   absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
+  absl::Status LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response);
   absl::Status DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response);
   absl::Status List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response);
 
@@ -97,18 +86,14 @@ class RemoteStore {
   std::vector<std::unique_ptr<PeerNode>> peers_;
   std::shared_ptr<Session> session_;  // the copies' drafts are its own
   UniqueFd session_peer_;
-  std::function<void(uint64_t)> on_done_;
-  std::atomic<size_t> copies_made_{0};
 
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t next_ ABSL_GUARDED_BY(mutex_) = 1;
-  std::deque<std::pair<uint64_t, Job>> queue_ ABSL_GUARDED_BY(mutex_);
-  size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<uint64_t, std::pair<absl::Time, Result>> results_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::pair<std::string, uint64_t>, std::shared_ptr<Copying>> copying_ ABSL_GUARDED_BY(mutex_);
+  // Name, version and when it was made.
+  std::map<std::tuple<std::string, uint64_t, uint64_t>, std::shared_ptr<Copying>> copying_ ABSL_GUARDED_BY(mutex_);
+  std::thread renewing_;
+  RemoteJobs jobs_;
 };
 
 }  // namespace penstock::server

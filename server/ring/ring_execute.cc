@@ -1,13 +1,13 @@
 // What the ring's operations do: decode, call the store, answer.
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "proto/names.h"
 #include "proto/rpc_methods.h"
 #include "proto/strcat.h"
 #include "server/ring/ring_server.h"
 #include "transport/copy/copy.h"
 #include "transport/fault_point.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -61,7 +61,7 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
 
 std::optional<RemoteStore::Result> RingServer::Remote(bool last_chance, Parking* parking, const std::function<uint64_t()>& start) {
   if (parking->until == absl::InfiniteFuture()) {
-    *parking = {.until = absl::Now() + kRemoteWait, .name_hash = start(), .home_known = false};
+    *parking = {.until = MonotonicNow() + kRemoteWait, .name_hash = start(), .home_known = false};
     return std::nullopt;
   }
   if (std::optional<RemoteStore::Result> result = remote_->Take(parking->name_hash)) return result;
@@ -73,15 +73,17 @@ std::optional<RemoteStore::Result> RingServer::Remote(bool last_chance, Parking*
 RingServer::Outcome RingServer::Find(const RingRequest& request, bool last_chance, Parking* parking) {
   uint64_t version = 0;
   const absl::StatusOr<std::string_view> name = ParseLookup(request, &version);
-  absl::Status status = name.ok() ? ValidateName(*name) : name.status();
+  if (absl::Status s = name.ok() ? ValidateName(*name) : name.status(); !s.ok()) {
+    Respond(request, s, AsBytes(layout::LookupResponse{}));
+    return Outcome::kAnswered;
+  }
   const bool is_delete = request.op == layout::RingOp::kDelete;
+  const bool asked = parking->until != absl::InfiniteFuture();  // the other nodes are being asked
   absl::StatusOr<Published> found = absl::UnknownError("");
-  if (!status.ok()) found = status;
-  const bool asked = parking->until != absl::InfiniteFuture();
-  if (status.ok() && !asked) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->Lookup(*name, version);
+  if (!asked) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->Lookup(*name, version);
   // A copy may be out of date, unless it is asked for by its version.
   const bool elsewhere = found.ok() ? found->fetched && version == 0 : absl::IsNotFound(found.status());
-  if (status.ok() && remote_ != nullptr && (asked || elsewhere)) {
+  if (remote_ != nullptr && (asked || elsewhere)) {
     const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
       return is_delete ? remote_->StartDelete(std::string(*name), version) : remote_->StartGet(std::string(*name), version);
     });
@@ -90,6 +92,7 @@ RingServer::Outcome RingServer::Find(const RingRequest& request, bool last_chanc
   }
   const layout::LookupResponse response = found.ok() ? ToLookup(*found) : layout::LookupResponse{};
   Respond(request, found.status(), AsBytes(response));
+  if (is_delete) PENSTOCK_FAULT_POINT("node.delete.answered");
   return Outcome::kAnswered;
 }
 
@@ -120,7 +123,7 @@ std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const 
   absl::StatusOr<Placed> placed = service_->store()->Reserve(session, *spec);
   if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
   if (last_chance && parking->until != absl::InfiniteFuture()) return StillNoMemory();
-  if (parking->until == absl::InfiniteFuture()) parking->until = absl::Now() + kMemoryWait;
+  if (parking->until == absl::InfiniteFuture()) parking->until = MonotonicNow() + kMemoryWait;
   return std::nullopt;
 }
 

@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
 #include "transport/fault_point.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -105,22 +105,25 @@ void RingServer::TakeChanges() {
 }
 
 void RingServer::Run() {
-  absl::Time last_work = absl::Now();
+  absl::Time last_work = MonotonicNow();
   while (!stopping_.load(std::memory_order_relaxed)) {
     if (changes_.load()) TakeChanges();
     if (woken_.exchange(false)) RetryChanged();
-    if (ServeActive()) {
-      last_work = absl::Now();
+    const bool worked = ServeActive();
+    const absl::Time now = MonotonicNow();
+    // Also while others keep the thread busy: a timeout is a promise.
+    if (parked_.next_deadline() <= now) RetryLate(now);
+    if (worked) {
+      last_work = now;
       continue;
     }
-    if (absl::Now() - last_work < kSpin) {
+    if (now - last_work < kSpin) {
       for (int i = 0; i < 20; ++i) Relax();
       continue;
     }
     if (!TrySleep()) continue;
-    AwaitEvents(parked_.next_deadline() - absl::Now());
-    parked_.RetryLate(absl::Now(), [this](ParkedRequest& parked, bool late) { return Retry(parked, late); });
-    last_work = absl::Now();
+    AwaitEvents(parked_.next_deadline() - now);
+    last_work = MonotonicNow();
   }
 }
 
@@ -220,7 +223,11 @@ void RingServer::RetryChanged() {
     std::lock_guard lock(mutex_);
     names.swap(changed_names_);
   }
-  parked_.RetryChanged(names, absl::Now(), [this](ParkedRequest& parked, bool late) { return Retry(parked, late); });
+  parked_.RetryChanged(names, MonotonicNow(), [this](ParkedRequest& parked, bool late) { return Retry(parked, late); });
+}
+
+void RingServer::RetryLate(absl::Time now) {
+  parked_.RetryLate(now, [this](ParkedRequest& parked, bool late) { return Retry(parked, late); });
 }
 
 bool RingServer::Retry(ParkedRequest& parked, bool late) {

@@ -70,6 +70,7 @@ class RingServer {
   Outcome Reserve(Session& session, const RingRequest& request, bool last_chance, Parking* parking);
   Outcome Call(Session& session, const RingRequest& request, bool last_chance, Parking* parking);
   void RetryChanged();
+  void RetryLate(absl::Time now);
   bool Retry(ParkedRequest& parked, bool late);
   void CutOff(Ring& ring, const absl::Status& why);
 

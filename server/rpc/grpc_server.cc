@@ -9,11 +9,11 @@
 #include <chrono>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
 #include "peer.grpc.pb.h"
 #include "store.grpc.pb.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -75,8 +75,9 @@ class Service final : public v1::Store::Service {
     while (true) {
       const uint64_t epoch = service_->store()->change_epoch();
       if (const std::optional<absl::Status> done = attempt()) return ToGrpc(*done);
-      if (absl::Now() >= deadline || context.IsCancelled()) return ToGrpc(late);
-      service_->store()->WaitForChange(epoch, std::min(deadline, absl::Now() + absl::Milliseconds(100)));
+      const absl::Duration left = deadline - MonotonicNow();
+      if (left <= absl::ZeroDuration() || context.IsCancelled()) return ToGrpc(late);
+      service_->store()->WaitForChange(epoch, std::min(left, absl::Milliseconds(100)));
     }
   }
 

@@ -7,6 +7,7 @@
 #include "proto/strcat.h"
 #include "server/rpc/store_service.h"
 #include "server/store/node_uuid.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -30,7 +31,7 @@ absl::Status CheckBatch(const char* field, int items) {
 
 absl::Status PeerService::OpenSession(const v1::OpenSessionRequest& request, v1::OpenSessionResponse* response) {
   const absl::Duration ttl = request.ttl_ns() > uint64_t{1} << 62 ? absl::InfiniteDuration() : absl::Nanoseconds(static_cast<int64_t>(request.ttl_ns()));
-  const absl::StatusOr<RemoteSessions::Opened> opened = sessions_->Open(request.label(), ttl, RemoteSessions::MonotonicNow());
+  const absl::StatusOr<RemoteSessions::Opened> opened = sessions_->Open(request.label(), ttl, MonotonicNow());
   if (!opened.ok()) return opened.status();
   response->set_token(std::string(reinterpret_cast<const char*>(opened->token.data()), opened->token.size()));
   response->set_node_uuid(NodeUuidText(*store_->header()));
@@ -48,7 +49,7 @@ absl::Status PeerService::OpenSession(const v1::OpenSessionRequest& request, v1:
 absl::Status PeerService::Renew(std::string_view bytes, const v1::RenewRequest&, v1::RenewResponse* response) {
   const absl::StatusOr<LaneToken> token = ParseToken(bytes);
   if (!token.ok()) return token.status();
-  const absl::StatusOr<absl::Duration> ttl = sessions_->Renew(*token, RemoteSessions::MonotonicNow());
+  const absl::StatusOr<absl::Duration> ttl = sessions_->Renew(*token, MonotonicNow());
   if (!ttl.ok()) return ttl.status();
   response->set_ttl_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(*ttl)));
   return absl::OkStatus();
@@ -64,7 +65,7 @@ absl::Status PeerService::CloseSession(std::string_view bytes, const v1::CloseSe
 absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest& request, v1::LocateResponse* response) {
   const absl::StatusOr<LaneToken> token = ParseToken(bytes);
   if (!token.ok()) return token.status();
-  if (!sessions_->KnowsToken(*token)) return absl::PermissionDeniedError("the remote session is over, or was never opened here: open another one");
+  if (absl::Status s = sessions_->Check(*token); !s.ok()) return s;
   if (absl::Status s = CheckBatch("items", request.items_size()); !s.ok()) return s;
   for (const v1::TensorRef& item : request.items()) {
     v1::LocateResult* result = response->add_results();

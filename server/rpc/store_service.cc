@@ -4,12 +4,12 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
 #include "proto/layout/metadata_codec.h"
 #include "proto/names.h"
 #include "proto/rpc_methods.h"
 #include "proto/strcat.h"
 #include "server/store/node_uuid.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -205,7 +205,7 @@ std::optional<absl::Status> StoreService::Watch(const v1::WatchRequest& request,
 }
 
 absl::Time StoreService::WaitDeadline(uint64_t timeout_ns) {
-  return absl::Now() + std::min(absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(timeout_ns, 1'000'000'000))), absl::Seconds(1));
+  return MonotonicNow() + std::min(absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(timeout_ns, 1'000'000'000))), absl::Seconds(1));
 }
 
 absl::Status StoreService::Call(uint32_t method, Session* session, std::string_view in, uint64_t page_bytes, std::string* out) {

@@ -52,7 +52,7 @@ class StoreService {
   // These have to wait: nothing = not yet. Ask again after a change of the store, or give up at the call's deadline.
   std::optional<absl::Status> Wait(const v1::WaitRequest& request, v1::WaitResponse* response);
   std::optional<absl::Status> Watch(const v1::WatchRequest& request, v1::WatchResponse* response);
-  static absl::Time WaitDeadline(uint64_t timeout_ns);  // from now; at most 1 s
+  static absl::Time WaitDeadline(uint64_t timeout_ns);  // of MonotonicNow; at most 1 s ahead
 
   // A call by number with serialized messages. Wait and Watch are not among them.
   absl::Status Call(uint32_t method, Session* session, std::string_view request, uint64_t page_bytes, std::string* response);

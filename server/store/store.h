@@ -154,7 +154,7 @@ class Store {
   void LogEvent(v1::Event::Kind kind, std::string_view text);
   // Blocks until something changed (an event, memory) after `epoch`, or the deadline.
   uint64_t change_epoch() const { return change_epoch_.load(); }
-  void WaitForChange(uint64_t epoch, absl::Time deadline);
+  void WaitForChange(uint64_t epoch, absl::Duration longest);
   // Called after every change while `SetParked(true)`: for waiters that do not block a thread. After a put with the hash of
   // its name, else with 0. The store is locked meanwhile.
   void OnChange(std::function<void(uint64_t name_hash)> callback) {

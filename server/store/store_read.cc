@@ -193,13 +193,9 @@ void Store::LogLocked(v1::Event::Kind kind, std::string_view text) {
   Changed();
 }
 
-void Store::WaitForChange(uint64_t epoch, absl::Time deadline) {
+void Store::WaitForChange(uint64_t epoch, absl::Duration longest) {
   std::unique_lock lock(mutex_);
-  while (change_epoch_.load() == epoch) {
-    const absl::Time now = absl::Now();
-    if (now >= deadline) return;
-    changed_.wait_until(lock, absl::ToChronoTime(std::min(deadline, now + absl::Hours(1))));  // chrono has no infinite time
-  }
+  changed_.wait_for(lock, absl::ToChronoNanoseconds(std::min(longest, absl::Hours(1))), [&] { return change_epoch_.load() != epoch; });
 }
 
 void Store::Df(v1::DfResponse* df) {

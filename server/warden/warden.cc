@@ -24,6 +24,7 @@
 #include "server/warden/segment_table.h"
 #include "server/warden/session_table.h"
 #include "server/warden/warden_log.h"
+#include "transport/monotonic.h"
 #include "transport/sys_error.h"
 
 namespace penstock::warden {
@@ -130,14 +131,14 @@ void Warden::Start() {
     node_ = *std::move(node);
     return;
   }
-  const absl::Duration delay = std::max(restarts_.OnDeath(absl::Now()), absl::Milliseconds(100));
+  const absl::Duration delay = std::max(restarts_.OnDeath(MonotonicNow()), absl::Milliseconds(100));
   LogLine(absl::StrCat("cannot start a node: ", std::string(node.status().message()), "; again in ",
                        absl::FormatDuration(delay)));
-  start_at_ = absl::Now() + delay;
+  start_at_ = MonotonicNow() + delay;
 }
 
 int Warden::PollTimeout() const {
-  const absl::Duration left = std::min(start_at_, kill_at_) - absl::Now();
+  const absl::Duration left = std::min(start_at_, kill_at_) - MonotonicNow();
   if (left == absl::InfiniteDuration()) return -1;
   return static_cast<int>(
       std::clamp(absl::ToInt64Milliseconds(left) + 1, int64_t{0}, int64_t{60'000}));
@@ -193,7 +194,7 @@ void Warden::Stop(const std::string& why) {
   if (stopping_) return;
   LogLine(absl::StrCat(why, ": stopping the node"));
   stopping_ = true;
-  kill_at_ = absl::Now() + options_.stop_timeout;
+  kill_at_ = MonotonicNow() + options_.stop_timeout;
   kill(node_.pid, SIGTERM);
 }
 
@@ -207,7 +208,7 @@ void Warden::CutOffNode(const absl::Status& why) {
 }
 
 void Warden::OnDeadlines() {
-  const absl::Time now = absl::Now();
+  const absl::Time now = MonotonicNow();
   if (now >= kill_at_ && alive()) {
     kill_at_ = absl::InfiniteFuture();
     LogLine(absl::StrCat("node ", node_.pid, " did not stop within ",
@@ -241,7 +242,7 @@ void Warden::OnDeath() {
     exit_code_ = 1;
     return;
   }
-  const absl::Duration delay = restarts_.OnDeath(absl::Now());
+  const absl::Duration delay = restarts_.OnDeath(MonotonicNow());
   if (!ready_.told() && (exited || delay > absl::ZeroDuration())) {
     LogLine(absl::StrCat(end, " before it served: giving up"));
     exit_code_ = exited ? WEXITSTATUS(status) : 1;
@@ -252,7 +253,7 @@ void Warden::OnDeath() {
                ? std::string(": forked again")
                : absl::StrCat(", ", restarts_.recent_deaths(), " deaths within 10s: next start in ",
                               absl::FormatDuration(delay))));
-  start_at_ = absl::Now() + delay;
+  start_at_ = MonotonicNow() + delay;
 }
 
 }  // namespace

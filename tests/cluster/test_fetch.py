@@ -215,6 +215,63 @@ def test_a_home_that_is_restarted_is_found_again(short_tmp):
     assert [a.stop(), b.stop()] == [0, 0]
 
 
+def test_a_home_that_lost_its_memory_shows_its_new_bytes(short_tmp):
+    a, b = start_nodes(short_tmp / "lost", 2)
+    with penstock.connect(str(b.socket_dir)) as at_b:
+        with penstock.connect(str(a.socket_dir)) as at_a:
+            version = at_a.put("x", pattern(1, MIB)).version
+        assert shows(at_b.get("x").numpy(), 1)
+        assert a.stop() == 0  # warden and all: its memory is gone
+        again = start_daemon(a.socket_dir, f"--grpc_port={a.ready['grpc_port']}", "--data_port=0", "--memory=256MiB")
+        with penstock.connect(str(again.socket_dir)) as at_a:
+            assert at_a.put("x", pattern(2, MIB)).version == version, "the numbers begin again"
+
+        def fetched():
+            try:
+                return at_b.get("x")
+            except penstock.UnavailableError:
+                return None
+
+        view = until(fetched, "b has a session with the new node")
+        assert shows(view.numpy(), 2) and view.version == version
+    assert [again.stop(), b.stop()] == [0, 0]
+
+
+def test_a_copy_of_what_was_deleted_is_not_taken_for_what_another_home_made(short_tmp):
+    daemons = start_nodes(short_tmp / "moved", 3)
+    a, b, c = (penstock.connect(str(daemon.socket_dir)) for daemon in daemons)
+    version = a.put("x", pattern(1, MIB)).version
+    assert shows(c.get("x").numpy(), 1)
+    a.delete("x")
+    assert b.put("x", pattern(2, MIB)).version == version
+    assert shows(c.get("x").numpy(), 2)
+    for store in (a, b, c):
+        store.close()
+    assert [daemon.stop() for daemon in daemons] == [0, 0, 0]
+
+
+def test_longest_prefix_counts_all_nodes(stores):
+    a, b = stores
+    names = [f"layer/{i}" for i in range(6)]
+    for i, name in enumerate(names[:4]):
+        (a, b)[i % 2].put(name, i)
+    assert (a.longest_prefix(names), b.longest_prefix(names)) == (4, 4)
+    assert b.longest_prefix(names[4:]) == 0
+
+
+def test_a_wait_ends_when_another_node_is_given_it(stores):
+    a, b = stores
+    for store, put_at in ((b, a), (a, b)):
+        timer = threading.Timer(0.3, put_at.put, ("late", pattern(3, MIB)))
+        timer.start()
+        assert shows(store.get("late", wait=10).numpy(), 3)
+        timer.join()
+        assert store.wait("late", timeout=5).nbytes == MIB
+        a.delete("late")
+    with pytest.raises(penstock.DeadlineError):
+        b.wait("never", timeout=0.3)
+
+
 def test_a_reading_node_that_dies_leaves_nothing(short_tmp):
     a, b = start_nodes(short_tmp / "dies", 2)
     with penstock.connect(str(a.socket_dir)) as at_a, penstock.connect(str(b.socket_dir), timeout=20) as at_b:

@@ -154,9 +154,9 @@ def test_an_answered_request_is_not_done_again(store, daemon, armory, make_worke
     """The node dies after an answer, before it takes the request off the ring; then somebody else writes."""
     early = make_worker("early")  # its ring comes before the other's
     late = make_worker("late")
-    armory.arm("node.ring.answered", "stop")
+    armory.arm("node.put.answered", "stop")
     late.do(f"store.put('x', pattern({OLD}, {SMALL}))")
-    armory.await_fired("node.ring.answered")
+    armory.await_fired("node.put.answered")
     armory.arm("client.put.submitted", "stop")
     early.start(PUT)
     armory.await_fired("client.put.submitted")
@@ -172,9 +172,9 @@ def test_an_answered_delete_is_not_done_again(store, daemon, armory, make_worker
     early = make_worker("early")
     late = make_worker("late")
     late.do(f"store.put('x', pattern({OLD}, {SMALL}))")
-    armory.arm("node.ring.answered", "stop")
+    armory.arm("node.delete.answered", "stop")
     assert late.do(DELETE)
-    armory.await_fired("node.ring.answered")
+    armory.await_fired("node.delete.answered")
     armory.arm("client.put.submitted", "stop")
     early.start(PUT)
     armory.await_fired("client.put.submitted")

@@ -24,7 +24,9 @@ using nlohmann::json;
 
 constexpr int kSeconds = 5;  // of every call
 
-json Error(int code, const std::string& message) { return {{"error", absl::StatusCodeToString(static_cast<absl::StatusCode>(code))}, {"message", message}}; }
+json Error(int code, const std::string& message) {
+  return {{"error", absl::StatusCodeToString(static_cast<absl::StatusCode>(code))}, {"message", message}};
+}
 
 class Reader {
  public:

@@ -1,25 +1,16 @@
 #include "transport/fd_socket/poll_deadline.h"
 
 #include <poll.h>
-#include <time.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
+#include "transport/monotonic.h"
 #include "transport/sys_error.h"
 
 namespace penstock {
-namespace {
-
-absl::Duration MonotonicNow() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return absl::DurationFromTimespec(now);
-}
-
-}  // namespace
 
 PollDeadline::PollDeadline(absl::Duration timeout)
     : timeout_(timeout), end_(MonotonicNow() + timeout) {}

@@ -21,7 +21,7 @@ class PollDeadline {
 
  private:
   absl::Duration timeout_;
-  absl::Duration end_;  // on CLOCK_MONOTONIC
+  absl::Time end_;  // MonotonicNow
 };
 
 }  // namespace penstock

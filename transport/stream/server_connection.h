@@ -40,7 +40,6 @@ class ServerConnection {
   Next Step();
 
   int fd() const { return socket_.fd(); }
-  const TcpSocket& socket() const { return socket_; }
   // Whether it has said hello with a token that is known.
   bool known() const { return known_; }
   // Whether it is to be closed soon: it has not said hello, or has been refused and shall read why.

@@ -1,7 +1,6 @@
 #include "transport/stream/stream_lane.h"
 
 #include <poll.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "transport/monotonic.h"
 #include "transport/stream/client_channel.h"
 #include "transport/sys_error.h"
 
@@ -30,12 +30,6 @@ constexpr uint64_t kTwoStreamsBytes = uint64_t{8} << 20;  // from here on a furt
 constexpr int kMaxAttempts = 2;
 constexpr absl::Duration kCancelSlice = absl::Milliseconds(50);
 
-absl::Duration Monotonic() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return absl::DurationFromTimespec(now);
-}
-
 absl::Status Check(const Transfer& transfer) {
   if (absl::Status s = transfer.runs.CheckWithin(~uint64_t{0}); !s.ok()) return s;
   if (transfer.runs.bytes() == transfer.memory.size()) return absl::OkStatus();
@@ -49,7 +43,7 @@ absl::Status Check(const Transfer& transfer) {
 class StreamLane::Work {
  public:
   Work(StreamLane* lane, absl::Span<Transfer> transfers, const RunOptions& options)
-      : lane_(lane), options_(options), end_(Monotonic() + options.timeout) {
+      : lane_(lane), options_(options), end_(MonotonicNow() + options.timeout) {
     uint64_t total = 0;
     for (Transfer& transfer : transfers) {
       transfer.status = Check(transfer);
@@ -131,7 +125,7 @@ class StreamLane::Work {
     pollfd entry{channel.fd(), channel.wanted_events(), 0};
     while (true) {
       if (options_.cancelled && options_.cancelled()) return absl::CancelledError("cancelled by the caller");
-      absl::Duration wait = end_ - Monotonic();
+      absl::Duration wait = end_ - MonotonicNow();
       if (wait <= absl::ZeroDuration()) {
         return absl::DeadlineExceededError(absl::StrCat(lane_->options_.address, ": not done within ", absl::FormatDuration(options_.timeout)));
       }
@@ -172,7 +166,7 @@ class StreamLane::Work {
 
   StreamLane* const lane_;
   const RunOptions& options_;
-  const absl::Duration end_;  // on CLOCK_MONOTONIC
+  const absl::Time end_;  // MonotonicNow
   uint64_t chunk_bytes_ = 0;
   size_t streams_ = 1;
 

@@ -3,7 +3,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "transport/monotonic.h"
 #include "transport/stream/server_connection.h"
 #include "transport/sys_error.h"
 
@@ -25,12 +25,6 @@ using stream::ServerConnection;
 
 constexpr int kEventsAtOnce = 64;
 constexpr int kTickMillis = 200;  // while somebody is on probation, or no descriptor is left to accept with
-
-int64_t MonotonicNanos() {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
 
 // What the loops share: who is connected.
 class Census {

@@ -95,7 +95,6 @@ absl::StatusOr<size_t> TcpSocket::Send(const char* from, size_t bytes, bool more
 
 void TcpSocket::FinishSending() const { (void)shutdown(fd(), SHUT_WR); }
 
-void TcpSocket::Shutdown() const { (void)shutdown(fd(), SHUT_RDWR); }
 
 absl::StatusOr<UniqueFd> ListenTcp(const std::string& host, int port) {
   const absl::StatusOr<AddressList> list = Resolve(host, absl::StrCat(port), AI_PASSIVE);

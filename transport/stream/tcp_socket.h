@@ -30,7 +30,6 @@ class TcpSocket {
   absl::StatusOr<size_t> Receive(char* to, size_t bytes);
   absl::StatusOr<size_t> Send(const char* from, size_t bytes, bool more_follows);
   void FinishSending() const;  // the peer sees end-of-file after what was sent
-  void Shutdown() const;       // any thread
 
   int fd() const { return fd_.get(); }
   explicit operator bool() const { return static_cast<bool>(fd_); }

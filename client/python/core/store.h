@@ -24,6 +24,7 @@
 
 #include "client/python/core/owned.h"
 #include "client/python/core/raise.h"
+#include "transport/monotonic.h"
 
 namespace penstock::python {
 
@@ -61,9 +62,9 @@ auto WaitInSlices(std::optional<absl::Duration> timeout, Step step)
     -> decltype(step(absl::Duration())) {
   // Only the main thread gets signals. Of others there may be thousands.
   const absl::Duration slice = gettid() == getpid() ? absl::Milliseconds(100) : absl::Seconds(1);
-  const absl::Time end = absl::Now() + timeout.value_or(absl::InfiniteDuration());
+  const absl::Time end = MonotonicNow() + timeout.value_or(absl::InfiniteDuration());
   for (;;) {
-    const absl::Duration left = std::max(end - absl::Now(), absl::ZeroDuration());
+    const absl::Duration left = std::max(end - MonotonicNow(), absl::ZeroDuration());
     decltype(step(absl::Duration())) result = absl::UnknownError("");
     {
       WithoutGil without_gil;

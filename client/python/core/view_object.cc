@@ -85,8 +85,8 @@ PyObject* PtrOf(PyObject* self, void*) {
   return view == nullptr ? nullptr : PyLong_FromVoidPtr(const_cast<std::byte*>(view->layout.data));
 }
 PyObject* IsZeroCopy(PyObject* self, void*) {
-  ViewObject* view = LiveView(self);
-  return view == nullptr ? nullptr : PyBool_FromLong(1);
+  // A view is of the store's memory whatever its path: a fetched tensor is a copy of the store, not of the view.
+  return LiveView(self) == nullptr ? nullptr : Py_NewRef(Py_True);
 }
 PyObject* PathOf(PyObject* self, void*) {
   ViewObject* view = LiveView(self);

@@ -11,6 +11,7 @@
 #include "client/python/core/options.h"
 #include "client/python/core/owned.h"
 #include "client/python/core/raise.h"
+#include "transport/monotonic.h"
 
 namespace penstock::python {
 namespace {
@@ -34,9 +35,9 @@ class WatchObject {
   // The next event; None when the watch was closed or the time is over.
   nb::object Next(nb::object timeout_object) {
     const std::optional<absl::Duration> timeout = SecondsArgument(timeout_object, "timeout");
-    const absl::Time end = absl::Now() + timeout.value_or(absl::InfiniteDuration());
+    const absl::Time end = MonotonicNow() + timeout.value_or(absl::InfiniteDuration());
     for (;;) {
-      const absl::Duration left = std::max(end - absl::Now(), absl::ZeroDuration());
+      const absl::Duration left = std::max(end - MonotonicNow(), absl::ZeroDuration());
       absl::Status status;
       std::optional<TensorEvent> event;
       {

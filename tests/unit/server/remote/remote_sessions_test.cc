@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/unit/server/store/store_fixture.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 namespace {
@@ -12,7 +13,7 @@ using ::testing::HasSubstr;
 class RemoteSessionsTest : public StoreTest {
  protected:
   RemoteSessions::Opened Open(absl::Duration ttl = absl::Seconds(10), absl::Duration ago = absl::ZeroDuration()) {
-    return remote().Open("test", ttl, RemoteSessions::MonotonicNow() - ago).value();
+    return remote().Open("test", ttl, MonotonicNow() - ago).value();
   }
   RemoteSessions& remote() {
     if (remote_ == nullptr) {
@@ -98,7 +99,7 @@ TEST_F(RemoteSessionsTest, ASessionThatIsNotRenewedIsOverAtItsDeadline) {
   PutBytes("x", 100, 'a');
   const RemoteSessions::Opened opened = Open(absl::Seconds(2));
   remote().Locate(opened.token, "x", 0).value();
-  const absl::Time now = RemoteSessions::MonotonicNow();
+  const absl::Time now = MonotonicNow();
   remote().Expire(now + absl::Seconds(2));  // the margin is not over
   EXPECT_EQ(remote().count(), 1u);
   EXPECT_EQ(remote().Renew(opened.token, now + absl::Seconds(2)).value(), absl::Seconds(2));
@@ -117,7 +118,7 @@ TEST_F(RemoteSessionsTest, PastItsDeadlineASessionIsRefusedEvenBeforeItIsEnded) 
   const LaneToken token = Open(absl::Seconds(1), absl::Seconds(1) + RemoteSessions::kMargin).token;
   EXPECT_FALSE(remote().KnowsToken(token));
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Locate(token, "x", 0).status()));
-  EXPECT_TRUE(absl::IsPermissionDenied(remote().Renew(token, RemoteSessions::MonotonicNow()).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Renew(token, MonotonicNow()).status()));
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Release(token, {1})));
 }
 
@@ -129,7 +130,7 @@ TEST_F(RemoteSessionsTest, EmptyTensorsNeedNoGrant) {
 }
 
 TEST_F(RemoteSessionsTest, WhatIsWrongIsSaid) {
-  const absl::Time now = RemoteSessions::MonotonicNow();
+  const absl::Time now = MonotonicNow();
   EXPECT_THAT(std::string(remote().Open(std::string(64, 'l'), absl::Seconds(2), now).status().message()), HasSubstr("label"));
   for (absl::Duration ttl : {absl::Milliseconds(999), absl::Seconds(61), absl::InfiniteDuration(), -absl::Seconds(1)}) {
     EXPECT_THAT(std::string(remote().Open("", ttl, now).status().message()), HasSubstr("ttl_ns"));

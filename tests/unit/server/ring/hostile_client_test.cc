@@ -2,9 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <random>
+#include <thread>
 
 #include "proto/rpc_methods.h"
+#include "store.pb.h"
 #include "tests/unit/server/ring/raw_client.h"
 #include "tests/unit/server/store/serving_fixture.h"
 
@@ -119,6 +122,34 @@ TEST_F(HostileClientTest, MalformedRequestsAreAnsweredAndChangeNothing) {
               HasSubstr("ListRequest"));
   EXPECT_EQ(Df().tensors(), 0);
   EXPECT_EQ(PutThrough(*client, "still served"), 0);
+}
+
+// The ring thread never comes to rest while this thread runs, and answers what is late all the same.
+TEST_F(HostileClientTest, AQueueThatIsNeverEmptyDelaysNobodysTimeout) {
+  auto flooder = Client();
+  flooder->Fill(layout::RingOp::kLookup, std::string(15, 'x'));
+  std::atomic<bool> over{false};
+  std::thread flood([&] {
+    layout::RingHeader* ring = flooder->ring();
+    while (!over.load()) {
+      const uint32_t tail = ring->tail.load();
+      if (tail - ring->head.load() >= layout::kQueueEntries) continue;
+      ring->queue[tail % layout::kQueueEntries] = RawClient::kFirstUnit;
+      ring->tail.store(tail + 1);
+      if (ring->node_sleeping.load() != 0) flooder->Wake();
+    }
+  });
+  auto client = Client();
+  v1::WaitRequest wait;
+  wait.set_name("never");
+  wait.set_timeout_ns(50'000'000);
+  const std::string message = wait.SerializeAsString();
+  const layout::CallRequest call{static_cast<uint32_t>(rpc::Method::kWait), static_cast<uint32_t>(message.size())};
+  layout::RequestBlock* block = client->Fill(layout::RingOp::kCall, std::string(reinterpret_cast<const char*>(&call), sizeof(call)) + message);
+  client->Submit();
+  EXPECT_EQ(client->Await(block), static_cast<int>(absl::StatusCode::kDeadlineExceeded));
+  over.store(true);
+  flood.join();
 }
 
 TEST_F(HostileClientTest, NonsensePinsHoldNothingAndBreakNothing) {

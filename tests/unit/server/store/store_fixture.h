@@ -60,7 +60,7 @@ class StoreTest : public ::testing::Test {
         continue;
       }
       if (absl::Now() > deadline) return absl::DeadlineExceededError("memory did not come");
-      store_->WaitForChange(epoch, deadline);
+      store_->WaitForChange(epoch, deadline - absl::Now());
     }
   }
 

@@ -1,0 +1,62 @@
+#include "server/remote/remote_jobs.h"
+
+#include "transport/monotonic.h"
+
+namespace penstock::server {
+
+uint64_t RemoteJobs::Start(Job job) {
+  std::lock_guard lock(mutex_);
+  // Spread out, for it stands beside hashes of names in the books of those who wait.
+  const uint64_t key = next_++ * 0x9E3779B97F4A7C15;
+  if (stopping_) {
+    results_[key] = {MonotonicNow(), {.status = absl::UnavailableError("the node is stopping")}};
+    return key;
+  }
+  queue_.emplace_back(key, std::move(job));
+  if (idle_ < queue_.size() && threads_.size() < kMaxThreads) threads_.emplace_back([this] { Work(); });
+  changed_.notify_one();
+  return key;
+}
+
+void RemoteJobs::Work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    ++idle_;
+    changed_.wait(lock, [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_ || !queue_.empty(); });
+    --idle_;
+    if (stopping_) return;
+    auto [key, job] = std::move(queue_.front());
+    queue_.pop_front();
+    lock.unlock();
+    Result result = job();
+    lock.lock();
+    const absl::Time now = MonotonicNow();
+    absl::erase_if(results_, [now](const auto& entry) { return entry.second.since < now - kKeepResults; });
+    results_[key] = {now, std::move(result)};
+    lock.unlock();
+    if (on_done_) on_done_(key);
+    lock.lock();
+  }
+}
+
+std::optional<RemoteJobs::Result> RemoteJobs::Take(uint64_t key) {
+  std::lock_guard lock(mutex_);
+  auto it = results_.find(key);
+  if (it == results_.end()) return std::nullopt;
+  Result result = std::move(it->second.result);
+  results_.erase(it);
+  return result;
+}
+
+void RemoteJobs::Stop() {
+  std::vector<std::thread> threads;
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    threads.swap(threads_);
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace penstock::server

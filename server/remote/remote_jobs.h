@@ -1,0 +1,68 @@
+// RemoteJobs: work that waits for other nodes, on threads of its own.
+//
+// Start returns a key; OnDone is called with it when the job is done, and Take then gives the result.
+//
+// Threading:  any thread; jobs run on up to kMaxThreads threads, started when needed.
+// Ownership:  what a job uses must outlive Stop, which waits for the jobs that run and drops the others.
+// Errors:     a job's own; UNAVAILABLE when it was started after Stop.
+// Limits:     results that nobody takes are dropped after kKeepResults.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/store/store.h"
+
+namespace penstock::server {
+
+class RemoteJobs {
+ public:
+  static constexpr size_t kMaxThreads = 16;
+  static constexpr absl::Duration kKeepResults = absl::Seconds(60);
+
+  struct Result {
+    absl::Status status;
+    Published published{};
+    std::string response{};  // a serialized message, or an address
+  };
+  using Job = std::function<Result()>;
+
+  ~RemoteJobs() { Stop(); }
+
+  uint64_t Start(Job job);
+  std::optional<Result> Take(uint64_t key);
+  // Called on a job's thread. To be set before the first Start.
+  void OnDone(std::function<void(uint64_t key)> callback) { on_done_ = std::move(callback); }
+  void Stop();  // idempotent
+
+ private:
+  struct Kept {
+    absl::Time since;
+    Result result;
+  };
+  void Work();
+
+  std::function<void(uint64_t)> on_done_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t next_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::deque<std::pair<uint64_t, Job>> queue_ ABSL_GUARDED_BY(mutex_);
+  size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, Kept> results_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace penstock::server
