@@ -1,6 +1,7 @@
 // Draft: publish and abort.
 #include <utility>
 
+#include "client/put_spec.h"
 #include "client/session/fork.h"
 #include "client/session/session.h"
 #include "proto/strcat.h"
@@ -56,6 +57,7 @@ absl::StatusOr<TensorInfo> Draft::Publish() && {
   }
   info_.version = {made->version_term, made->version_number};
   info_.created = absl::FromUnixNanos(static_cast<int64_t>(made->created_ns));
+  info_.nodes = {client::HomeOf(*made, info_.nodes.front())};
   if (ttl_) info_.expires = info_.created + *ttl_;
   return std::move(info_);
 }

@@ -8,6 +8,7 @@
 #include "proto/layout/metadata_codec.h"
 #include "proto/names.h"
 #include "proto/strcat.h"
+#include "proto/uuid_text.h"
 #include "transport/copy/copy.h"
 
 namespace penstock::client {
@@ -93,6 +94,11 @@ void PutSpec::Encode(char* body, uint32_t data_offset) const {
   memcpy(body + shape_bytes + name_.size(), terms_->metadata().data(), terms_->metadata().size());
 }
 
+std::string HomeOf(const layout::CreateResponse& made, const std::string& node_uuid) {
+  const bool elsewhere = std::any_of(std::begin(made.home), std::end(made.home), [](uint8_t byte) { return byte != 0; });
+  return elsewhere ? UuidText(made.home) : node_uuid;
+}
+
 TensorInfo PutSpec::Info(const layout::CreateResponse& made, const std::string& node_uuid,
                          bool kernel_immutable) const {
   TensorInfo info;
@@ -106,7 +112,7 @@ TensorInfo PutSpec::Info(const layout::CreateResponse& made, const std::string& 
   info.keep = options.keep;
   if (options.ttl) info.expires = info.created + *options.ttl;
   info.replicas = options.replicas;
-  info.nodes.push_back(node_uuid);
+  info.nodes.push_back(HomeOf(made, node_uuid));
   info.metadata = options.metadata;
   info.immutable = ImmutableBy(kernel_immutable);
   return info;

@@ -58,6 +58,9 @@ class PutSpec {
   uint64_t nbytes_ = 0;
 };
 
+// Uuid of the node that has what was made; `node_uuid`: that of the session's node.
+std::string HomeOf(const layout::CreateResponse& made, const std::string& node_uuid);
+
 // Checks the memory that a caller gives; nbytes is the tensor's size in C order.
 absl::Status CheckSource(const ConstTensorRef& tensor, uint64_t nbytes);
 // Copies it to `out` in C order, in one pass.

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "proto/strcat.h"
+#include "proto/uuid_text.h"
 #include "transport/fault_point.h"
 
 namespace penstock::client {
@@ -12,13 +13,6 @@ using layout::Record;
 using layout::RecordRef;
 
 constexpr int kMaxRestarts = 64;
-
-std::string UuidText(const uint8_t* bytes) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  std::string text;
-  for (int i = 0; i < 16; ++i) text += {kHex[bytes[i] >> 4], kHex[bytes[i] & 15]};
-  return text;
-}
 
 }  // namespace
 

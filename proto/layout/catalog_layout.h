@@ -30,7 +30,7 @@
 namespace penstock::layout {
 
 inline constexpr uint64_t kCatalogMagic = 0x314b434f54534e50;  // "PNSTOCK1"
-inline constexpr uint32_t kLayoutVersion = 1;
+inline constexpr uint32_t kLayoutVersion = 2;
 
 using RecordRef = uint32_t;  // 0 = none
 inline constexpr uint64_t kRecordUnit = 64;

@@ -106,8 +106,9 @@ struct CreateResponse {
   uint32_t reserved;
   uint64_t offset;
   uint64_t need_extent_bytes;  // kReserve: not 0 = no space: open an extent of this size (fd socket), then ask again
+  uint8_t home[16];  // kPut, kPublish: uuid of the node that has the tensor; zero: this one
 };
-static_assert(sizeof(CreateResponse) == 56);
+static_assert(sizeof(CreateResponse) == 72);
 
 struct DraftRequest {
   RecordRef record;

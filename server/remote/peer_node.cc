@@ -15,15 +15,21 @@ namespace penstock::server {
 namespace {
 
 constexpr absl::Duration kDown = absl::Milliseconds(500);  // how long a peer that failed is not asked again
-constexpr uint64_t kSlowestBytesPerSecond = 10'000'000;
+constexpr int64_t kSlowestBytesPerSecond = 10'000'000;
 
 std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);  // how long connecting may take
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+absl::Status Decode(const v1::Status& status) { return absl::Status(static_cast<absl::StatusCode>(status.code()), status.message()); }
+
+Published PublishedThere(const v1::TensorInfo& info, const NodeUuid& home) {
+  return {.version_term = info.version().term(), .version_number = info.version().number(), .created_ns = info.created_ns(), .home = home};
 }
 
 }  // namespace
@@ -33,8 +39,13 @@ PeerNode::PeerNode(std::string address) : PeerNode(address, NewChannel(address))
 PeerNode::PeerNode(std::string address, const std::shared_ptr<grpc::Channel>& channel)
     : address_(std::move(address)), peer_(v1::Peer::NewStub(channel)), store_(v1::Store::NewStub(channel)) {}
 
-void PeerNode::Prepare(grpc::ClientContext* context) {
-  context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(kCallSeconds));
+void PeerNode::Prepare(grpc::ClientContext* context, int seconds) {
+  context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(seconds));
+}
+
+void PeerNode::Prepare(grpc::ClientContext* context, const std::string& token, int seconds) {
+  Prepare(context, seconds);
+  context->AddMetadata("penstock-session-bin", token);
 }
 
 absl::Status PeerNode::CheckUp() {
@@ -73,9 +84,13 @@ absl::StatusOr<PeerNode::Open> PeerNode::Session() {
     return absl::UnavailableError(StrCat("node ", address_, ": offers no lane that this node knows"));
   }
   std::copy(response.token().begin(), response.token().end(), token.begin());
+  Open open{.token = response.token(),
+            .lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token})};
+  if (response.node_id().size() != open.id.size()) return absl::UnavailableError(StrCat("node ", address_, ": does not tell its uuid"));
+  std::copy(response.node_id().begin(), response.node_id().end(), open.id.begin());
   std::lock_guard lock(mutex_);
-  open_ = {response.token(), std::make_shared<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token}), 0};
-  return open_;
+  open_ = open;
+  return open;
 }
 
 void PeerNode::Forget(const std::string& token) {
@@ -83,57 +98,116 @@ void PeerNode::Forget(const std::string& token) {
   if (open_.token == token) open_ = {};
 }
 
-absl::StatusOr<PeerNode::Found> PeerNode::Locate(std::string_view name, uint64_t version) {
+template <class Request, class Response>
+absl::StatusOr<PeerNode::Open> PeerNode::AskInSession(grpc::Status (v1::Peer::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                                      const Request& request, Response* response, int seconds) {
   for (int attempt = 0;; ++attempt) {
     if (absl::Status s = CheckUp(); !s.ok()) return s;
-    const absl::StatusOr<Open> session = Session();
+    absl::StatusOr<Open> session = Session();
     if (!session.ok()) return session.status();
-    v1::LocateRequest request;
-    v1::TensorRef* item = request.add_items();
-    item->set_name(std::string(name));
-    item->set_version(version);
-    v1::LocateResponse response;
     grpc::ClientContext context;
-    Prepare(&context);
-    context.AddMetadata("penstock-session-bin", session->token);
-    absl::Status status = Judge(peer_->Locate(&context, request, &response));
-    if (absl::IsPermissionDenied(status) && attempt == 0) {  // lapsed, or of an earlier node process
-      Forget(session->token);
-      continue;
-    }
-    if (!status.ok()) return status;
-    if (response.results_size() != 1) return absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to Locate"));
-    v1::LocateResult& result = *response.mutable_results(0);
-    if (result.status().code() != 0) return absl::Status(static_cast<absl::StatusCode>(result.status().code()), result.status().message());
-    std::lock_guard lock(mutex_);
-    if (open_.token == session->token) ++open_.pins;
-    return Found{std::move(*result.mutable_info()), result.grant(), session->lane, session->token};
+    Prepare(&context, session->token, seconds);
+    absl::Status status = Judge((peer_.get()->*method)(&context, request, response));
+    if (status.ok()) return session;
+    if (!absl::IsPermissionDenied(status) || attempt > 0) return status;
+    Forget(session->token);  // lapsed, or of an earlier node process
   }
 }
 
-absl::Status PeerNode::Read(const Found& found, char* to) {
-  const uint64_t bytes = found.info.nbytes();
+void PeerNode::Count(const std::string& token, int more) {
+  std::lock_guard lock(mutex_);
+  if (open_.token == token) open_.pins += more;
+}
+
+absl::StatusOr<PeerNode::Found> PeerNode::Locate(std::string_view name, uint64_t version) {
+  v1::LocateRequest request;
+  v1::TensorRef* item = request.add_items();
+  item->set_name(std::string(name));
+  item->set_version(version);
+  v1::LocateResponse response;
+  const absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::Locate, request, &response, kCallSeconds);
+  if (!session.ok()) return session.status();
+  if (response.results_size() != 1) return absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to Locate"));
+  v1::LocateResult& result = *response.mutable_results(0);
+  if (result.status().code() != 0) return Decode(result.status());
+  Count(session->token, 1);
+  return Found{std::move(*result.mutable_info()), result.grant(), session->lane, session->token};
+}
+
+absl::Status PeerNode::Move(Lane* lane, Transfer transfer) {
+  const auto bytes = static_cast<int64_t>(transfer.memory.size());
   if (bytes == 0) return absl::OkStatus();
-  Transfer transfer{.grant = found.grant, .runs = ByteRuns::Whole(bytes), .memory = {to, bytes}};
-  found.lane->Run(absl::MakeSpan(&transfer, 1), {.timeout = absl::Seconds(10 + static_cast<int64_t>(bytes / kSlowestBytesPerSecond))});
+  lane->Run(absl::MakeSpan(&transfer, 1), {.timeout = absl::Seconds(10 + bytes / kSlowestBytesPerSecond),
+                                           .cancelled = [this] { return stopping_.load(std::memory_order_relaxed); }});
   if (transfer.status.ok()) return absl::OkStatus();
   return absl::Status(transfer.status.code(), StrCat("node ", address_, ": ", std::string(transfer.status.message())));
 }
 
+absl::Status PeerNode::Read(const Found& found, char* to) {
+  const uint64_t bytes = found.info.nbytes();
+  return Move(found.lane.get(), {.grant = found.grant, .runs = ByteRuns::Whole(bytes), .memory = {to, bytes}});
+}
+
 void PeerNode::Release(const Found& found) {
-  {
-    std::lock_guard lock(mutex_);
-    if (open_.token != found.token) return;  // gone with its session
-    --open_.pins;
-  }
-  if (found.grant == 0) return;
+  Count(found.token, -1);
+  if (found.grant != 0) GiveBack(found.token, found.grant);
+}
+
+void PeerNode::GiveBack(const std::string& token, uint64_t number) {
   v1::ReleaseRequest request;
-  request.add_grants(found.grant);
+  request.add_grants(number);
   v1::ReleaseResponse response;
   grpc::ClientContext context;
-  Prepare(&context);
-  context.AddMetadata("penstock-session-bin", found.token);
+  Prepare(&context, token);
   (void)peer_->Release(&context, request, &response);  // if it fails, the deadline does it
+}
+
+absl::StatusOr<PeerNode::Reserved> PeerNode::ReserveIfHome(const v1::CreateSpec& spec, uint64_t request_key) {
+  v1::ReserveDraftsRequest request;
+  v1::ReserveItem* item = request.add_items();
+  *item->mutable_spec() = spec;
+  item->set_if_home(true);
+  item->set_request_key(request_key);
+  v1::ReserveDraftsResponse response;
+  const absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::ReserveDrafts, request, &response, kReserveSeconds);
+  if (!session.ok()) return session.status();
+  if (response.results_size() != 1) return absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to ReserveDrafts"));
+  const v1::ReserveResult& result = response.results(0);
+  if (result.status().code() != 0) return Decode(result.status());
+  Reserved reserved{.draft = result.draft(), .published = std::nullopt, .lane = session->lane, .token = session->token, .home = session->id};
+  if (result.has_published()) {
+    reserved.published = PublishedThere(result.published(), session->id);
+  } else {
+    Count(session->token, 1);
+  }
+  return reserved;
+}
+
+absl::Status PeerNode::Write(const Reserved& reserved, absl::Span<const char> bytes) {
+  // A write only reads its memory.
+  return Move(reserved.lane.get(), {.kind = TransferKind::kWrite, .grant = reserved.draft, .runs = ByteRuns::Whole(bytes.size()),
+                                    .memory = {const_cast<char*>(bytes.data()), bytes.size()}});
+}
+
+absl::StatusOr<Published> PeerNode::Publish(const Reserved& reserved) {
+  Count(reserved.token, -1);
+  v1::PublishDraftsRequest request;
+  request.add_drafts(reserved.draft);
+  v1::PublishDraftsResponse response;
+  grpc::ClientContext context;
+  Prepare(&context, reserved.token);
+  if (absl::Status s = Judge(peer_->PublishDrafts(&context, request, &response)); !s.ok()) {
+    return absl::Status(s.code(), StrCat(std::string(s.message()), "; whether it was published there is not known"));
+  }
+  if (response.results_size() != 1) return absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to PublishDrafts"));
+  const v1::TensorResult& result = response.results(0);
+  if (result.status().code() != 0) return Decode(result.status());
+  return PublishedThere(result.info(), reserved.home);
+}
+
+void PeerNode::Abort(const Reserved& reserved) {
+  Count(reserved.token, -1);
+  GiveBack(reserved.token, reserved.draft);
 }
 
 void PeerNode::Renew() {
@@ -145,8 +219,7 @@ void PeerNode::Renew() {
   }
   v1::RenewResponse response;
   grpc::ClientContext context;
-  Prepare(&context);
-  context.AddMetadata("penstock-session-bin", token);
+  Prepare(&context, token);
   if (absl::IsPermissionDenied(Judge(peer_->Renew(&context, {}, &response)))) Forget(token);
 }
 

@@ -1,17 +1,20 @@
 // PeerNode: another node of the store, as this one sees it.
 //
-// Keeps a remote session with it (opened when first needed, renewed while something is pinned, opened again when the peer
-// has been restarted), and the lane to its data port.
+// Keeps a remote session with it (opened when first needed, renewed while something is pinned or being written, opened again
+// when the peer has been restarted), and the lane to its data port.
 //
 // Threading:  any thread; calls block their thread.
-// Ownership:  what was found must be released; the PeerNode must outlive it.
+// Ownership:  what was found must be released, what was reserved published or aborted; the PeerNode must outlive it.
 // Errors:     UNAVAILABLE the peer cannot be asked (at once for a while after a failure); else what the peer answers.
-// Limits:     calls take at most kCallSeconds; a read as long as its size at 10 MB/s allows.
+// Limits:     calls take at most kCallSeconds, Reserve kReserveSeconds (the peer waits for memory); a transfer as long as its
+//             size at 10 MB/s allows. Stop ends transfers.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -19,7 +22,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "peer.grpc.pb.h"
+#include "proto/uuid_text.h"
+#include "server/store/store.h"
 #include "store.grpc.pb.h"
 #include "transport/lane/lane.h"
 
@@ -28,6 +34,7 @@ namespace penstock::server {
 class PeerNode {
  public:
   static constexpr int kCallSeconds = 2;
+  static constexpr int kReserveSeconds = 7;
 
   explicit PeerNode(std::string address);  // of its gRPC: host:port
 
@@ -43,6 +50,19 @@ class PeerNode {
   absl::Status Read(const Found& found, char* to);
   void Release(const Found& found);
 
+  // A draft there, if the peer is the home of the name.
+  struct Reserved {
+    uint64_t draft = 0;
+    std::optional<Published> published;  // by this very request, before; no draft then
+    std::shared_ptr<Lane> lane;
+    std::string token;
+    NodeUuid home{};
+  };
+  absl::StatusOr<Reserved> ReserveIfHome(const v1::CreateSpec& spec, uint64_t request_key);
+  absl::Status Write(const Reserved& reserved, absl::Span<const char> bytes);  // all of it
+  absl::StatusOr<Published> Publish(const Reserved& reserved);                 // the draft is over then
+  void Abort(const Reserved& reserved);
+
   // A call of service Store there, for what that node has itself.
   template <class Request, class Response>
   absl::Status Ask(grpc::Status (v1::Store::Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request,
@@ -55,6 +75,7 @@ class PeerNode {
 
   // Renews the session if something is pinned. To be called every second.
   void Renew();
+  void Stop() { stopping_.store(true); }
   const std::string& address() const { return address_; }
 
  private:
@@ -63,10 +84,19 @@ class PeerNode {
   struct Open {
     std::string token;
     std::shared_ptr<Lane> lane;
-    int pins = 0;
+    NodeUuid id{};
+    int pins = 0;  // and drafts
   };
 
-  static void Prepare(grpc::ClientContext* context);
+  static void Prepare(grpc::ClientContext* context, int seconds = kCallSeconds);
+  static void Prepare(grpc::ClientContext* context, const std::string& token, int seconds = kCallSeconds);
+  // A call that needs the session; once more with another one when that one is over.
+  template <class Request, class Response>
+  absl::StatusOr<Open> AskInSession(grpc::Status (v1::Peer::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                    const Request& request, Response* response, int seconds);
+  void Count(const std::string& token, int more);
+  void GiveBack(const std::string& token, uint64_t number);
+  absl::Status Move(Lane* lane, Transfer transfer);
   absl::Status CheckUp();
   absl::Status Judge(const grpc::Status& status);
   absl::StatusOr<Open> Session();
@@ -75,6 +105,7 @@ class PeerNode {
   const std::string address_;
   const std::unique_ptr<v1::Peer::Stub> peer_;
   const std::unique_ptr<v1::Store::Stub> store_;
+  std::atomic<bool> stopping_{false};
 
   std::mutex mutex_;
   std::mutex opening_;  // one session is opened at a time

@@ -1,10 +1,12 @@
 #include "server/remote/remote_jobs.h"
 
+#include <algorithm>
+
 #include "transport/monotonic.h"
 
 namespace penstock::server {
 
-uint64_t RemoteJobs::Start(Job job) {
+uint64_t RemoteJobs::Start(Job job, std::string order) {
   std::lock_guard lock(mutex_);
   // Spread out, for it stands beside hashes of names in the books of those who wait.
   const uint64_t key = next_++ * 0x9E3779B97F4A7C15;
@@ -12,7 +14,7 @@ uint64_t RemoteJobs::Start(Job job) {
     results_[key] = {MonotonicNow(), {.status = absl::UnavailableError("the node is stopping")}};
     return key;
   }
-  queue_.emplace_back(key, std::move(job));
+  queue_.push_back({key, std::move(job), std::move(order)});
   if (idle_ < queue_.size() && threads_.size() < kMaxThreads) threads_.emplace_back([this] { Work(); });
   changed_.notify_one();
   return key;
@@ -22,14 +24,17 @@ void RemoteJobs::Work() {
   std::unique_lock lock(mutex_);
   while (true) {
     ++idle_;
-    changed_.wait(lock, [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_ || !queue_.empty(); });
+    auto ready = queue_.end();
+    changed_.wait(lock, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_ || (ready = NextReady()) != queue_.end(); });
     --idle_;
     if (stopping_) return;
-    auto [key, job] = std::move(queue_.front());
-    queue_.pop_front();
+    auto [key, job, order] = std::move(*ready);
+    queue_.erase(ready);
+    if (!order.empty()) busy_.insert(order);
     lock.unlock();
     Result result = job();
     lock.lock();
+    busy_.erase(order);
     const absl::Time now = MonotonicNow();
     absl::erase_if(results_, [now](const auto& entry) { return entry.second.since < now - kKeepResults; });
     results_[key] = {now, std::move(result)};
@@ -37,6 +42,10 @@ void RemoteJobs::Work() {
     if (on_done_) on_done_(key);
     lock.lock();
   }
+}
+
+std::deque<RemoteJobs::Queued>::iterator RemoteJobs::NextReady() {
+  return std::find_if(queue_.begin(), queue_.end(), [this](const Queued& queued) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !busy_.contains(queued.order); });
 }
 
 std::optional<RemoteJobs::Result> RemoteJobs::Take(uint64_t key) {

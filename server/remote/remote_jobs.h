@@ -21,6 +21,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/store/store.h"
@@ -41,25 +42,33 @@ class RemoteJobs {
 
   ~RemoteJobs() { Stop(); }
 
-  uint64_t Start(Job job);
+  // Jobs of one `order` are done one at a time, in the order in which they were started; empty: at any time.
+  uint64_t Start(Job job, std::string order = {});
   std::optional<Result> Take(uint64_t key);
   // Called on a job's thread. To be set before the first Start.
   void OnDone(std::function<void(uint64_t key)> callback) { on_done_ = std::move(callback); }
   void Stop();  // idempotent
 
  private:
+  struct Queued {
+    uint64_t key;
+    Job job;
+    std::string order;
+  };
   struct Kept {
     absl::Time since;
     Result result;
   };
   void Work();
+  std::deque<Queued>::iterator NextReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   std::function<void(uint64_t)> on_done_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t next_ ABSL_GUARDED_BY(mutex_) = 1;
-  std::deque<std::pair<uint64_t, Job>> queue_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Queued> queue_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_set<std::string> busy_ ABSL_GUARDED_BY(mutex_);  // orders of which a job runs
   size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, Kept> results_ ABSL_GUARDED_BY(mutex_);

@@ -42,7 +42,7 @@ absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view lab
     return absl::ResourceExhaustedError(StrCat("remote sessions: ", sessions_.size(), " are open, the most that this node takes (--max_sessions)"));
   }
   sessions_.emplace(opened.token, RemoteSession{.id = kFirstId + next_id_++, .label = std::string(label), .ttl = ttl, .deadline = now + ttl + kMargin,
-                                                .opened_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .grants = {}});
+                                                .opened_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .grants = {}, .drafts = {}});
   return opened;
 }
 
@@ -87,18 +87,63 @@ absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& 
   return located;
 }
 
-absl::Status RemoteSessions::Release(const LaneToken& token, absl::Span<const uint64_t> grants) {
+absl::Status RemoteSessions::Release(const LaneToken& token, absl::Span<const uint64_t> numbers) {
   std::vector<Store::HeldTensor> released;  // given back without the lock
+  std::vector<std::shared_ptr<RemoteDraft>> aborted;
   std::lock_guard lock(mutex_);
   const absl::StatusOr<RemoteSession*> session = Find(token);
   if (!session.ok()) return session.status();
-  for (uint64_t grant : grants) {
-    auto it = (*session)->grants.find(grant);
-    if (it == (*session)->grants.end()) continue;
-    released.push_back(std::move(it->second));
-    (*session)->grants.erase(it);
+  for (uint64_t number : numbers) {
+    if (auto it = (*session)->grants.find(number); it != (*session)->grants.end()) {
+      released.push_back(std::move(it->second));
+      (*session)->grants.erase(it);
+    } else if (auto draft = (*session)->drafts.find(number); draft != (*session)->drafts.end()) {
+      aborted.push_back(std::move(draft->second));
+      (*session)->drafts.erase(draft);
+    }
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<RemoteSessions::Reserved> RemoteSessions::Reserve(const LaneToken& token, const CreateSpec& spec, bool if_home) {
+  if (absl::Status s = Check(token); !s.ok()) return s;
+  Reserved reserved;
+  reserved.published = store_->PublishedBy(spec.name, spec.request_id);
+  if (reserved.published) return reserved;
+  if (if_home && !store_->HasOwn(spec.name)) return absl::NotFoundError(StrCat("'", spec.name, "': this node has no such tensor"));
+  const absl::StatusOr<Placed> placed = writer_.Reserve(spec, kMemoryWait);
+  if (!placed.ok()) return placed.status();
+  const auto draft = std::make_shared<RemoteDraft>(&writer_, *placed, spec.nbytes);  // aborted when it is not kept
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);  // may have ended meanwhile
+  if (!session.ok()) return session.status();
+  if ((*session)->drafts.size() >= kMaxDrafts) {
+    return absl::ResourceExhaustedError(StrCat("drafts: this remote session has ", kMaxDrafts, ", the most that one may have; publish or release some"));
+  }
+  reserved.draft = next_grant_++;
+  ++(*session)->requests;
+  (*session)->drafts.emplace(reserved.draft, draft);
+  return reserved;
+}
+
+absl::StatusOr<Published> RemoteSessions::Publish(const LaneToken& token, uint64_t number) {
+  std::shared_ptr<RemoteDraft> draft;
+  {
+    std::lock_guard lock(mutex_);
+    const absl::StatusOr<RemoteSession*> session = Find(token);
+    if (!session.ok()) return session.status();
+    ++(*session)->requests;
+    auto it = (*session)->drafts.find(number);
+    if (it == (*session)->drafts.end()) {
+      return absl::NotFoundError(StrCat("draft ", number, ": this session has no such draft (published, released, or never made)"));
+    }
+    if (it->second.use_count() > 1) {  // transfers; new ones cannot begin, for that takes the lock
+      return absl::FailedPreconditionError(StrCat("draft ", number, ": bytes are still being written; publish when the last write is answered"));
+    }
+    draft = std::move(it->second);
+    (*session)->drafts.erase(it);
+  }
+  return draft->Publish();
 }
 
 void RemoteSessions::Expire(absl::Time now) {
@@ -122,6 +167,7 @@ void RemoteSessions::ListSessions(v1::SessionsResponse* response) const {
     info->set_id(session.id);
     info->set_label(session.label);
     info->set_pins(session.grants.size());
+    info->set_drafts(session.drafts.size());
     info->set_opened_ns(session.opened_ns);
     info->set_requests(session.requests);
   }
@@ -163,6 +209,10 @@ absl::StatusOr<GrantedBlock> RemoteSessions::Use(const LaneToken& token, uint64_
   const absl::StatusOr<RemoteSession*> session = Find(token);
   if (!session.ok()) return session.status();
   ++(*session)->requests;
+  if (auto draft = (*session)->drafts.find(grant); draft != (*session)->drafts.end()) {
+    if (kind != TransferKind::kWrite) return absl::PermissionDeniedError(StrCat("draft ", grant, ": is for writing until it is published"));
+    return draft->second->Block();
+  }
   auto it = (*session)->grants.find(grant);
   if (it == (*session)->grants.end()) return absl::PermissionDeniedError(StrCat("grant ", grant, ": not this session's, or released"));
   if (kind != TransferKind::kRead) return absl::PermissionDeniedError(StrCat("grant ", grant, ": is for reading"));

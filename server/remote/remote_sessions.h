@@ -1,21 +1,23 @@
-// RemoteSessions: readers on other hosts, what they have pinned, and until when.
+// RemoteSessions: readers and writers on other hosts, what they have pinned or are writing, and until when.
 //
 // A reader on this host has a socket whose end is its death notice, and a pin table. One on another host has neither: its
-// session lives until a deadline that it renews, and a pin is a *grant*, a number that opens one block on the data port.
+// session lives until a deadline that it renews, and a pin is a *grant*, a number that opens one block on the data port. So
+// does a draft: its number opens its block for writing.
 // A reader that was killed or stopped is over at its deadline; one that wakes up too late gets an error, for its token
 // is not known any more.
 //
 // Threading:  any thread; one lock, never held while the store is called.
 // Ownership:  holds the pinned tensors; the store must outlive it. What a transfer uses is held by the transfer, too.
 // Errors:     PERMISSION_DENIED the session is over or was never there, or the grant is not its own; NOT_FOUND the tensor;
-//             RESOURCE_EXHAUSTED too many sessions or grants.
-// Limits:     kMaxGrants a session; deadlines are looked at by Expire, to be called a few times a second.
+//             RESOURCE_EXHAUSTED too many sessions, grants or drafts, or no memory; the store's.
+// Limits:     kMaxGrants and kMaxDrafts a session; deadlines are looked at by Expire, to be called a few times a second.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -24,6 +26,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/remote/node_session.h"
+#include "server/remote/remote_draft.h"
 #include "server/store/store.h"
 #include "transport/lane/lane.h"
 
@@ -32,13 +36,15 @@ namespace penstock::server {
 class RemoteSessions final : public GrantTable {
  public:
   static constexpr size_t kMaxGrants = 65536;
+  static constexpr size_t kMaxDrafts = 1024;
+  static constexpr absl::Duration kMemoryWait = absl::Seconds(5);
   static constexpr absl::Duration kLeastTtl = absl::Seconds(1);
   static constexpr absl::Duration kMostTtl = absl::Seconds(60);
   static constexpr absl::Duration kDefaultTtl = absl::Seconds(10);
   // How much longer than it says the node waits: a reader's clock may be a little slow, its last read just over.
   static constexpr absl::Duration kMargin = absl::Milliseconds(500);
 
-  RemoteSessions(Store* store, size_t max_sessions) : store_(store), max_sessions_(max_sessions) {}
+  RemoteSessions(Store* store, size_t max_sessions) : store_(store), max_sessions_(max_sessions), writer_(store, "remote writers") {}
 
   struct Opened {
     LaneToken token;
@@ -54,7 +60,18 @@ class RemoteSessions final : public GrantTable {
     uint64_t grant = 0;
   };
   absl::StatusOr<Located> Locate(const LaneToken& token, std::string_view name, uint64_t version);
-  absl::Status Release(const LaneToken& token, absl::Span<const uint64_t> grants);
+  // Grants and drafts; these are aborted.
+  absl::Status Release(const LaneToken& token, absl::Span<const uint64_t> numbers);
+
+  struct Reserved {
+    uint64_t draft = 0;
+    std::optional<Published> published;  // by this very request, which has come before; no draft then
+  };
+  // Waits for memory, at most kMemoryWait. `if_home`: NOT_FOUND unless this node has a tensor of the name as its own.
+  // spec.request_id: told from all others, or 0.
+  absl::StatusOr<Reserved> Reserve(const LaneToken& token, const CreateSpec& spec, bool if_home);
+  // FAILED_PRECONDITION while a transfer still writes to it; else the draft is over, whatever the result.
+  absl::StatusOr<Published> Publish(const LaneToken& token, uint64_t draft);
   // OK while the session lives.
   absl::Status Check(const LaneToken& token);
 
@@ -81,6 +98,7 @@ class RemoteSessions final : public GrantTable {
     uint64_t opened_ns;
     uint64_t requests = 0;
     absl::flat_hash_map<uint64_t, Store::HeldTensor> grants;
+    absl::flat_hash_map<uint64_t, std::shared_ptr<RemoteDraft>> drafts;
   };
   using Sessions = std::map<LaneToken, RemoteSession>;
 
@@ -88,6 +106,7 @@ class RemoteSessions final : public GrantTable {
 
   Store* const store_;
   const size_t max_sessions_;
+  NodeSession writer_;
   std::function<void(const LaneToken&)> on_end_;
 
   mutable std::mutex mutex_;

@@ -1,14 +1,12 @@
 #include "server/remote/remote_store.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "proto/layout/metadata_codec.h"
+#include "proto/layout/name_hash.h"
 #include "proto/names.h"
 #include "proto/strcat.h"
-#include "transport/fd_socket/fd_socket.h"
-#include "transport/monotonic.h"
+#include "transport/fault_point.h"
 
 namespace penstock::server {
 
@@ -16,14 +14,15 @@ namespace {
 
 constexpr absl::Duration kMemoryWait = absl::Seconds(5);
 constexpr absl::Duration kRenewEvery = absl::Seconds(1);
+constexpr int kRestartAttempts = 5;
+constexpr absl::Duration kRestartPause = absl::Milliseconds(600);  // longer than a peer that failed is left alone
 
 absl::StatusOr<CreateSpec> SpecOf(const v1::TensorInfo& info, std::string* metadata) {
   const absl::StatusOr<Shape> shape = Shape::Create(absl::MakeConstSpan(info.shape().data(), static_cast<size_t>(info.shape_size())));
   if (!shape.ok()) return shape.status();
   *metadata = layout::EncodeMetadata({info.metadata().begin(), info.metadata().end()});
   return CreateSpec{.name = info.name(), .dtype = static_cast<DType>(info.dtype()), .shape = *shape, .nbytes = info.nbytes(),
-                    .version = info.version().number(), .keep = false, .metadata = *metadata, .request_id = info.created_ns(),
-                    .in_arena = true, .fetched = true};
+                    .version = info.version().number(), .keep = false, .metadata = *metadata, .fetched = true, .created_ns = info.created_ns()};
 }
 
 // The version's number alone is not enough: a home that has lost its memory, or another home, begins with 1 again.
@@ -39,27 +38,25 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 
 }  // namespace
 
-RemoteStore::RemoteStore(Store* store, const std::vector<std::string>& peers) : store_(store) {
+RemoteStore::RemoteStore(Store* store, const std::vector<std::string>& peers) : store_(store), writer_(store, "fetch") {
   for (const std::string& address : peers) peers_.push_back(std::make_unique<PeerNode>(address));
   renewing_ = std::thread([this] { RenewLoop(); });
 }
 
 void RemoteStore::Stop() {
-  jobs_.Stop();
+  for (const auto& peer : peers_) peer->Stop();
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
+  jobs_.Stop();
   if (renewing_.joinable()) renewing_.join();
 }
 
 void RemoteStore::RenewLoop() {
-  std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, absl::ToChronoNanoseconds(kRenewEvery), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; })) {
-    lock.unlock();
+  while (!PauseOrStop(kRenewEvery)) {
     for (const auto& peer : peers_) peer->Renew();
-    lock.lock();
   }
 }
 
@@ -77,11 +74,11 @@ uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
   });
 }
 
-uint64_t RemoteStore::StartFindHome(std::string name) {
-  return jobs_.Start([this, name = std::move(name)] {
-    const absl::StatusOr<std::string> home = FindHome(name);
-    return Result{.status = home.status(), .response = home.ok() ? *home : std::string()};
-  });
+uint64_t RemoteStore::StartPublish(std::shared_ptr<Session> session, layout::RecordRef record, uint64_t record_seq, std::string order) {
+  return jobs_.Start([this, session = std::move(session), record, record_seq] {
+    const absl::StatusOr<Published> published = Publish(*session, record, record_seq);
+    return Result{.status = published.status(), .published = published.ok() ? *published : Published{}};
+  }, std::move(order));
 }
 
 bool RemoteStore::Concerns(rpc::Method method) {
@@ -175,53 +172,88 @@ absl::StatusOr<Published> RemoteStore::Copy(const std::string& name, const Holde
   std::string metadata;
   const absl::StatusOr<CreateSpec> spec = SpecOf(holder.found.info, &metadata);
   if (!spec.ok()) return spec.status();
-  const absl::StatusOr<Placed> placed = ReserveCopy(*spec);
+  const absl::StatusOr<Placed> placed = writer_.Reserve(*spec, kMemoryWait);
   if (!placed.ok()) return placed.status();
   if (absl::Status s = holder.peer->Read(holder.found, placed->block.address); !s.ok()) {
-    (void)store_->Abort(*session_, placed->record, placed->record_seq);
+    writer_.Abort(*placed);
     return s;
   }
-  return store_->Publish(*session_, placed->record, placed->record_seq);
+  return writer_.Publish(*placed);
 }
 
-absl::StatusOr<Placed> RemoteStore::ReserveCopy(const CreateSpec& spec) {
-  {
-    std::lock_guard lock(mutex_);
-    if (session_ == nullptr) {
-      auto pair = SocketPair();
-      if (!pair.ok()) return pair.status();
-      SessionPeer self{.pid = static_cast<uint32_t>(getpid()), .uid = static_cast<uint32_t>(getuid()), .label = "fetch"};
-      auto session = store_->OpenSession(self, std::move(pair->first));
-      if (!session.ok()) return session.status();
-      session_ = *std::move(session);
-      session_peer_ = std::move(pair->second);
-    }
+// Publishes a draft of this node where its name is at home: here, if nobody has the name.
+absl::StatusOr<Published> RemoteStore::Publish(Session& session, layout::RecordRef record, uint64_t record_seq) {
+  const absl::StatusOr<Store::TakenDraft> draft = store_->TakeDraft(session, record, record_seq);
+  if (!draft.ok()) return store_->Publish(session, record, record_seq);  // knows what was published before, or says what is wrong
+  const absl::StatusOr<Published> original = PublishAtHome(session, *draft);
+  if (absl::IsNotFound(original.status())) {
+    store_->DropCopy(draft->spec.name());  // of what its home has deleted
+    return store_->PublishTaken(record);
   }
-  const absl::Time deadline = MonotonicNow() + kMemoryWait;
-  while (true) {
-    const uint64_t epoch = store_->change_epoch();
-    absl::StatusOr<Placed> placed = store_->Reserve(*session_, spec);
-    if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
-    if (MonotonicNow() >= deadline) {
-      return absl::ResourceExhaustedError(StrCat("get '", spec.name, "': no room for a copy of ", spec.nbytes, " bytes on this node"));
-    }
-    store_->WaitForChange(epoch, absl::Milliseconds(100));
+  if (!original.ok()) {
+    store_->DropTaken(record);
+    return original;
   }
+  PENSTOCK_FAULT_POINT("node.remote.published");
+  absl::StatusOr<Published> copy = store_->PublishAsCopy(record, *original);
+  if (!copy.ok()) return original;  // this node has got a tensor of that name meanwhile
+  copy->home = original->home;
+  return copy;
 }
 
-absl::StatusOr<std::string> RemoteStore::FindHome(const std::string& name) {
-  v1::StatRequest request;
-  request.add_items()->set_name(name);
+// NOT_FOUND: no other node has the name.
+absl::StatusOr<Published> RemoteStore::PublishAtHome(const Session& session, const Store::TakenDraft& draft) {
+  const uint64_t key = RequestKey(session, draft.request_id);
   absl::Status unanswered;
   for (const auto& peer : peers_) {
-    v1::StatResponse response;
-    const absl::Status asked = peer->Ask(&v1::Store::Stub::Stat, request, &response);
-    if (asked.ok() && response.results_size() == 1 && response.results(0).status().code() == 0) return peer->address();
-    if (!asked.ok()) unanswered = asked;
+    const absl::StatusOr<PeerNode::Reserved> reserved = peer->ReserveIfHome(draft.spec, key);
+    if (absl::IsNotFound(reserved.status())) continue;
+    if (absl::IsUnavailable(reserved.status())) {
+      unanswered = reserved.status();
+      continue;
+    }
+    if (!reserved.ok()) return reserved.status();
+    return PublishAt(*peer, *reserved, draft, key);
   }
-  if (!unanswered.ok()) return unanswered;
-  store_->DropCopy(name);  // of what its home has deleted
-  return absl::NotFoundError(StrCat("'", name, "': on no other node"));
+  return unanswered.ok() ? absl::NotFoundError(StrCat("'", draft.spec.name(), "': on no other node")) : unanswered;
+}
+
+// A home whose process is replaced meanwhile is asked again: it knows by the key what it has published.
+absl::StatusOr<Published> RemoteStore::PublishAt(PeerNode& peer, PeerNode::Reserved reserved, const Store::TakenDraft& draft, uint64_t key) {
+  for (int attempt = 0;; ++attempt) {
+    const absl::StatusOr<Published> published = WriteAndPublish(peer, reserved, draft);
+    if (!absl::IsUnavailable(published.status()) || attempt == kRestartAttempts || key == 0) return published;
+    absl::StatusOr<PeerNode::Reserved> again = published.status();
+    for (int i = 0; i < kRestartAttempts && absl::IsUnavailable(again.status()); ++i) {
+      if (PauseOrStop(kRestartPause)) return published;
+      again = peer.ReserveIfHome(draft.spec, key);
+    }
+    if (!again.ok()) return published;
+    reserved = *std::move(again);
+  }
+}
+
+absl::StatusOr<Published> RemoteStore::WriteAndPublish(PeerNode& peer, const PeerNode::Reserved& reserved, const Store::TakenDraft& draft) {
+  if (reserved.published) return *reserved.published;
+  PENSTOCK_FAULT_POINT("node.remote.reserved");
+  if (absl::Status s = peer.Write(reserved, {draft.data, draft.nbytes}); !s.ok()) {
+    peer.Abort(reserved);
+    return s;
+  }
+  PENSTOCK_FAULT_POINT("node.remote.written");
+  return peer.Publish(reserved);
+}
+
+bool RemoteStore::PauseOrStop(absl::Duration pause) {
+  std::unique_lock lock(mutex_);
+  return changed_.wait_for(lock, absl::ToChronoNanoseconds(pause), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; });
+}
+
+// The same for a request that is made again after this node's process was replaced, and no other's. 0: not told apart.
+uint64_t RemoteStore::RequestKey(const Session& session, uint64_t request_id) const {
+  if (request_id == 0) return 0;
+  const uint64_t both[] = {session.id, request_id};
+  return layout::HashName(reinterpret_cast<const char*>(both), sizeof(both), store_->header()->hash_key) | 1;  // the key is this node's alone
 }
 
 absl::StatusOr<Published> RemoteStore::Delete(const std::string& name, uint64_t version) {

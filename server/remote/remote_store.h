@@ -1,7 +1,7 @@
 // RemoteStore: the tensors of the other nodes, for the clients of this one.
 //
-// Each node is the home of the names that are put through it; who is the home of a name is found by asking the peers of
-// --peers. A get through another node makes one copy in that node's own arenas (a *fetch*), which all processes of its
+// Each node is the home of the names that are first put through it; who is the home of a name is found by asking the peers of
+// --peers. What is put through another node later is written into a draft of the home and published there. A get through another node makes one copy in that node's own arenas (a *fetch*), which all processes of its
 // host map; many that ask for it at the same time wait for one transfer. A copy is served by name only after the home has
 // said that it still is the present version; an exact version is served as it is.
 //
@@ -10,7 +10,7 @@
 //
 // Threading:  any thread.
 // Ownership:  the store must outlive it.
-// Errors:     NOT_FOUND only when every peer has said so; UNAVAILABLE names the peers that could not be asked.
+// Errors:     NOT_FOUND only when every peer has said so; UNAVAILABLE names a peer that could not be asked.
 // Limits:     those of RemoteJobs.
 #pragma once
 
@@ -31,6 +31,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/rpc_methods.h"
+#include "server/remote/node_session.h"
 #include "server/remote/peer_node.h"
 #include "server/remote/remote_jobs.h"
 #include "server/store/store.h"
@@ -43,12 +44,13 @@ class RemoteStore {
   RemoteStore(Store* store, const std::vector<std::string>& peers);
   ~RemoteStore() { Stop(); }
 
-  // published: of Get and Delete; response: of Call the serialized message, of FindHome the address.
+  // published: of Get, Delete and Publish; response: of Call, the serialized message.
   using Result = RemoteJobs::Result;
   uint64_t StartGet(std::string name, uint64_t version);
   uint64_t StartDelete(std::string name, uint64_t version);
-  // OK: another node has the name (`response`: its address). NOT_FOUND: none has.
-  uint64_t StartFindHome(std::string name);
+  // Publishes the session's draft at the home of its name: another node (this one then keeps a copy), or this one if no
+  // other has the name. Those of one `order` one after the other, as they were started.
+  uint64_t StartPublish(std::shared_ptr<Session> session, layout::RecordRef record, uint64_t record_seq, std::string order);
   // Whether the method's answer depends on other nodes.
   static bool Concerns(rpc::Method method);
   uint64_t StartCall(rpc::Method method, std::string message, uint64_t page_bytes);
@@ -74,8 +76,12 @@ class RemoteStore {
   absl::StatusOr<Holder> FindHolder(const std::string& name, uint64_t version);
   absl::StatusOr<Published> CopyOnce(const std::string& name, const Holder& holder);
   absl::StatusOr<Published> Copy(const std::string& name, const Holder& holder);
-  absl::StatusOr<Placed> ReserveCopy(const CreateSpec& spec);
-  absl::StatusOr<std::string> FindHome(const std::string& name);
+  absl::StatusOr<Published> Publish(Session& session, layout::RecordRef record, uint64_t record_seq);
+  absl::StatusOr<Published> PublishAtHome(const Session& session, const Store::TakenDraft& draft);
+  absl::StatusOr<Published> PublishAt(PeerNode& peer, PeerNode::Reserved reserved, const Store::TakenDraft& draft, uint64_t key);
+  absl::StatusOr<Published> WriteAndPublish(PeerNode& peer, const PeerNode::Reserved& reserved, const Store::TakenDraft& draft);
+  bool PauseOrStop(absl::Duration pause);  // true: stopping
+  uint64_t RequestKey(const Session& session, uint64_t request_id) const;
   absl::StatusOr<Published> Delete(const std::string& name, uint64_t version);
   absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
   absl::Status LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response);
@@ -84,8 +90,7 @@ class RemoteStore {
 
   Store* const store_;
   std::vector<std::unique_ptr<PeerNode>> peers_;
-  std::shared_ptr<Session> session_;  // the copies' drafts are its own
-  UniqueFd session_peer_;
+  NodeSession writer_;  // of the copies
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -29,7 +29,7 @@ namespace penstock::server {
 struct Parking {
   absl::Time until = absl::InfiniteFuture();
   uint64_t name_hash = 0;
-  bool home_known = false;  // a put whose name, as was found out, no other node has
+  bool asked = false;  // a job is under way
   friend bool operator==(const Parking&, const Parking&) = default;
 };
 

@@ -1,4 +1,5 @@
 // What the ring's operations do: decode, call the store, answer.
+#include <algorithm>
 #include <utility>
 
 #include "proto/names.h"
@@ -17,8 +18,10 @@ constexpr absl::Duration kRemoteWait = absl::Seconds(60);
 constexpr absl::Duration kMemoryWait = absl::Seconds(5);
 
 layout::CreateResponse ToResponse(const Published& published) {
-  return {.version_number = published.version_number, .version_term = published.version_term, .record = published.record,
-          .record_seq = published.record_seq, .created_ns = published.created_ns};
+  layout::CreateResponse response{.version_number = published.version_number, .version_term = published.version_term, .record = published.record,
+                                  .record_seq = published.record_seq, .created_ns = published.created_ns};
+  std::copy(published.home.begin(), published.home.end(), response.home);
+  return response;
 }
 
 layout::LookupResponse ToLookup(const Published& published) {
@@ -40,10 +43,8 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
     case layout::RingOp::kReserve: return Reserve(session, request, last_chance, parking);
     case layout::RingOp::kPublish: {
       const absl::StatusOr<layout::DraftRequest> draft = ParseDraft(request);
-      const absl::StatusOr<Published> published =
-          draft.ok() ? service_->store()->Publish(session, draft->record, draft->record_seq) : draft.status();
-      const layout::CreateResponse response = published.ok() ? ToResponse(*published) : layout::CreateResponse{};
-      Respond(request, published.status(), AsBytes(response));
+      if (draft.ok()) return Publish(session, request, *draft, last_chance, parking);
+      Respond(request, draft.status(), {});
       return Outcome::kAnswered;
     }
     case layout::RingOp::kAbort: {
@@ -60,8 +61,8 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
 }
 
 std::optional<RemoteStore::Result> RingServer::Remote(bool last_chance, Parking* parking, const std::function<uint64_t()>& start) {
-  if (parking->until == absl::InfiniteFuture()) {
-    *parking = {.until = MonotonicNow() + kRemoteWait, .name_hash = start(), .home_known = false};
+  if (!parking->asked) {
+    *parking = {.until = MonotonicNow() + kRemoteWait, .name_hash = start(), .asked = true};
     return std::nullopt;
   }
   if (std::optional<RemoteStore::Result> result = remote_->Take(parking->name_hash)) return result;
@@ -78,12 +79,11 @@ RingServer::Outcome RingServer::Find(const RingRequest& request, bool last_chanc
     return Outcome::kAnswered;
   }
   const bool is_delete = request.op == layout::RingOp::kDelete;
-  const bool asked = parking->until != absl::InfiniteFuture();  // the other nodes are being asked
   absl::StatusOr<Published> found = absl::UnknownError("");
-  if (!asked) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->Lookup(*name, version);
+  if (!parking->asked) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->Lookup(*name, version);
   // A copy may be out of date, unless it is asked for by its version.
   const bool elsewhere = found.ok() ? found->fetched && version == 0 : absl::IsNotFound(found.status());
-  if (remote_ != nullptr && (asked || elsewhere)) {
+  if (remote_ != nullptr && (parking->asked || elsewhere)) {
     const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
       return is_delete ? remote_->StartDelete(std::string(*name), version) : remote_->StartGet(std::string(*name), version);
     });
@@ -96,31 +96,36 @@ RingServer::Outcome RingServer::Find(const RingRequest& request, bool last_chanc
   return Outcome::kAnswered;
 }
 
-// A name has one home. Nothing while that is being found out; OK when it is this node, or nobody's.
-std::optional<absl::Status> RingServer::CheckHome(std::string_view name, bool last_chance, Parking* parking) {
-  if (remote_ == nullptr || parking->home_known || (parking->until == absl::InfiniteFuture() && service_->store()->HasOwn(name))) {
-    return absl::OkStatus();
+// A name has one home: what is put here under the name of another node's tensor is published there.
+RingServer::Outcome RingServer::Publish(Session& session, const RingRequest& request, const layout::DraftRequest& draft, bool last_chance,
+                                        Parking* parking) {
+  Store* const store = service_->store();
+  absl::StatusOr<Published> published = absl::UnknownError("");
+  if (remote_ == nullptr || (!parking->asked && store->HasOwnNameOf(draft.record))) {
+    published = store->Publish(session, draft.record, draft.record_seq);
+  } else {
+    const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
+      return remote_->StartPublish(store->FindSession(session.id), draft.record, draft.record_seq, StrCat(session.id, "/", store->DraftName(draft.record)));
+    });
+    if (!result) return Outcome::kPark;
+    published = result->status.ok() ? absl::StatusOr<Published>(result->published) : result->status;
   }
-  const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] { return remote_->StartFindHome(std::string(name)); });
-  if (!result) return std::nullopt;
-  if (result->status.ok()) {
-    return absl::FailedPreconditionError(StrCat("put '", name, "': the home of this name is the node at ", result->response, "; put it there"));
-  }
-  if (!absl::IsNotFound(result->status)) return result->status;
-  *parking = {.home_known = true};
-  return absl::OkStatus();
+  const bool is_put = request.op == layout::RingOp::kPut;
+  if (is_put) PENSTOCK_FAULT_POINT("node.put.published");
+  const layout::CreateResponse response = published.ok() ? ToResponse(*published) : layout::CreateResponse{};
+  Respond(request, published.status(), AsBytes(response));
+  if (is_put) PENSTOCK_FAULT_POINT("node.put.answered");
+  return Outcome::kAnswered;
 }
 
 // A draft for a kPut or kReserve. Nothing when memory is on its way: the request is to be parked.
 std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const absl::StatusOr<CreateSpec>& spec,
                                                         bool last_chance, Parking* parking) {
   if (!spec.ok()) return spec.status();
-  if (remote_ != nullptr) {
-    const std::optional<absl::Status> home = CheckHome(spec->name, last_chance, parking);
-    if (!home) return std::nullopt;
-    if (!home->ok()) return *home;
-  }
-  absl::StatusOr<Placed> placed = service_->store()->Reserve(session, *spec);
+  CreateSpec judged = *spec;
+  // Conditions are the home's business; if that may be another node, they wait until the draft is published.
+  judged.judged_later = remote_ != nullptr && !service_->store()->HasOwn(spec->name);
+  absl::StatusOr<Placed> placed = service_->store()->Reserve(session, judged);
   if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
   if (last_chance && parking->until != absl::InfiniteFuture()) return StillNoMemory();
   if (parking->until == absl::InfiniteFuture()) parking->until = MonotonicNow() + kMemoryWait;
@@ -128,27 +133,21 @@ std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const 
 }
 
 RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request, bool last_chance, Parking* parking) {
+  if (parking->asked) return Publish(session, request, {}, last_chance, parking);
   const char* data = nullptr;
   const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
   const std::optional<absl::StatusOr<Placed>> place = Place(session, spec, last_chance, parking);
   if (!place) return Outcome::kPark;
-  layout::CreateResponse response{};
-  absl::Status status = place->status();
-  if (status.ok()) {
-    const Placed& placed = **place;
-    const bool done = placed.kind == Placed::Kind::kDone;
-    PENSTOCK_FAULT_POINT("node.put.reserved");
-    if (!done && spec->nbytes > 0) CopyBytes(placed.block.address, data, spec->nbytes);
-    PENSTOCK_FAULT_POINT("node.put.copied");
-    const absl::StatusOr<Published> published =
-        service_->store()->Publish(session, placed.record, done ? placed.record_seq - 1 : placed.record_seq);
-    status = published.status();
-    if (status.ok()) response = ToResponse(*published);
+  if (!place->ok()) {
+    Respond(request, place->status(), {});
+    return Outcome::kAnswered;
   }
-  PENSTOCK_FAULT_POINT("node.put.published");
-  Respond(request, status, AsBytes(response));
-  PENSTOCK_FAULT_POINT("node.put.answered");
-  return Outcome::kAnswered;
+  const Placed& placed = **place;
+  const bool done = placed.kind == Placed::Kind::kDone;
+  PENSTOCK_FAULT_POINT("node.put.reserved");
+  if (!done && spec->nbytes > 0) CopyBytes(placed.block.address, data, spec->nbytes);
+  PENSTOCK_FAULT_POINT("node.put.copied");
+  return Publish(session, request, {placed.record, 0, done ? placed.record_seq - 1 : placed.record_seq}, last_chance, parking);
 }
 
 RingServer::Outcome RingServer::Reserve(Session& session, const RingRequest& request, bool last_chance,

@@ -76,7 +76,7 @@ class RingServer {
 
   // The result of a job that `start` begins at the first time; nothing while it is under way.
   std::optional<RemoteStore::Result> Remote(bool last_chance, Parking* parking, const std::function<uint64_t()>& start);
-  std::optional<absl::Status> CheckHome(std::string_view name, bool last_chance, Parking* parking);
+  Outcome Publish(Session& session, const RingRequest& request, const layout::DraftRequest& draft, bool last_chance, Parking* parking);
   Outcome Find(const RingRequest& request, bool last_chance, Parking* parking);
 
   StoreService* const service_;

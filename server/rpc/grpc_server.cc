@@ -104,6 +104,8 @@ class PeerOnGrpc final : public v1::Peer::Service {
   PENSTOCK_WITH_TOKEN(CloseSession)
   PENSTOCK_WITH_TOKEN(Locate)
   PENSTOCK_WITH_TOKEN(Release)
+  PENSTOCK_WITH_TOKEN(ReserveDrafts)
+  PENSTOCK_WITH_TOKEN(PublishDrafts)
 #undef PENSTOCK_WITH_TOKEN
 
  private:

@@ -5,8 +5,10 @@
 
 #include "proto/names.h"
 #include "proto/strcat.h"
+#include "proto/uuid_text.h"
 #include "server/rpc/store_service.h"
-#include "server/store/node_uuid.h"
+#include "server/store/spec_message.h"
+#include "transport/fault_point.h"
 #include "transport/monotonic.h"
 
 namespace penstock::server {
@@ -22,6 +24,17 @@ absl::StatusOr<LaneToken> ParseToken(std::string_view bytes) {
   return token;
 }
 
+void Encode(const absl::Status& status, v1::Status* out) {
+  out->set_code(static_cast<int>(status.code()));
+  out->set_message(std::string(status.message()));
+}
+
+void Encode(const Published& published, v1::TensorInfo* info) {
+  info->mutable_version()->set_term(published.version_term);
+  info->mutable_version()->set_number(published.version_number);
+  info->set_created_ns(published.created_ns);
+}
+
 absl::Status CheckBatch(const char* field, int items) {
   if (items <= StoreService::kMaxBatch) return absl::OkStatus();
   return absl::InvalidArgumentError(StrCat(field, ": ", items, " in one call; at most ", StoreService::kMaxBatch));
@@ -34,7 +47,8 @@ absl::Status PeerService::OpenSession(const v1::OpenSessionRequest& request, v1:
   const absl::StatusOr<RemoteSessions::Opened> opened = sessions_->Open(request.label(), ttl, MonotonicNow());
   if (!opened.ok()) return opened.status();
   response->set_token(std::string(reinterpret_cast<const char*>(opened->token.data()), opened->token.size()));
-  response->set_node_uuid(NodeUuidText(*store_->header()));
+  response->set_node_uuid(UuidText(store_->header()->node_uuid));
+  response->set_node_id(std::string(reinterpret_cast<const char*>(store_->header()->node_uuid), sizeof(store_->header()->node_uuid)));
   response->set_generation(store_->generation());
   response->set_version(version_);
   response->set_ttl_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(opened->ttl)));
@@ -79,8 +93,7 @@ absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest
         result->set_grant(located->grant);
       }
     }
-    result->mutable_status()->set_code(static_cast<int>(status.code()));
-    result->mutable_status()->set_message(std::string(status.message()));
+    Encode(status, result->mutable_status());
   }
   return absl::OkStatus();
 }
@@ -90,6 +103,44 @@ absl::Status PeerService::Release(std::string_view bytes, const v1::ReleaseReque
   if (!token.ok()) return token.status();
   if (absl::Status s = CheckBatch("grants", request.grants_size()); !s.ok()) return s;
   return sessions_->Release(*token, absl::MakeConstSpan(request.grants().data(), static_cast<size_t>(request.grants_size())));
+}
+
+absl::Status PeerService::ReserveDrafts(std::string_view bytes, const v1::ReserveDraftsRequest& request, v1::ReserveDraftsResponse* response) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  if (absl::Status s = sessions_->Check(*token); !s.ok()) return s;
+  if (absl::Status s = CheckBatch("items", request.items_size()); !s.ok()) return s;
+  for (const v1::ReserveItem& item : request.items()) {
+    v1::ReserveResult* result = response->add_results();
+    std::string metadata;
+    absl::StatusOr<CreateSpec> spec = DecodeSpec(item.spec(), &metadata);
+    absl::Status status = spec.status();
+    if (status.ok()) {
+      spec->request_id = item.request_key();
+      const absl::StatusOr<RemoteSessions::Reserved> reserved = sessions_->Reserve(*token, *spec, item.if_home());
+      status = reserved.status();
+      if (status.ok()) result->set_draft(reserved->draft);
+      if (status.ok() && reserved->published) Encode(*reserved->published, result->mutable_published());
+    }
+    Encode(status, result->mutable_status());
+  }
+  PENSTOCK_FAULT_POINT("node.peer.reserved");
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::PublishDrafts(std::string_view bytes, const v1::PublishDraftsRequest& request, v1::PublishDraftsResponse* response) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  if (absl::Status s = sessions_->Check(*token); !s.ok()) return s;
+  if (absl::Status s = CheckBatch("drafts", request.drafts_size()); !s.ok()) return s;
+  for (uint64_t draft : request.drafts()) {
+    v1::TensorResult* result = response->add_results();
+    const absl::StatusOr<Published> published = sessions_->Publish(*token, draft);
+    Encode(published.status(), result->mutable_status());
+    if (published.ok()) Encode(*published, result->mutable_info());
+  }
+  PENSTOCK_FAULT_POINT("node.peer.published");
+  return absl::OkStatus();
 }
 
 }  // namespace penstock::server

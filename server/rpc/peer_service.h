@@ -34,6 +34,8 @@ class PeerService {
   absl::Status CloseSession(std::string_view token, const v1::CloseSessionRequest& request, v1::CloseSessionResponse* response);
   absl::Status Locate(std::string_view token, const v1::LocateRequest& request, v1::LocateResponse* response);
   absl::Status Release(std::string_view token, const v1::ReleaseRequest& request, v1::ReleaseResponse* response);
+  absl::Status ReserveDrafts(std::string_view token, const v1::ReserveDraftsRequest& request, v1::ReserveDraftsResponse* response);
+  absl::Status PublishDrafts(std::string_view token, const v1::PublishDraftsRequest& request, v1::PublishDraftsResponse* response);
 
  private:
   Store* const store_;

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 
-#include "proto/layout/metadata_codec.h"
 #include "proto/names.h"
 #include "proto/rpc_methods.h"
 #include "proto/strcat.h"
-#include "server/store/node_uuid.h"
+#include "proto/uuid_text.h"
+#include "server/store/spec_message.h"
 #include "transport/monotonic.h"
 
 namespace penstock::server {
@@ -45,7 +45,7 @@ absl::Status Serve(std::string_view bytes, std::string* out, Handler handler) {
 }  // namespace
 
 absl::Status StoreService::NodeInfo(const v1::NodeInfoRequest&, v1::NodeInfoResponse* response) {
-  response->set_node_uuid(NodeUuidText(*store_->header()));
+  response->set_node_uuid(UuidText(store_->header()->node_uuid));
   response->set_generation(store_->generation());
   response->set_version(facts_.version);
   response->set_layout_version(layout::kLayoutVersion);
@@ -64,24 +64,9 @@ absl::Status StoreService::Allocate(Session* session, const v1::AllocateRequest&
   if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
   for (const v1::CreateSpec& item : request.items()) {
     v1::AllocateResult* result = response->add_results();
-    absl::StatusOr<Shape> shape = Shape::Create(absl::MakeConstSpan(item.shape().data(), item.shape_size()));
-    absl::Status status = shape.status();
-    if (status.ok() && (item.dtype() > kMaxDType || item.replicas() > 65535)) {
-      status = absl::InvalidArgumentError(StrCat("dtype: ", item.dtype(), " or replicas: ", item.replicas(), " is out of range"));
-    }
-    const std::map<std::string, std::string> sorted(item.metadata().begin(), item.metadata().end());
-    if (status.ok()) status = ValidateMetadata(sorted);
-    if (!status.ok()) {
-      Encode(status, result->mutable_status());
-      continue;
-    }
-    const std::string metadata = layout::EncodeMetadata(sorted);
-    const DType dtype = static_cast<DType>(item.dtype());
-    const absl::StatusOr<Placed> placed = store_->Reserve(
-        *session, {.name = item.name(), .dtype = dtype, .shape = *shape, .nbytes = ByteSize(dtype, *shape).value_or(0),
-                   .version = item.version(), .if_version = item.has_if_version() ? item.if_version() : layout::kAnyVersion,
-                   .ttl_ns = item.ttl_ns(), .keep = item.keep(), .replicas = static_cast<uint16_t>(std::max(item.replicas(), 1u)),
-                   .metadata = metadata});
+    std::string metadata;
+    const absl::StatusOr<CreateSpec> spec = DecodeSpec(item, &metadata);
+    const absl::StatusOr<Placed> placed = spec.ok() ? store_->Reserve(*session, *spec) : spec.status();
     if (placed.ok() && placed->kind == Placed::Kind::kWait) {
       Encode(absl::UnavailableError("memory is on its way; ask again"), result->mutable_status());
       continue;

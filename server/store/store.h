@@ -33,6 +33,7 @@
 #include "penstock/dtype.h"
 #include "penstock/shape.h"
 #include "proto/layout/catalog_layout.h"
+#include "proto/uuid_text.h"
 #include "server/store/block_space.h"
 #include "server/store/deleted_versions.h"
 #include "server/store/event_log.h"
@@ -69,7 +70,9 @@ struct CreateSpec {
   std::string_view metadata;                     // encoded (metadata_codec.h), checked by Reserve
   uint64_t request_id = 0;
   bool in_arena = false;                         // a staged put; else in an extent of the session
-  bool fetched = false;                          // a copy of another node's tensor: `version` is the home's, request_id when it was made
+  bool fetched = false;                          // a copy of another node's tensor: `version` and `created_ns` are the home's
+  uint64_t created_ns = 0;
+  bool judged_later = false;                     // conditions are for Publish, or for another node
 };
 
 struct Placed {
@@ -92,6 +95,7 @@ struct Published {
   uint64_t version_number = 0;
   uint64_t created_ns = 0;
   bool fetched = false;
+  NodeUuid home{};  // zero: this node
 };
 
 class Store {
@@ -132,6 +136,24 @@ class Store {
   absl::StatusOr<Placed> Reserve(Session& session, const CreateSpec& spec);
   absl::StatusOr<Published> Publish(Session& session, layout::RecordRef record, uint64_t record_seq);
   absl::Status Abort(Session& session, layout::RecordRef record, uint64_t record_seq);
+  // Takes a draft out of its session's books, so that it stays when the session ends; it must then be published, as what it
+  // is or as a copy of what its home made of it, or dropped.
+  struct TakenDraft {
+    v1::CreateSpec spec;
+    layout::RecordRef record = 0;
+    uint64_t request_id = 0;
+    uint64_t nbytes = 0;
+    const char* data = nullptr;
+  };
+  absl::StatusOr<TakenDraft> TakeDraft(Session& session, layout::RecordRef record, uint64_t record_seq);
+  absl::StatusOr<Published> PublishTaken(layout::RecordRef record);
+  absl::StatusOr<Published> PublishAsCopy(layout::RecordRef record, const Published& original);
+  void DropTaken(layout::RecordRef record);
+  // Whether the draft's name is that of a tensor that this node has as its own.
+  bool HasOwnNameOf(layout::RecordRef draft) const;
+  std::string DraftName(layout::RecordRef draft) const;  // empty: no such record
+  // The live tensor of the name if this very request made it; request_id 0 never did.
+  std::optional<Published> PublishedBy(std::string_view name, uint64_t request_id) const;
   absl::StatusOr<Published> Delete(std::string_view name, uint64_t version);
   bool HasOwn(std::string_view name) const;  // not a copy
   void DropCopy(std::string_view name);  // of another node's tensor, if there is one
@@ -203,6 +225,7 @@ class Store {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   layout::RecordRef FindRepetition(const Session& session, const CreateSpec& spec, layout::RecordRef current)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  layout::RecordRef FindOwn(std::string_view name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // 0: none
   absl::StatusOr<Published> MakeLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteDraft(layout::Record* record, const Session& session, const CreateSpec& spec, const Block& block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -9,7 +9,7 @@
 #include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
-#include "server/store/node_uuid.h"
+#include "proto/uuid_text.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
@@ -34,7 +34,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(warden::NodeContext* context,
     return s.kind == layout::SegmentKind::kCatalogHeader;
   });
   if (absl::Status s = inherited ? store->Recover(context) : store->MakeCatalog(); !s.ok()) return s;
-  store->uuid_text_ = NodeUuidText(*store->header_);
+  store->uuid_text_ = UuidText(store->header_->node_uuid);
   store->LogEvent(v1::Event::NODE, inherited ? StrCat("node process restarted, generation ", context->generation)
                                              : std::string("node started"));
   store->Maintain();  // begins the first arena

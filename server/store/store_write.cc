@@ -89,9 +89,13 @@ absl::StatusOr<Placed> Store::Reserve(Session& session, const CreateSpec& spec) 
     return Placed{.kind = live ? Placed::Kind::kDone : Placed::Kind::kPlaced, .record = repeated, .record_seq = record->seq.load(),
                   .block = {record->segment, record->offset, blocks_.Address(record->segment, record->offset)}};
   }
-  if (absl::Status s = spec.fetched ? CheckCopy(spec.name, current) : CheckConditions(spec.name, spec.version, spec.if_version, current); !s.ok()) {
-    return s;
+  absl::Status conditions;
+  if (spec.fetched) {
+    conditions = CheckCopy(spec.name, current);
+  } else if (!spec.judged_later) {
+    conditions = CheckConditions(spec.name, spec.version, spec.if_version, current);
   }
+  if (!conditions.ok()) return conditions;
   absl::StatusOr<Placed> placed = FindBlock(session, spec);
   if (!placed.ok() || placed->kind != Placed::Kind::kPlaced) return placed;
   absl::StatusOr<RecordRef> ref = slabs_->Allocate(layout::RecordBytes(spec.shape.rank(), spec.name.size(), spec.metadata.size()));
@@ -117,7 +121,7 @@ void Store::WriteDraft(Record* record, const Session& session, const CreateSpec&
   record->segment = block.segment;
   record->offset = block.offset;
   record->nbytes = spec.nbytes;
-  record->created_ns = spec.if_version;
+  record->created_ns = spec.fetched ? spec.created_ns : spec.if_version;
   record->name_bytes = static_cast<uint16_t>(spec.name.size());
   record->metadata_bytes = static_cast<uint16_t>(spec.metadata.size());
   record->dtype = static_cast<uint8_t>(spec.dtype);
@@ -156,6 +160,51 @@ absl::StatusOr<Published> Store::Publish(Session& session, RecordRef ref, uint64
   --drafts_;
   draft_bytes_ -= (*draft)->nbytes;
   return MakeLive(ref);
+}
+
+absl::StatusOr<Store::TakenDraft> Store::TakeDraft(Session& session, RecordRef ref, uint64_t seq) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<Record*> found = FindDraft(session, ref, seq);
+  if (!found.ok()) return found.status();
+  const Record* record = *found;
+  session.drafts.erase(ref);
+  --drafts_;
+  draft_bytes_ -= record->nbytes;
+  TakenDraft taken{.spec = {}, .record = ref, .request_id = record->request_id, .nbytes = record->nbytes};
+  if (record->nbytes > 0) taken.data = blocks_.Address(record->segment, record->offset);
+  taken.spec.set_name(std::string(NameOf(record)));
+  taken.spec.set_dtype(record->dtype);
+  for (int i = 0; i < record->rank; ++i) taken.spec.add_shape(layout::RecordShape(record)[i]);
+  taken.spec.set_version(record->version_number);
+  if (record->created_ns != layout::kAnyVersion) taken.spec.set_if_version(record->created_ns);
+  taken.spec.set_ttl_ns(record->expires_ns);
+  taken.spec.set_keep(record->flags & layout::kRecordKeep);
+  taken.spec.set_replicas(record->replicas);
+  const auto metadata = layout::DecodeMetadata({layout::RecordMetadata(record), record->metadata_bytes});
+  for (const auto& [key, value] : *metadata) (*taken.spec.mutable_metadata())[key] = value;
+  return taken;
+}
+
+absl::StatusOr<Published> Store::PublishTaken(RecordRef ref) {
+  std::lock_guard lock(mutex_);
+  return MakeLive(ref);
+}
+
+absl::StatusOr<Published> Store::PublishAsCopy(RecordRef ref, const Published& original) {
+  std::lock_guard lock(mutex_);
+  Record* record = slabs_->At(ref);
+  record->flags = static_cast<uint8_t>((record->flags & ~layout::kRecordKeep) | layout::kRecordFetched);
+  record->version_number = original.version_number;
+  record->version_term = original.version_term;
+  record->created_ns = original.created_ns;
+  record->expires_ns = layout::kFarFuture;  // as in WriteDraft
+  return MakeLive(ref);
+}
+
+void Store::DropTaken(RecordRef ref) {
+  std::lock_guard lock(mutex_);
+  FreeRecord(ref);
+  Changed();
 }
 
 absl::StatusOr<Published> Store::MakeLive(RecordRef ref) {
@@ -199,10 +248,31 @@ absl::Status Store::CheckCopy(std::string_view name, RecordRef current) const {
   return absl::AbortedError(StrCat("copy of '", name, "': this node has a tensor of that name itself"));
 }
 
+RecordRef Store::FindOwn(std::string_view name) const {
+  const RecordRef ref = index_->Find(name, index_->Hash(name));
+  return ref != 0 && !(slabs_->At(ref)->flags & layout::kRecordFetched) ? ref : 0;
+}
+
 bool Store::HasOwn(std::string_view name) const {
   std::lock_guard lock(mutex_);
-  const RecordRef ref = index_->Find(name, index_->Hash(name));
-  return ref != 0 && !(slabs_->At(ref)->flags & layout::kRecordFetched);
+  return FindOwn(name) != 0;
+}
+
+bool Store::HasOwnNameOf(RecordRef draft) const {
+  std::lock_guard lock(mutex_);
+  return slabs_->IsSlot(draft) && FindOwn(NameOf(slabs_->At(draft))) != 0;
+}
+
+std::string Store::DraftName(RecordRef draft) const {
+  std::lock_guard lock(mutex_);
+  return slabs_->IsSlot(draft) ? std::string(NameOf(slabs_->At(draft))) : std::string();
+}
+
+std::optional<Published> Store::PublishedBy(std::string_view name, uint64_t request_id) const {
+  std::lock_guard lock(mutex_);
+  const RecordRef ref = FindOwn(name);
+  if (ref == 0 || request_id == 0 || slabs_->At(ref)->request_id != request_id) return std::nullopt;
+  return PublishedOf(ref);
 }
 
 void Store::DropCopy(std::string_view name) {
@@ -215,7 +285,7 @@ void Store::DropCopy(std::string_view name) {
 void Store::CompletePublish(Record* record, uint64_t last_version) {
   const uint64_t now = absl::GetCurrentTimeNanos();
   if (record->version_number <= last_version) record->version_number = last_version + 1;
-  record->created_ns = record->flags & layout::kRecordFetched ? record->request_id : now;
+  if (!(record->flags & layout::kRecordFetched)) record->created_ns = now;
   if (record->expires_ns != 0 && record->expires_ns < uint64_t{1} << 60) record->expires_ns += now;
   record->seq.fetch_add(1, std::memory_order_seq_cst);  // odd: visible
   SetState(record, RecordState::kLive);

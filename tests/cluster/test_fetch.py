@@ -4,54 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
-from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pytest
 
 import penstock
 from support.daemon import Cli, Daemon, start_daemon
+from support.nodes import start_nodes
 from support.pattern import pattern, shows
 from support.waiting import until
 
 MIB = 1 << 20
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def start_nodes(where: Path, count: int, *flags: str) -> list[Daemon]:
-    ports = free_ports(count)
-    return [
-        start_daemon(where / f"n{i}", f"--grpc_port={port}", "--data_port=0", *(flags or ("--memory=256MiB",)),
-                     "--peers=" + ",".join(f"127.0.0.1:{other}" for other in ports if other != port))
-        for i, port in enumerate(ports)
-    ]
-
-
-@pytest.fixture(scope="module")
-def nodes(short_tmp: Path) -> Iterator[list[Daemon]]:
-    daemons = start_nodes(short_tmp / "fetch", 2)
-    yield daemons
-    assert [daemon.stop() for daemon in daemons] == [0, 0]
-
-
-@pytest.fixture
-def stores(nodes) -> Iterator[tuple[penstock.Store, penstock.Store]]:
-    """Clients of the two nodes, which are empty."""
-    with penstock.connect(str(nodes[0].socket_dir)) as a, penstock.connect(str(nodes[1].socket_dir)) as b:
-        a.delete_prefix("")
-        yield a, b
 
 
 def node_requests(daemon: Daemon) -> int:
@@ -137,19 +101,6 @@ def test_stat_and_exists_copy_nothing(stores):
     assert int(b.stats()["tensors"]) == 0
     with pytest.raises(penstock.NotFoundError):
         b.stat("y")
-
-
-def test_a_name_has_one_home(nodes, stores):
-    a, b = stores
-    a.put("x", 1)
-    for nbytes in (8, 3 * MIB):
-        with pytest.raises(penstock.Error, match=f"home of this name is the node at 127.0.0.1:{nodes[0].ready['grpc_port']}"):
-            b.put("x", pattern(1, nbytes))
-    assert int(a.get("x").numpy()) == int(b.get("x").numpy()) == 1
-    b.put("y", 2)
-    assert int(a.get("y").numpy()) == 2 and b.get("y").path == "map"
-    b.put("y", 3)
-    assert int(a.get("y").numpy()) == 3
 
 
 def test_a_deleted_name_may_get_another_home(stores):

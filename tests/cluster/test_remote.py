@@ -190,9 +190,49 @@ def test_strangers_get_nothing(daemon, cli, new_reader):
     stranger.ask("token", 7)
     assert stranger.ask("read", grant, 0, 100)["error"] == "PERMISSION_DENIED", "a forged token"
     assert stranger.ask("renew")["error"] == "PERMISSION_DENIED"
-    assert owner.ask("write", grant, 100)["error"] == "PERMISSION_DENIED", "a grant is for reading"
+    assert owner.ask("write", grant, 0, 100)["error"] == "PERMISSION_DENIED", "a grant is for reading"
     assert owner.ask("read", grant, MIB - 10, 11)["error"] == "INVALID_ARGUMENT"
     assert owner.ask("read", grant, 0, MIB)["crc32"] == crc(1, MIB)
+
+
+def test_a_writer_of_another_host(daemon, cli, new_reader):
+    writer = new_reader(daemon)
+    writer.ask("open")
+    draft = writer.ask("reserve", "w", 3 * MIB)["draft"]
+    df = cli.json("df")
+    assert (int(df["drafts"]), int(df["draft_bytes"])) == (1, 3 * MIB)
+    assert sum(int(s["drafts"]) for s in cli.json("sessions") if s["label"] == "remote_reader") == 1
+    assert "error" not in writer.ask("write", draft, 0, 2 * MIB)
+    with penstock.connect(str(daemon.socket_dir)) as store:
+        assert not store.exists("w")
+        refused = writer.ask("publish", draft)
+        assert refused["error"] == "FAILED_PRECONDITION" and f"{2 * MIB} of {3 * MIB} bytes" in refused["message"]
+        draft = writer.ask("reserve", "w", 3 * MIB)["draft"]
+        for offset in (2 * MIB, 0, MIB):
+            assert "error" not in writer.ask("write", draft, offset, MIB)
+        assert writer.ask("publish", draft) == {"version": 1}
+        assert store.get("w").numpy().tobytes() == b"w" * (3 * MIB)
+        assert store.stat("w").immutable == "kernel"
+        assert writer.ask("write", draft, 0, 10)["error"] == "PERMISSION_DENIED", "what is published cannot be changed"
+        assert writer.ask("publish", draft)["error"] == "NOT_FOUND"
+    assert int(cli.json("df")["drafts"]) == 0
+
+
+def test_nobody_else_writes_to_a_draft(daemon, cli, new_reader):
+    writer, other = new_reader(daemon), new_reader(daemon)
+    writer.ask("open", 2000)
+    other.ask("open")
+    draft = writer.ask("reserve", "w", MIB)["draft"]
+    assert other.ask("write", draft, 0, 10)["error"] == "PERMISSION_DENIED"
+    assert other.ask("publish", draft)["error"] == "NOT_FOUND"
+    assert other.ask("release", draft) == {}
+    assert writer.ask("read", draft, 0, 10)["error"] == "PERMISSION_DENIED", "what is not published is not read"
+    assert writer.ask("write", draft, MIB - 1, 2)["error"] == "INVALID_ARGUMENT", "outside of the block"
+    other.ask("token", 7)
+    assert other.ask("reserve", "w", MIB)["error"] == other.ask("write", draft, 0, 10)["error"] == "PERMISSION_DENIED"
+    assert int(cli.json("df")["drafts"]) == 1
+    writer.process.send_signal(signal.SIGKILL)
+    until(lambda: int(cli.json("df")["drafts"]) == 0, "the draft of a dead writer goes at its deadline", deadline_s=10)
 
 
 def test_bad_requests_are_clear_errors(daemon, new_reader):

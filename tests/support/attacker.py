@@ -15,6 +15,7 @@ import errno
 import json
 import mmap
 import os
+import re
 import socket
 import struct
 import sys
@@ -22,7 +23,9 @@ import tempfile
 from pathlib import Path
 from typing import Callable
 
-LAYOUT_VERSION = 1
+from support.daemon import ROOT
+
+LAYOUT_VERSION = int(re.search(r"kLayoutVersion = (\d+);", (ROOT / "proto/layout/catalog_layout.h").read_text())[1])
 MAGIC = 0x50535446
 HELLO, GET_SEGMENT, WELCOME, SEGMENT_REPLY = 1, 2, 32, 33
 HEADER = struct.Struct("<IHHQ")

@@ -1,8 +1,8 @@
 // A reader on another host, for tests: Peer over gRPC and the stream lane, and nothing of the client library.
 //
 //   remote_reader HOST:PORT     reads commands from stdin, a line each, and answers with a line of JSON:
-//     open [TTL_MS [LABEL]] | renew | close | locate NAME [VERSION] | read GRANT OFFSET BYTES | write GRANT BYTES
-//     release GRANT... | token HEX
+//     open [TTL_MS [LABEL]] | renew | close | locate NAME [VERSION] | read GRANT OFFSET BYTES
+//     reserve NAME BYTES | write DRAFT OFFSET BYTES (all 'w') | publish DRAFT | release GRANT... | token FILL
 #include <grpcpp/grpcpp.h>
 #include <zlib.h>
 
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "peer.grpc.pb.h"
+#include "penstock/dtype.h"
 #include "transport/stream/stream_lane.h"
 
 namespace penstock {
@@ -44,6 +45,8 @@ class Reader {
     if (verb == "read") return Move(words, TransferKind::kRead);
     if (verb == "write") return Move(words, TransferKind::kWrite);
     if (verb == "token") return Forge(words);
+    if (verb == "reserve") return Reserve(words);
+    if (verb == "publish") return Publish(words);
     if (verb == "release") {
       v1::ReleaseRequest request;
       for (uint64_t grant; words >> grant;) request.add_grants(grant);
@@ -105,12 +108,36 @@ class Reader {
     });
   }
 
+  json Reserve(std::istringstream& words) {
+    v1::ReserveDraftsRequest request;
+    std::string name;
+    int64_t bytes = 0;
+    words >> name >> bytes;
+    v1::CreateSpec* spec = request.add_items()->mutable_spec();
+    spec->set_name(name);
+    spec->set_dtype(static_cast<uint32_t>(DType::kU8));
+    spec->add_shape(bytes);
+    spec->set_keep(true);
+    return Call<v1::ReserveDraftsRequest, v1::ReserveDraftsResponse>(&v1::Peer::Stub::ReserveDrafts, request, [](const v1::ReserveDraftsResponse& r) {
+      const v1::ReserveResult& one = r.results(0);
+      return one.status().code() != 0 ? Error(one.status().code(), one.status().message()) : json{{"draft", one.draft()}};
+    });
+  }
+  json Publish(std::istringstream& words) {
+    v1::PublishDraftsRequest request;
+    uint64_t draft = 0;
+    words >> draft;
+    request.add_drafts(draft);
+    return Call<v1::PublishDraftsRequest, v1::PublishDraftsResponse>(&v1::Peer::Stub::PublishDrafts, request, [](const v1::PublishDraftsResponse& r) {
+      const v1::TensorResult& one = r.results(0);
+      return one.status().code() != 0 ? Error(one.status().code(), one.status().message()) : json{{"version", one.info().version().number()}};
+    });
+  }
+
   json Move(std::istringstream& words, TransferKind kind) {
     Transfer transfer{.kind = kind};
     uint64_t bytes = 0;
-    words >> transfer.grant;
-    if (kind == TransferKind::kRead) words >> transfer.runs.offset;
-    words >> bytes;
+    words >> transfer.grant >> transfer.runs.offset >> bytes;
     std::vector<char> memory(bytes, 'w');
     transfer.runs.run_bytes = bytes;
     transfer.memory = absl::MakeSpan(memory);

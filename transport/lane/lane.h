@@ -62,6 +62,8 @@ struct GrantedBlock {
   char* data = nullptr;
   uint64_t bytes = 0;
   std::shared_ptr<const void> hold;
+  // Told of every write that came whole: `length` bytes of the runs, from the `skip`th on. May be empty.
+  std::function<void(const ByteRuns& runs, uint64_t skip, uint64_t length)> wrote = {};
 };
 
 // Who decides about requests. Called on the lane's threads, any number at a time; must not block.

@@ -132,7 +132,8 @@ ServerConnection::Progress ServerConnection::TakeRequest() {
     return out_.size() < kJoinedBytes ? Progress::kGoOn : Flush(false);
   }
   cursor_.emplace(runs_, request.skip);
-  left_ = request.length;
+  skip_ = request.skip;
+  left_ = length_ = request.length;
   piece_ = {};
   if (is_write) {
     state_ = State::kPayloadIn;
@@ -224,6 +225,7 @@ ServerConnection::Progress ServerConnection::ReceivePayload() {
     turn_bytes_ += got;
     counters_->received_bytes.fetch_add(got, std::memory_order_relaxed);
   }
+  if (block_.wrote) block_.wrote(runs_, skip_, length_);
   AppendAnswer(request_id_, absl::OkStatus(), 0);
   EndRequest();
   return Progress::kGoOn;

@@ -85,6 +85,8 @@ class ServerConnection {
   ByteRuns runs_;
   GrantedBlock block_;
   std::optional<RunCursor> cursor_;
+  uint64_t skip_ = 0;      // of the request's runs
+  uint64_t length_ = 0;
   uint64_t left_ = 0;      // payload bytes that the cursor has yet to give
   RunCursor::Piece piece_;  // being moved
   std::unique_ptr<char[]> packed_;

@@ -162,5 +162,113 @@ TEST_F(RemoteSessionsTest, PinsOfASessionAreBounded) {
   EXPECT_EQ(Df().pins(), 0u);
 }
 
+class RemoteDraftTest : public RemoteSessionsTest {
+ protected:
+  uint64_t Reserve(const LaneToken& token, std::string_view name, uint64_t bytes) { return remote().Reserve(token, Spec(name, bytes), false)->draft; }
+  // As the data port does it.
+  void Write(const LaneToken& token, uint64_t draft, uint64_t offset, uint64_t length, char fill) {
+    const GrantedBlock block = remote().Use(token, draft, TransferKind::kWrite).value();
+    std::memset(block.data + offset, fill, length);
+    block.wrote(ByteRuns::Whole(block.bytes), offset, length);
+  }
+};
+
+TEST_F(RemoteDraftTest, IsSeenWhenItIsPublishedAndNotBefore) {
+  const LaneToken token = Open().token;
+  const uint64_t draft = Reserve(token, "x", 1000);
+  EXPECT_EQ(Df().drafts(), 1u);
+  Write(token, draft, 0, 1000, 'x');
+  EXPECT_TRUE(absl::IsNotFound(store_->Stat("x", 0).status()));
+  EXPECT_EQ(remote().Publish(token, draft)->version_number, 1u);
+  const uint64_t grant = remote().Locate(token, "x", 0)->grant;
+  EXPECT_EQ(Text(remote().Use(token, grant, TransferKind::kRead).value()), std::string(1000, 'x'));
+  EXPECT_TRUE(absl::IsNotFound(remote().Publish(token, draft).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, draft, TransferKind::kWrite).status())) << "immutable now";
+  EXPECT_EQ(Df().drafts(), 0u);
+}
+
+TEST_F(RemoteDraftTest, IsWrittenByItsSessionOnlyAndReadByNobody) {
+  const LaneToken token = Open().token;
+  const LaneToken other = Open().token;
+  const uint64_t draft = Reserve(token, "x", 1000);
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(other, draft, TransferKind::kWrite).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, draft, TransferKind::kRead).status()));
+  EXPECT_TRUE(absl::IsNotFound(remote().Publish(other, draft).status()));
+  remote().Release(other, absl::MakeConstSpan(&draft, 1)).IgnoreError();
+  EXPECT_EQ(Df().drafts(), 1u);
+}
+
+TEST_F(RemoteDraftTest, BytesThatAreMissingForbidToPublish) {
+  const LaneToken token = Open().token;
+  uint64_t draft = Reserve(token, "x", 1000);
+  Write(token, draft, 0, 400, 'x');
+  Write(token, draft, 600, 400, 'x');
+  const absl::Status missing = remote().Publish(token, draft).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(missing));
+  EXPECT_THAT(std::string(missing.message()), HasSubstr("800 of 1000"));
+  EXPECT_EQ(Df().drafts(), 0u);
+  draft = Reserve(token, "x", 0);
+  EXPECT_EQ(remote().Publish(token, draft)->version_number, 1u) << "no bytes, none missing";
+}
+
+TEST_F(RemoteDraftTest, AWriteUnderWayForbidsToPublish) {
+  const LaneToken token = Open().token;
+  const uint64_t draft = Reserve(token, "x", 1000);
+  Write(token, draft, 0, 1000, 'x');
+  {
+    const GrantedBlock late = remote().Use(token, draft, TransferKind::kWrite).value();
+    EXPECT_TRUE(absl::IsFailedPrecondition(remote().Publish(token, draft).status()));
+  }
+  EXPECT_TRUE(remote().Publish(token, draft).ok());
+}
+
+TEST_F(RemoteDraftTest, TheBlockStaysWhileAWriteIsUnderWayWhateverBecomesOfItsSession) {
+  const LaneToken token = Open().token;
+  const uint64_t draft = Reserve(token, "x", 1000);
+  {
+    const GrantedBlock late = remote().Use(token, draft, TransferKind::kWrite).value();
+    remote().Close(token);
+    EXPECT_EQ(Df().drafts(), 1u) << "nobody else may get the block yet";
+  }
+  EXPECT_EQ(Df().drafts(), 0u);
+}
+
+TEST_F(RemoteDraftTest, GoesWithItsSession) {
+  const LaneToken token = Open().token;
+  Reserve(token, "x", 1000);
+  remote().Expire(MonotonicNow() + absl::Seconds(100));
+  EXPECT_EQ(Df().drafts(), 0u);
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Reserve(token, Spec("x", 8), false).status()));
+}
+
+TEST_F(RemoteDraftTest, ARepetitionFindsWhatWasPublished) {
+  const LaneToken token = Open().token;
+  CreateSpec spec = Spec("x", 8);
+  spec.request_id = 77;
+  const uint64_t draft = remote().Reserve(token, spec, false)->draft;
+  Write(token, draft, 0, 8, 'x');
+  const Published published = remote().Publish(token, draft).value();
+  const RemoteSessions::Reserved again = remote().Reserve(Open().token, spec, true).value();
+  ASSERT_TRUE(again.published.has_value());
+  EXPECT_EQ(again.published->version_number, published.version_number);
+  EXPECT_EQ(Df().drafts(), 0u);
+  PutBytes("x", 8, 'y');  // somebody else's: now it would be another put
+  EXPECT_FALSE(remote().Reserve(token, spec, true)->published.has_value());
+}
+
+TEST_F(RemoteDraftTest, IfHomeMeansATensorOfThisNodesOwn) {
+  const LaneToken token = Open().token;
+  EXPECT_TRUE(absl::IsNotFound(remote().Reserve(token, Spec("x", 8), true).status()));
+  PutBytes("x", 8, 'x');
+  EXPECT_TRUE(remote().Reserve(token, Spec("x", 8), true).ok());
+}
+
+TEST_F(RemoteDraftTest, ASessionHasOnlySoManyDrafts) {
+  const LaneToken token = Open().token;
+  for (size_t i = 0; i < RemoteSessions::kMaxDrafts; ++i) ASSERT_TRUE(remote().Reserve(token, Spec("x", 8), false).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(remote().Reserve(token, Spec("x", 8), false).status()));
+  EXPECT_EQ(Df().drafts(), RemoteSessions::kMaxDrafts);
+}
+
 }  // namespace
 }  // namespace penstock::server

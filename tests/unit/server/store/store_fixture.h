@@ -19,12 +19,13 @@ namespace penstock::server {
 class StoreTest : public ::testing::Test {
  protected:
   static constexpr uint64_t kMemory = uint64_t{64} << 20;
+  static constexpr int kMaxDrafts = 2000;
 
   void SetUp() override { Start(); }
 
   void Start(bool adopt_always = false) {
     context_ = NextNode(&memory_, ++generation_);
-    absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(&context_, {.memory_bytes = kMemory, .max_drafts_per_session = 100, .adopt_always = adopt_always});
+    absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(&context_, {.memory_bytes = kMemory, .max_drafts_per_session = kMaxDrafts, .adopt_always = adopt_always});
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
   }

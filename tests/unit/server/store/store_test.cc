@@ -123,10 +123,10 @@ TEST_F(StoreTest, AnotherSessionsDraftCannotBePublishedOrAborted) {
 
 TEST_F(StoreTest, DraftLimitNamesItself) {
   auto session = NewSession();
-  for (int i = 0; i < 100; ++i) ASSERT_TRUE(Reserve(*session, Spec("d", 8)).ok());
+  for (int i = 0; i < kMaxDrafts; ++i) ASSERT_TRUE(Reserve(*session, Spec("d", 8)).ok());
   const absl::Status refused = Reserve(*session, Spec("d", 8)).status();
   EXPECT_TRUE(absl::IsResourceExhausted(refused));
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("100 drafts"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("2000 drafts"));
 }
 
 struct BadSpec {

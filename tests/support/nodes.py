@@ -1,0 +1,28 @@
+"""Several nodes that know each other by --peers."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from support.daemon import Daemon, start_daemon
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def start_nodes(where: Path, count: int, *flags: str, **env: str) -> list[Daemon]:
+    """Each with 256 MiB unless `flags` say otherwise, in a folder of its own below `where`."""
+    ports = free_ports(count)
+    return [
+        start_daemon(where / f"n{i}", f"--grpc_port={port}", "--data_port=0", *(flags or ("--memory=256MiB",)),
+                     "--peers=" + ",".join(f"127.0.0.1:{other}" for other in ports if other != port), **env)
+        for i, port in enumerate(ports)
+    ]
