@@ -47,6 +47,7 @@ GROUPS = (
     Group("python", "the Python client", scripts.run_python, _PYTHON, "tests/python"),
     Group("cluster", "real processes together", scripts.run_cluster, _PYTHON, "tests/cluster"),
     Group("fault", "death at every step", scripts.run_fault, _PYTHON, "tests/fault"),
+    Group("rdma", "the lane over RDMA, on real verbs in a guest", scripts.run_rdma, ("build", "core", "rdma"), "tests/rdma/run"),
     Group("fuzz", "short runs over the corpus", scripts.run_fuzz, ("build", "test"), "tests/fuzz/run"),
     Group("sanitizers", "concurrent parts, instrumented", cpp.run_sanitizers, ("build",),
           "tests/sanitizers.txt"),

@@ -37,6 +37,12 @@ def run_model(session: Session) -> Outcome:
     return _script(session, ["tests/model/run"], timeout=900)
 
 
+def run_rdma(session: Session) -> Outcome:
+    if why := session.build():
+        return failure("build", why)
+    return _script(session, ["tests/rdma/run", "--build", str(session.workspace.build)], timeout=600)
+
+
 def run_fuzz(session: Session) -> Outcome:
     return _script(session, ["tests/fuzz/run", "--seconds", "5"], timeout=1800)
 

@@ -1,0 +1,89 @@
+#include "transport/ucx/rdma_target.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "transport/ucx/ucp_memory.h"
+#include "transport/ucx/ucp_worker.h"
+
+namespace penstock {
+
+using ucx::UcpContext;
+using ucx::UcpMemory;
+using ucx::UcpWorker;
+
+namespace {
+
+constexpr char kRdmaTransports[] = "rc";
+// A connect is given up by the lane, never by UCX: 1.13 ends the process with an assertion when it gives up itself, after 30 s.
+// An owner keeps UCX's own time: what is left of readers that died goes by it.
+constexpr char kConnectForEver[] = "100000m";
+constexpr char kDevices[] = "/sys/class/infiniband";
+constexpr absl::Duration kPoll = absl::Milliseconds(50);  // a connect waits so long when its wake-up is lost
+
+bool IsRdma(absl::string_view transport) {
+  return absl::StartsWith(transport, "rc") || absl::StartsWith(transport, "dc") || absl::StartsWith(transport, "ud") || transport == "ib" ||
+         transport == "self";
+}
+
+// What the operator chose, if it names RDMA transports and nothing else: tcp would open the process to everybody.
+std::string Transports() {
+  const char* chosen = std::getenv("UCX_TLS");
+  if (chosen == nullptr) return kRdmaTransports;
+  for (absl::string_view one : absl::StrSplit(chosen, ',')) {
+    if (!IsRdma(one)) return kRdmaTransports;
+  }
+  return chosen;
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<UcpContext>> OpenRdma(RdmaEnd end) {
+  std::error_code none;
+  if (std::filesystem::directory_iterator(kDevices, none) == std::filesystem::directory_iterator()) {
+    // UCX would say so too, but in four lines on stderr.
+    return absl::NotFoundError(absl::StrCat("no RDMA device: ", kDevices, " is empty or not there"));
+  }
+  return UcpContext::Open(Transports(), end == RdmaEnd::kReader ? kConnectForEver : "");
+}
+absl::StatusOr<std::shared_ptr<UcpContext>> OpenUcxForTest(const std::string& tls) { return UcpContext::Open(tls); }
+std::string UcxVersion() { return ucp_get_version_string(); }
+
+absl::StatusOr<std::unique_ptr<RdmaTarget>> RdmaTarget::Start(std::shared_ptr<UcpContext> context) {
+  absl::StatusOr<std::unique_ptr<UcpWorker>> worker = UcpWorker::Create(context);
+  if (!worker.ok()) return worker.status();
+  absl::StatusOr<std::string> address = (*worker)->Address();
+  if (!address.ok()) return address.status();
+  return std::unique_ptr<RdmaTarget>(new RdmaTarget(std::move(context), *std::move(worker), *std::move(address)));
+}
+
+RdmaTarget::RdmaTarget(std::shared_ptr<UcpContext> context, std::unique_ptr<UcpWorker> worker, std::string address)
+    : context_(std::move(context)), worker_(std::move(worker)), address_(std::move(address)), thread_([this] { Serve(); }) {}
+
+RdmaTarget::~RdmaTarget() {
+  stopping_.store(true);
+  worker_->Signal();
+  thread_.join();
+}
+
+void RdmaTarget::Serve() {
+  while (!stopping_.load()) {
+    while (worker_->Progress()) {
+    }
+    if (worker_->Arm()) worker_->Wait(kPoll);
+  }
+}
+
+absl::StatusOr<RdmaTarget::Registration> RdmaTarget::Register(void* address, size_t bytes) {
+  absl::StatusOr<std::unique_ptr<UcpMemory>> memory = UcpMemory::Register(context_, address, bytes);
+  if (!memory.ok()) return memory.status();
+  std::string key = (*memory)->key();
+  return Registration{std::move(key), std::shared_ptr<const UcpMemory>(*std::move(memory))};
+}
+
+}  // namespace penstock
