@@ -107,7 +107,17 @@ Json MessageJson(const Message& message) {
   const auto* descriptor = message.GetDescriptor();
   for (int i = 0; i < descriptor->field_count(); ++i) {
     const FieldDescriptor* field = descriptor->field(i);
-    if (!field->is_repeated()) json[field->name()] = FieldJson(message, reflection, field);
+    if (!field->is_repeated()) {
+      json[field->name()] = FieldJson(message, reflection, field);
+      continue;
+    }
+    // Of texts and of messages: the messages that are printed have no other lists.
+    Json& list = json[field->name()] = Json::array();
+    for (int k = 0; k < reflection.FieldSize(message, field); ++k) {
+      list.push_back(field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE
+                         ? MessageJson(reflection.GetRepeatedMessage(message, field, k))
+                         : Json(reflection.GetRepeatedString(message, field, k)));
+    }
   }
   return json;
 }

@@ -16,6 +16,7 @@
 #include "server/control/control_server.h"
 #include "server/penstockd/config.h"
 #include "server/ring/ring_server.h"
+#include "server/remote/rdma_memory.h"
 #include "server/remote/remote_sessions.h"
 #include "server/remote/remote_store.h"
 #include "server/rpc/grpc_server.h"
@@ -127,14 +128,25 @@ absl::Status RunNode(warden::NodeContext* context) {
     data_address = StrCat(v6 ? "[" : "", config.data_net, v6 ? "]:" : ":", data->port());
     remote.OnEnd([raw = data.get()](const LaneToken& token) { raw->Disconnect(token); });
   }
-  PeerService peer(store->get(), &remote, PENSTOCK_VERSION, {{"stream", data_address}});
+  std::vector<std::string> lanes;
+  if (data != nullptr) lanes.push_back("stream");
+  absl::StatusOr<std::unique_ptr<RdmaMemory>> rdma = absl::NotFoundError("no data port");
+  if (data != nullptr) rdma = RdmaMemory::Open();
+  if (rdma.ok()) {
+    lanes.push_back("rdma");
+    (*store)->OnSegmentDrop([raw = rdma->get()](uint32_t segment) { raw->Forget(segment); });
+  } else if (!absl::IsNotFound(rdma.status())) {
+    Say(StrCat("rdma: ", std::string(rdma.status().message()), "; peers read over the stream lane"));
+  }
+  PeerService peer(store->get(), &remote, PENSTOCK_VERSION, data_address, rdma.ok() ? rdma->get() : nullptr);
   StoreService service(store->get(), {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
-                                      .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address},
+                                      .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address, .lanes = lanes},
                        &remote);
   std::unique_ptr<RemoteStore> others;
   if (!config.peers.empty()) others = std::make_unique<RemoteStore>(store->get(), config.peers);
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, others.get());
   if (!rings.ok()) return rings.status();
+  if (others != nullptr) service.OnPeers([raw = others.get()](v1::NodeInfoResponse* response) { raw->AddPeers(response); });
   if (others != nullptr) others->OnDone([raw = rings->get()](uint64_t key) { raw->Wake(key); });
   (*store)->OnChange([raw = rings->get()](uint64_t name_hash) { raw->Wake(name_hash); });
   absl::StatusOr<std::unique_ptr<ControlServer>> control =
@@ -155,6 +167,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (others != nullptr) others->Stop();
   (*rings)->Stop();
   (*store)->work().Stop();
+  (*store)->OnSegmentDrop({});
   return absl::OkStatus();
 }
 

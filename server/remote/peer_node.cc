@@ -15,6 +15,7 @@ namespace penstock::server {
 namespace {
 
 constexpr absl::Duration kDown = absl::Milliseconds(500);  // how long a peer that failed is not asked again
+constexpr absl::Duration kRdmaDown = absl::Seconds(10);  // how long the stream lane is used after a failure
 constexpr int64_t kSlowestBytesPerSecond = 10'000'000;
 
 std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
@@ -34,10 +35,11 @@ Published PublishedThere(const v1::TensorInfo& info, const NodeUuid& home) {
 
 }  // namespace
 
-PeerNode::PeerNode(std::string address) : PeerNode(address, NewChannel(address)) {}
+PeerNode::PeerNode(std::string address, RdmaReader* rdma, std::string no_rdma)
+    : PeerNode(address, rdma, std::move(no_rdma), NewChannel(address)) {}
 
-PeerNode::PeerNode(std::string address, const std::shared_ptr<grpc::Channel>& channel)
-    : address_(std::move(address)), peer_(v1::Peer::NewStub(channel)), store_(v1::Store::NewStub(channel)) {}
+PeerNode::PeerNode(std::string address, RdmaReader* rdma, std::string no_rdma, const std::shared_ptr<grpc::Channel>& channel)
+    : address_(std::move(address)), rdma_(rdma), no_rdma_(std::move(no_rdma)), peer_(v1::Peer::NewStub(channel)), store_(v1::Store::NewStub(channel)), why_(no_rdma_) {}
 
 void PeerNode::Prepare(grpc::ClientContext* context, int seconds) {
   context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(seconds));
@@ -78,6 +80,7 @@ absl::StatusOr<PeerNode::Open> PeerNode::Session() {
   v1::OpenSessionResponse response;
   grpc::ClientContext context;
   Prepare(&context);
+  const absl::Time asked = MonotonicNow();
   if (absl::Status s = Judge(peer_->OpenSession(&context, request, &response)); !s.ok()) return s;
   LaneToken token{};
   if (response.token().size() != token.size() || response.lanes_size() == 0 || response.lanes(0).name() != "stream") {
@@ -88,9 +91,32 @@ absl::StatusOr<PeerNode::Open> PeerNode::Session() {
             .lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token})};
   if (response.node_id().size() != open.id.size()) return absl::UnavailableError(StrCat("node ", address_, ": does not tell its uuid"));
   std::copy(response.node_id().begin(), response.node_id().end(), open.id.begin());
+  open.ttl = absl::Nanoseconds(static_cast<int64_t>(response.ttl_ns()));
+  open.deadline = asked + open.ttl;
+  OpenRdmaLane(response, &open);
   std::lock_guard lock(mutex_);
   open_ = open;
   return open;
+}
+
+void PeerNode::OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open) {
+  std::string why = no_rdma_;
+  if (rdma_ != nullptr) {
+    const auto offered = std::find_if(response.lanes().begin(), response.lanes().end(), [](const v1::Lane& lane) { return lane.name() == "rdma"; });
+    if (offered == response.lanes().end()) {
+      why = "the peer offers no RDMA";
+    } else if (offered->version() != rdma_->version()) {
+      why = StrCat("UCX ", rdma_->version(), " here, ", offered->version(), " there");
+    } else {
+      open->blocks = std::make_shared<GrantedBlocks>();
+      absl::StatusOr<std::shared_ptr<Lane>> lane = rdma_->NewLane(offered->worker(), open->blocks);
+      if (lane.ok()) open->rdma = *std::move(lane);
+      why = std::string(lane.status().message());  // none when it is OK
+    }
+  }
+  std::lock_guard lock(mutex_);
+  lane_ = open->rdma != nullptr ? "rdma" : "stream";
+  why_ = why;
 }
 
 void PeerNode::Forget(const std::string& token) {
@@ -131,7 +157,13 @@ absl::StatusOr<PeerNode::Found> PeerNode::Locate(std::string_view name, uint64_t
   v1::LocateResult& result = *response.mutable_results(0);
   if (result.status().code() != 0) return Decode(result.status());
   Count(session->token, 1);
-  return Found{std::move(*result.mutable_info()), result.grant(), session->lane, session->token};
+  Found found{std::move(*result.mutable_info()), result.grant(), session->lane, nullptr, nullptr, session->token};
+  if (session->rdma != nullptr && result.has_memory()) {
+    found.rdma = session->rdma;
+    found.blocks = session->blocks;
+    found.blocks->Add(found.grant, {.address = result.memory().address(), .bytes = found.info.nbytes(), .key = result.memory().key(), .hold = nullptr});
+  }
+  return found;
 }
 
 absl::Status PeerNode::Move(Lane* lane, Transfer transfer) {
@@ -145,12 +177,57 @@ absl::Status PeerNode::Move(Lane* lane, Transfer transfer) {
 
 absl::Status PeerNode::Read(const Found& found, char* to) {
   const uint64_t bytes = found.info.nbytes();
-  return Move(found.lane.get(), {.grant = found.grant, .runs = ByteRuns::Whole(bytes), .memory = {to, bytes}});
+  const std::optional<absl::Status> by_rdma = ReadByRdma(found, to);
+  const absl::Status status = by_rdma ? *by_rdma : Move(found.lane.get(), {.grant = found.grant, .runs = ByteRuns::Whole(bytes), .memory = {to, bytes}});
+  std::lock_guard lock(mutex_);
+  if (!status.ok()) return status;
+  lane_ = by_rdma ? "rdma" : "stream";
+  ++reads_;
+  read_bytes_ += bytes;
+  return status;
+}
+
+// Nothing: to be read over the stream lane.
+std::optional<absl::Status> PeerNode::ReadByRdma(const Found& found, char* to) {
+  if (found.rdma == nullptr) return std::nullopt;
+  {
+    std::lock_guard lock(mutex_);
+    if (MonotonicNow() < rdma_down_until_) return std::nullopt;
+  }
+  const uint64_t bytes = found.info.nbytes();
+  Transfer transfer{.grant = found.grant, .runs = ByteRuns::Whole(bytes), .memory = {to, bytes}};
+  found.rdma->Run(absl::MakeSpan(&transfer, 1), {.timeout = absl::Seconds(3 + static_cast<int64_t>(bytes) / kSlowestBytesPerSecond),
+                                                 .cancelled = [this] { return stopping_.load(std::memory_order_relaxed); }});
+  std::lock_guard lock(mutex_);
+  if (!transfer.status.ok()) {
+    rdma_down_until_ = MonotonicNow() + kRdmaDown;
+    why_ = StrCat("a read failed: ", std::string(transfer.status.message()));
+    return std::nullopt;
+  }
+  why_.clear();
+  // The peer takes no part, so nobody else sees whether the bytes were still pinned when they were read.
+  if (open_.token == found.token && MonotonicNow() < open_.deadline) return absl::OkStatus();
+  return absl::UnavailableError(StrCat("node ", address_, ": the read ended after the session's deadline; what was read does not count"));
 }
 
 void PeerNode::Release(const Found& found) {
+  if (found.blocks != nullptr) found.blocks->Remove(found.grant);
   Count(found.token, -1);
   if (found.grant != 0) GiveBack(found.token, found.grant);
+}
+
+void PeerNode::Tell(v1::PeerInfo* info) const {
+  std::lock_guard lock(mutex_);
+  info->set_address(address_);
+  if (!open_.token.empty()) {
+    uint8_t id[16];
+    std::copy(open_.id.begin(), open_.id.end(), id);
+    info->set_node_uuid(UuidText(id));
+  }
+  info->set_lane(lane_);
+  info->set_why(why_);
+  info->set_reads(reads_);
+  info->set_read_bytes(read_bytes_);
 }
 
 void PeerNode::GiveBack(const std::string& token, uint64_t number) {
@@ -220,7 +297,11 @@ void PeerNode::Renew() {
   v1::RenewResponse response;
   grpc::ClientContext context;
   Prepare(&context, token);
-  if (absl::IsPermissionDenied(Judge(peer_->Renew(&context, {}, &response)))) Forget(token);
+  const absl::Time asked = MonotonicNow();
+  const absl::Status renewed = Judge(peer_->Renew(&context, {}, &response));
+  if (absl::IsPermissionDenied(renewed)) return Forget(token);
+  std::lock_guard lock(mutex_);
+  if (renewed.ok() && open_.token == token) open_.deadline = asked + open_.ttl;
 }
 
 }  // namespace penstock::server

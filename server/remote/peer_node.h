@@ -25,6 +25,7 @@
 #include "absl/types/span.h"
 #include "peer.grpc.pb.h"
 #include "proto/uuid_text.h"
+#include "server/remote/rdma_reader.h"
 #include "server/store/store.h"
 #include "store.grpc.pb.h"
 #include "transport/lane/lane.h"
@@ -36,12 +37,15 @@ class PeerNode {
   static constexpr int kCallSeconds = 2;
   static constexpr int kReserveSeconds = 7;
 
-  explicit PeerNode(std::string address);  // of its gRPC: host:port
+  // `address`: of its gRPC, host:port. `rdma`: null where there is none, for the reason `no_rdma`.
+  PeerNode(std::string address, RdmaReader* rdma, std::string no_rdma);
 
   struct Found {
     v1::TensorInfo info;
     uint64_t grant = 0;
     std::shared_ptr<Lane> lane;
+    std::shared_ptr<Lane> rdma;  // null: the stream lane only
+    std::shared_ptr<GrantedBlocks> blocks;
     std::string token;
   };
   // Pins the tensor there.
@@ -75,19 +79,26 @@ class PeerNode {
 
   // Renews the session if something is pinned. To be called every second.
   void Renew();
+  void Tell(v1::PeerInfo* info) const;
   void Stop() { stopping_.store(true); }
   const std::string& address() const { return address_; }
 
  private:
-  PeerNode(std::string address, const std::shared_ptr<grpc::Channel>& channel);
+  PeerNode(std::string address, RdmaReader* rdma, std::string no_rdma, const std::shared_ptr<grpc::Channel>& channel);
 
   struct Open {
     std::string token;
     std::shared_ptr<Lane> lane;
+    std::shared_ptr<Lane> rdma;
+    std::shared_ptr<GrantedBlocks> blocks;
     NodeUuid id{};
+    absl::Duration ttl;
+    absl::Time deadline;  // MonotonicNow: until when what is pinned there certainly is
     int pins = 0;  // and drafts
   };
 
+  void OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open);
+  std::optional<absl::Status> ReadByRdma(const Found& found, char* to);
   static void Prepare(grpc::ClientContext* context, int seconds = kCallSeconds);
   static void Prepare(grpc::ClientContext* context, const std::string& token, int seconds = kCallSeconds);
   // A call that needs the session; once more with another one when that one is over.
@@ -103,12 +114,19 @@ class PeerNode {
   void Forget(const std::string& token);
 
   const std::string address_;
+  RdmaReader* const rdma_;
+  const std::string no_rdma_;
   const std::unique_ptr<v1::Peer::Stub> peer_;
   const std::unique_ptr<v1::Store::Stub> store_;
   std::atomic<bool> stopping_{false};
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::mutex opening_;  // one session is opened at a time
+  std::string lane_ ABSL_GUARDED_BY(mutex_) = "stream";
+  std::string why_ ABSL_GUARDED_BY(mutex_);
+  uint64_t reads_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t read_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Time rdma_down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow
   Open open_ ABSL_GUARDED_BY(mutex_);  // token empty: none
   absl::Time down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow
   std::string down_why_ ABSL_GUARDED_BY(mutex_);

@@ -73,7 +73,7 @@ absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& 
   if (absl::Status s = Check(token); !s.ok()) return s;
   absl::StatusOr<Store::HeldTensor> held = store_->Hold(name, version);
   if (!held.ok()) return held.status();
-  Located located{.info = held->info};
+  Located located{.info = held->info, .grant = 0, .data = held->data, .segment = held->segment};
   if (located.info.nbytes() == 0) return located;
   std::lock_guard lock(mutex_);
   const absl::StatusOr<RemoteSession*> session = Find(token);  // may have ended meanwhile

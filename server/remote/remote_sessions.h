@@ -58,6 +58,8 @@ class RemoteSessions final : public GrantTable {
   struct Located {
     v1::TensorInfo info;
     uint64_t grant = 0;
+    const char* data = nullptr;
+    SharedSegment segment;  // Store::HeldTensor's
   };
   absl::StatusOr<Located> Locate(const LaneToken& token, std::string_view name, uint64_t version);
   // Grants and drafts; these are aborted.

@@ -39,8 +39,14 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 }  // namespace
 
 RemoteStore::RemoteStore(Store* store, const std::vector<std::string>& peers) : store_(store), writer_(store, "fetch") {
-  for (const std::string& address : peers) peers_.push_back(std::make_unique<PeerNode>(address));
+  absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = RdmaReader::Open();
+  if (rdma.ok()) rdma_ = *std::move(rdma);
+  for (const std::string& address : peers) peers_.push_back(std::make_unique<PeerNode>(address, rdma_.get(), std::string(rdma.status().message())));
   renewing_ = std::thread([this] { RenewLoop(); });
+}
+
+void RemoteStore::AddPeers(v1::NodeInfoResponse* response) const {
+  for (const auto& peer : peers_) peer->Tell(response->add_peers());
 }
 
 void RemoteStore::Stop() {

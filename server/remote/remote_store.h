@@ -55,6 +55,8 @@ class RemoteStore {
   static bool Concerns(rpc::Method method);
   uint64_t StartCall(rpc::Method method, std::string message, uint64_t page_bytes);
 
+  void AddPeers(v1::NodeInfoResponse* response) const;
+
   std::optional<Result> Take(uint64_t key) { return jobs_.Take(key); }
   void OnDone(std::function<void(uint64_t key)> callback) { jobs_.OnDone(std::move(callback)); }  // RemoteJobs::OnDone
   void Stop();  // waits for the jobs that run; idempotent
@@ -89,6 +91,7 @@ class RemoteStore {
   absl::Status List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response);
 
   Store* const store_;
+  std::unique_ptr<RdmaReader> rdma_;  // null: none here
   std::vector<std::unique_ptr<PeerNode>> peers_;
   NodeSession writer_;  // of the copies
 

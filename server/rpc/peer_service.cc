@@ -52,10 +52,14 @@ absl::Status PeerService::OpenSession(const v1::OpenSessionRequest& request, v1:
   response->set_generation(store_->generation());
   response->set_version(version_);
   response->set_ttl_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(opened->ttl)));
-  for (const LaneAddress& lane : lanes_) {
-    v1::Lane* out = response->add_lanes();
-    out->set_name(lane.name);
-    out->set_address(lane.address);
+  v1::Lane* stream = response->add_lanes();
+  stream->set_name("stream");
+  stream->set_address(data_address_);
+  if (rdma_ != nullptr) {
+    v1::Lane* rdma = response->add_lanes();
+    rdma->set_name("rdma");
+    rdma->set_worker(rdma_->worker());
+    rdma->set_version(rdma_->version());
   }
   return absl::OkStatus();
 }
@@ -91,6 +95,11 @@ absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest
         located->info.clear_location();  // addresses inside the node are nobody else's business
         *result->mutable_info() = std::move(located->info);
         result->set_grant(located->grant);
+        const std::string key = rdma_ != nullptr && located->grant != 0 ? rdma_->KeyOf(located->segment) : std::string();
+        if (!key.empty()) {
+          result->mutable_memory()->set_address(reinterpret_cast<uint64_t>(located->data));
+          result->mutable_memory()->set_key(key);
+        }
       }
     }
     Encode(status, result->mutable_status());

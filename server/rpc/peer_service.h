@@ -9,24 +9,20 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "peer.pb.h"
+#include "server/remote/rdma_memory.h"
 #include "server/remote/remote_sessions.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
 
-struct LaneAddress {
-  std::string name;
-  std::string address;
-};
-
 class PeerService {
  public:
-  PeerService(Store* store, RemoteSessions* sessions, std::string version, std::vector<LaneAddress> lanes)
-      : store_(store), sessions_(sessions), version_(std::move(version)), lanes_(std::move(lanes)) {}
+  // `data_address`: of the stream lane; `rdma`: null without.
+  PeerService(Store* store, RemoteSessions* sessions, std::string version, std::string data_address, RdmaMemory* rdma)
+      : store_(store), sessions_(sessions), version_(std::move(version)), data_address_(std::move(data_address)), rdma_(rdma) {}
 
   // `token`: as the call's metadata has it.
   absl::Status OpenSession(const v1::OpenSessionRequest& request, v1::OpenSessionResponse* response);
@@ -41,7 +37,8 @@ class PeerService {
   Store* const store_;
   RemoteSessions* const sessions_;
   const std::string version_;
-  const std::vector<LaneAddress> lanes_;
+  const std::string data_address_;
+  RdmaMemory* const rdma_;
 };
 
 }  // namespace penstock::server

@@ -9,9 +9,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "server/remote/remote_sessions.h"
@@ -26,6 +28,7 @@ struct NodeFacts {
   std::string version;
   uint32_t warden_pid = 0;
   std::string data_address;  // empty: none
+  std::vector<std::string> lanes;
 };
 
 class StoreService {
@@ -58,11 +61,14 @@ class StoreService {
   absl::Status Call(uint32_t method, Session* session, std::string_view request, uint64_t page_bytes, std::string* response);
 
   Store* store() const { return store_; }
+  // Who tells of the peers. To be set before the first call.
+  void OnPeers(std::function<void(v1::NodeInfoResponse*)> callback) { add_peers_ = std::move(callback); }
 
  private:
   Store* const store_;
   const NodeFacts facts_;
   const RemoteSessions* const remote_;
+  std::function<void(v1::NodeInfoResponse*)> add_peers_;
 };
 
 }  // namespace penstock::server

@@ -60,6 +60,7 @@ void SharedSegments::Drop(uint32_t id) {
     entry = std::move(it->second);
     entries_.erase(it);
   }
+  if (on_drop_) on_drop_(id);
   munmap(entry.info.address, entry.info.bytes);
   warden_->DropSegment(id).IgnoreError();  // a warden that is gone takes the node with it
 }

@@ -13,6 +13,8 @@
 #include <mutex>
 #include <optional>
 
+#include <functional>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
@@ -24,7 +26,7 @@ namespace penstock::server {
 
 struct SharedSegment {
   uint32_t id = 0;
-  layout::SegmentKind kind;
+  layout::SegmentKind kind{};
   uint64_t bytes = 0;
   void* address = nullptr;
   uint32_t page_kind = 0;
@@ -47,6 +49,8 @@ class SharedSegments {
 
   // Unmaps it here and has the warden drop it.
   void Drop(uint32_t id);
+  // Called before a segment is unmapped. To be set before there are other threads.
+  void OnDrop(std::function<void(uint32_t id)> callback) { on_drop_ = std::move(callback); }
 
  private:
   struct Entry {
@@ -54,6 +58,7 @@ class SharedSegments {
     UniqueFd fd;
   };
   warden::WardenClient* const warden_;
+  std::function<void(uint32_t)> on_drop_;
   mutable std::mutex mutex_;
   absl::flat_hash_map<uint32_t, Entry> entries_ ABSL_GUARDED_BY(mutex_);
 };

@@ -115,6 +115,7 @@ class Store {
   std::shared_ptr<Session> FindSessionByToken(std::string_view token) const;
 
   // --- segments for clients ---
+  void OnSegmentDrop(std::function<void(uint32_t segment)> callback) { shared_.OnDrop(std::move(callback)); }  // SharedSegments::OnDrop
   UniqueFd SegmentDescriptor(uint64_t session, uint32_t segment, SharedSegment* info);  // notes the session as a holder
   // Makes an extent for the session (slow: populated). Not usable before ExtentReady.
   absl::StatusOr<SharedSegment> MakeExtent(uint64_t session, uint64_t bytes);
@@ -166,6 +167,7 @@ class Store {
   struct HeldTensor {
     v1::TensorInfo info;
     const char* data = nullptr;  // info.nbytes() long
+    SharedSegment segment;       // that it lies in; only if there are bytes
     std::shared_ptr<const void> hold;
   };
   absl::StatusOr<HeldTensor> Hold(std::string_view name, uint64_t version);

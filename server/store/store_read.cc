@@ -58,6 +58,7 @@ absl::StatusOr<Store::HeldTensor> Store::Hold(std::string_view name, uint64_t ve
   HeldTensor held;
   FillInfo(*ref, &held.info);
   held.data = record->nbytes == 0 ? nullptr : blocks_.Address(record->segment, record->offset);
+  if (const DataSegment* data = blocks_.Find(record->segment)) held.segment = data->shared;
   const uint64_t pin = layout::PinWord(*ref, record->seq.load());
   ++held_[pin];
   // Shared by what stands for the pin and by every transfer that uses it.

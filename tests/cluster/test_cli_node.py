@@ -18,7 +18,7 @@ DF_FIELDS = {
 }
 NODE_FIELDS = {
     "node_uuid", "generation", "version", "layout_version", "socket_dir", "started_ns", "pid", "warden_pid",
-    "grpc_address", "page_kind", "data_address",
+    "grpc_address", "page_kind", "data_address", "lanes", "peers",
 }
 SESSION_FIELDS = {
     "id", "pid", "uid", "label", "pins", "drafts", "extent_bytes", "pinned_retired_bytes", "opened_ns", "requests",
@@ -47,7 +47,8 @@ def test_nodes_shows_the_one_that_answers(cli: Cli, daemon: Daemon) -> None:
     (node,) = cli.json("nodes")
     assert set(node) == NODE_FIELDS
     assert node["warden_pid"] == daemon.process.pid and node["socket_dir"] == str(daemon.socket_dir)
-    assert node["node_uuid"] in cli.text("nodes")
+    assert node["lanes"] == ["stream"] and node["peers"] == []
+    assert node["node_uuid"] in cli.text("nodes") and "PEER" not in cli.text("nodes")
 
 
 def test_sessions_show_this_call_among_them(cli: Cli) -> None:

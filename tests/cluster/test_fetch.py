@@ -73,6 +73,20 @@ def test_an_overwrite_and_a_delete_are_seen_at_once_and_old_views_stay(stores):
     assert shows(b.get("x").numpy(), 20)
 
 
+def test_transports_tell_the_lane_and_why(nodes, stores):
+    a, b = stores
+    a.put("x", pattern(1, MIB))
+    b.get("x")
+    here, peer = b.transports()
+    assert (here["path"], here["node"]) == ("map", b.put("own", 1).nodes[0])
+    assert (peer["path"], peer["node"]) == ("stream", a.stat("x").nodes[0])
+    assert peer["address"] == f"127.0.0.1:{nodes[0].ready['grpc_port']}" and "no RDMA device" in peer["why"]
+    assert peer["reads"] >= 1 and peer["read_bytes"] >= MIB
+    (node,) = Cli(nodes[1].socket_dir).json("nodes")
+    assert [(p["address"], p["lane"], p["why"]) for p in node["peers"]] == [(peer["address"], "stream", peer["why"])]
+    assert peer["address"] in Cli(nodes[1].socket_dir).text("nodes")
+
+
 def test_many_at_once_wait_for_one_transfer(nodes, stores):
     a, b = stores
     a.put("x", pattern(5, 40 * MIB))

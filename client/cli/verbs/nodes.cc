@@ -4,6 +4,7 @@
 #include "client/cli/returning.h"
 #include "client/cli/table.h"
 #include "client/cli/verbs/verbs.h"
+#include "proto/sizes.h"
 #include "proto/strcat.h"
 #include "store.pb.h"
 
@@ -40,6 +41,13 @@ absl::Status Run(Invocation& invocation) {
              node.socket_dir(), node.grpc_address().empty() ? "-" : node.grpc_address(),
              node.data_address().empty() ? "-" : node.data_address()});
   table.Print();
+  if (node.peers().empty()) return absl::OkStatus();
+  Table peers({{"PEER"}, {"NODE"}, {"LANE"}, {"READS", Table::Align::kRight}, {"BYTES", Table::Align::kRight}, {"WHY"}});
+  for (const v1::PeerInfo& peer : node.peers()) {
+    peers.Add({peer.address(), peer.node_uuid().empty() ? "-" : peer.node_uuid(), peer.lane(),
+               StrCat(peer.reads()), FormatSize(peer.read_bytes()), peer.why().empty() ? "-" : peer.why()});
+  }
+  peers.Print();
   return absl::OkStatus();
 }
 
@@ -50,11 +58,13 @@ const Verb kNodes = {
     .summary = "show the store's nodes",
     .details =
         "Shows the node that answers: its id, version, process and warden, how often its "
-        "process was started on the same memory, how long it is up, and its addresses.",
+        "process was started on the same memory, how long it is up, and its addresses. Below, the "
+        "other nodes (--peers): over which lane this one reads them, how much, and why not over a faster one.",
     .json =
         "an array of objects with the fields of NodeInfoResponse in store.proto: node_uuid, "
         "generation, version, layout_version, socket_dir, started_ns, pid, warden_pid, "
-        "grpc_address, page_kind, data_address",
+        "grpc_address, page_kind, data_address, lanes (an array of texts), and peers (an array of objects: "
+        "address, node_uuid, lane, why, reads, read_bytes)",
     .examples = kExamples,
     .run = Run,
 };

@@ -172,16 +172,31 @@ class Store(_core.Store):
         return self._ask("Df")
 
     def transports(self) -> _Transports:
-        """Which path each node got, and why."""
+        """Which path each node got, and why: a dict each, of the node of this host first, then of its --peers.
+
+        node: its uuid (of a peer: empty before it was asked); address; path: "map", "rdma" or "stream" (of the last read;
+        before the first one, that of the next); why it is no other one (of "rdma": empty).
+        Of peers also: reads, read_bytes.
+        """
         node = self._ask("NodeInfo")
-        return [
+        here = {
+            "node": node["node_uuid"],
+            "address": self.address,
+            "path": "map",
+            "why": "on this host: its memory is mapped, reads copy nothing",
+        }
+        peers = [
             {
-                "node": node["node_uuid"],
-                "address": self.address,
-                "path": "map",
-                "why": "on this host: its memory is mapped, reads copy nothing",
+                "node": peer["node_uuid"],
+                "address": peer["address"],
+                "path": peer["lane"],
+                "why": peer["why"],
+                "reads": peer["reads"],
+                "read_bytes": peer["read_bytes"],
             }
+            for peer in node["peers"]
         ]
+        return [here, *peers]
 
     @property
     def aio(self) -> AsyncStore:
