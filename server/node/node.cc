@@ -3,10 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <condition_variable>
+#include <atomic>
 #include <cstdio>
 #include <cstring>
-#include <mutex>
 #include <thread>
 
 #include "absl/synchronization/mutex.h"
@@ -41,30 +40,29 @@ struct Scratch {
 
 void Say(const std::string& line) { fprintf(stderr, "penstockd: %s\n", line.c_str()); }
 
-// Expiry, reclaiming and the like, until the node stops.
+// Expiry, reclaiming and the like, until the node stops. Wakes when something changed or is due, so an idle node sleeps.
 class Maintenance {
  public:
-  Maintenance(Store* store, RemoteSessions* remote) : thread_([this, store, remote] {
-    while (true) {
+  Maintenance(Store* store, RemoteSessions* remote) : store_(store), thread_([this, store, remote] {
+    while (!stopping_.load()) {
+      const uint64_t epoch = store->change_epoch();
       remote->Expire(MonotonicNow());
-      const absl::Duration pause = store->Maintain();
-      std::unique_lock lock(mutex_);
-      if (stop_signal_.wait_for(lock, absl::ToChronoNanoseconds(pause), [this] { return stopping_; })) return;
+      const absl::Duration due = store->Maintain();
+      store->WaitForChange(epoch, std::min(due, remote->count() > 0 ? kBetween : kLongest));
+      if (store->change_epoch() != epoch && !stopping_.load()) absl::SleepFor(std::min(due, kBetween));  // more will follow
     }
   }) {}
   ~Maintenance() {
-    {
-      std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    stop_signal_.notify_one();
+    stopping_.store(true);
+    store_->LogEvent(v1::Event::NODE, "node is stopping");  // a change
     thread_.join();
   }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable stop_signal_;
-  bool stopping_ = false;
+  static constexpr absl::Duration kBetween = absl::Milliseconds(100);
+  static constexpr absl::Duration kLongest = absl::Seconds(30);
+  Store* const store_;
+  std::atomic<bool> stopping_{false};
   std::thread thread_;
 };
 

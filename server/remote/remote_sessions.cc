@@ -37,12 +37,17 @@ absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view lab
   if (getrandom(opened.token.data(), opened.token.size(), 0) != static_cast<ssize_t>(opened.token.size())) {
     return ErrnoStatus(errno, "getrandom");
   }
-  std::lock_guard lock(mutex_);
-  if (sessions_.size() >= max_sessions_) {
-    return absl::ResourceExhaustedError(StrCat("remote sessions: ", sessions_.size(), " are open, the most that this node takes (--max_sessions)"));
-  }
-  sessions_.emplace(opened.token, RemoteSession{.id = kFirstId + next_id_++, .label = std::string(label), .ttl = ttl, .deadline = now + ttl + kMargin,
+  uint64_t id = 0;
+  {
+    std::lock_guard lock(mutex_);
+    if (sessions_.size() >= max_sessions_) {
+      return absl::ResourceExhaustedError(StrCat("remote sessions: ", sessions_.size(), " are open, the most that this node takes (--max_sessions)"));
+    }
+    id = kFirstId + next_id_++;
+    sessions_.emplace(opened.token, RemoteSession{.id = id, .label = std::string(label), .ttl = ttl, .deadline = now + ttl + kMargin,
                                                 .opened_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .grants = {}, .drafts = {}});
+  }
+  store_->LogEvent(v1::Event::SESSION, StrCat("remote session ", id, " (", label, ") opened"));  // from now on Expire has work
   return opened;
 }
 

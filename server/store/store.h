@@ -193,7 +193,7 @@ class Store {
   void ListSessions(v1::SessionsResponse* response);
   void ListPins(const v1::PinsRequest& request, v1::PinsResponse* response);
 
-  // Expiry, reclaiming, spare arenas, adoption. Returns when it wants to be called again.
+  // Expiry, reclaiming, spare arenas, adoption. Returns when it wants to be called again, if nothing changes before.
   absl::Duration Maintain();
 
   layout::CatalogHeader* header() const { return header_; }

@@ -341,7 +341,8 @@ absl::Duration Store::Maintain() {
   const uint64_t arena = blocks_.policy().arena_bytes;
   if (!arena_on_its_way_ && blocks_.arena_free_bytes() < arena / 4 && blocks_.unreserved_bytes() >= 2 * arena) StartArena(arena / 2);
   if (!retired_.empty() || blocks_.leaving_bytes() > 0) return absl::Milliseconds(20);
-  return absl::Milliseconds(100);
+  if (expiries_.empty()) return absl::InfiniteDuration();
+  return absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(expiries_.begin()->first - now, uint64_t{1} << 62)));
 }
 
 }  // namespace penstock::server

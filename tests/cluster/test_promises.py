@@ -12,6 +12,7 @@ import pytest
 
 import penstock
 from support.daemon import Daemon, start_daemon
+from support.nodes import start_nodes
 from support.pattern import pattern, shows
 from support.waiting import until
 
@@ -40,6 +41,33 @@ def test_a_node_of_1_gib_serves_within_300_ms(start):
         assert daemon.stop() == 0
     print("ready after", ", ".join(f"{1e3 * s:.0f} ms" for s in seconds))
     assert min(seconds) < 0.3, f"ready after {seconds} s"
+
+
+def cpu_ns(pid: int, own: bool) -> int:
+    """That its threads have run; `own`: without those of gRPC, which wake every second."""
+    return sum(
+        int((task / "schedstat").read_text().split()[0])
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if not own or (task / "comm").read_text().startswith("penstock")
+    )
+
+
+def test_idle_nodes_sleep(short_tmp):
+    """0.0 % of a CPU over 10 s, of two nodes whose clients have put and read and keep a view."""
+    daemons = start_nodes(short_tmp / "idle", 2)
+    with penstock.connect(str(daemons[0].socket_dir)) as a, penstock.connect(str(daemons[1].socket_dir)) as b:
+        a.put("x", pattern(1, MIB))
+        view = b.get("x")
+        time.sleep(12)  # arenas are made, what was retired is freed, the remote session that was opened is over
+        pids = [pid for daemon in daemons for pid in (daemon.node_pid, daemon.process.pid)]
+        before = [(cpu_ns(pid, own=True), cpu_ns(pid, own=False)) for pid in pids]
+        time.sleep(10)
+        for pid, (own, whole) in zip(pids, before, strict=True):
+            percent = [(cpu_ns(pid, own=True) - own) / 1e8, (cpu_ns(pid, own=False) - whole) / 1e8]
+            print(f"pid {pid}: own threads {percent[0]:.4f} %, with gRPC's {percent[1]:.3f} % of a CPU")
+            assert percent[0] < 0.02 and percent[1] < 0.15, "0.0, and what gRPC takes on a slow machine"
+        assert shows(view.numpy(), 1)
+    assert [daemon.stop() for daemon in daemons] == [0, 0]
 
 
 # --- --adopt=always ---
