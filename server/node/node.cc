@@ -128,8 +128,9 @@ absl::Status RunNode(warden::NodeContext* context) {
   }
   std::vector<std::string> lanes;
   if (data != nullptr) lanes.push_back("stream");
-  absl::StatusOr<std::unique_ptr<RdmaMemory>> rdma = absl::NotFoundError("no data port");
-  if (data != nullptr) rdma = RdmaMemory::Open();
+  const bool may_rdma = config.rdma != Rdma::kOff;
+  absl::StatusOr<std::unique_ptr<RdmaMemory>> rdma = absl::NotFoundError("no data port, or --rdma=off");
+  if (data != nullptr && may_rdma) rdma = RdmaMemory::Open();
   if (rdma.ok()) {
     lanes.push_back("rdma");
     (*store)->OnSegmentDrop([raw = rdma->get()](uint32_t segment) { raw->Forget(segment); });
@@ -141,7 +142,7 @@ absl::Status RunNode(warden::NodeContext* context) {
                                       .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address, .lanes = lanes},
                        &remote);
   std::unique_ptr<RemoteStore> others;
-  if (!config.peers.empty()) others = std::make_unique<RemoteStore>(store->get(), config.peers);
+  if (!config.peers.empty()) others = std::make_unique<RemoteStore>(store->get(), config.peers, may_rdma);
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, others.get());
   if (!rings.ok()) return rings.status();
   if (others != nullptr) service.OnPeers([raw = others.get()](v1::NodeInfoResponse* response) { raw->AddPeers(response); });

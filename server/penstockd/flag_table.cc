@@ -37,6 +37,7 @@ absl::Status SetWord(std::string_view value, const char* const (&words)[N], Enum
 
 constexpr const char* kHugePages[] = {"auto", "thp", "hugetlb", "off"};
 constexpr const char* kAdopt[] = {"auto", "always"};
+constexpr const char* kRdma[] = {"auto", "off"};
 constexpr const char* kLogLevels[] = {"debug", "info", "warning", "error"};
 
 absl::Status SetPath(std::string_view value, std::string* out) {
@@ -161,6 +162,11 @@ constexpr Flag kFlags[] = {
      "gRPC addresses of the other nodes of the store: tensors that were put there are found and\n"
      "copied here when they are asked for (default: none)", false,
      SetPeers, [](const NodeConfig& c) { return PrintList(c.peers); }},
+    {"rdma", "auto or off",
+     "read other nodes, and let them read this one, by RDMA where both have a device (auto): they\n"
+     "are then given keys with which they could also write; or over TCP only (off) (default auto)",
+     false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kRdma, &c->rdma); },
+     [](const NodeConfig& c) { return std::string(kRdma[static_cast<int>(c.rdma)]); }},
     {"huge_pages", "auto, thp, hugetlb or off",
      "pages of large segments: reserved 2 MiB pages if there are, else transparent huge\n"
      "pages, else small ones (auto, hugetlb); no reserved ones (thp); small (off) (default auto)",

@@ -166,19 +166,26 @@ absl::StatusOr<PeerNode::Found> PeerNode::Locate(std::string_view name, uint64_t
   return found;
 }
 
-absl::Status PeerNode::Move(Lane* lane, Transfer transfer) {
+// What was given to this session is refused to it: it is over, by its deadline or with the process that knew it.
+absl::Status PeerNode::Lapsed(const std::string& token, const absl::Status& why) {
+  Forget(token);
+  return absl::UnavailableError(StrCat("node ", address_, ": the session there is over: ", std::string(why.message())));
+}
+
+absl::Status PeerNode::Move(Lane* lane, const std::string& token, Transfer transfer) {
   const auto bytes = static_cast<int64_t>(transfer.memory.size());
   if (bytes == 0) return absl::OkStatus();
   lane->Run(absl::MakeSpan(&transfer, 1), {.timeout = absl::Seconds(10 + bytes / kSlowestBytesPerSecond),
                                            .cancelled = [this] { return stopping_.load(std::memory_order_relaxed); }});
   if (transfer.status.ok()) return absl::OkStatus();
+  if (absl::IsPermissionDenied(transfer.status)) return Lapsed(token, transfer.status);
   return absl::Status(transfer.status.code(), StrCat("node ", address_, ": ", std::string(transfer.status.message())));
 }
 
 absl::Status PeerNode::Read(const Found& found, char* to) {
   const uint64_t bytes = found.info.nbytes();
   const std::optional<absl::Status> by_rdma = ReadByRdma(found, to);
-  const absl::Status status = by_rdma ? *by_rdma : Move(found.lane.get(), {.grant = found.grant, .runs = ByteRuns::Whole(bytes), .memory = {to, bytes}});
+  const absl::Status status = by_rdma ? *by_rdma : Move(found.lane.get(), found.token, {.grant = found.grant, .runs = ByteRuns::Whole(bytes), .memory = {to, bytes}});
   std::lock_guard lock(mutex_);
   if (!status.ok()) return status;
   lane_ = by_rdma ? "rdma" : "stream";
@@ -262,7 +269,7 @@ absl::StatusOr<PeerNode::Reserved> PeerNode::ReserveIfHome(const v1::CreateSpec&
 
 absl::Status PeerNode::Write(const Reserved& reserved, absl::Span<const char> bytes) {
   // A write only reads its memory.
-  return Move(reserved.lane.get(), {.kind = TransferKind::kWrite, .grant = reserved.draft, .runs = ByteRuns::Whole(bytes.size()),
+  return Move(reserved.lane.get(), reserved.token, {.kind = TransferKind::kWrite, .grant = reserved.draft, .runs = ByteRuns::Whole(bytes.size()),
                                     .memory = {const_cast<char*>(bytes.data()), bytes.size()}});
 }
 
@@ -274,6 +281,7 @@ absl::StatusOr<Published> PeerNode::Publish(const Reserved& reserved) {
   grpc::ClientContext context;
   Prepare(&context, reserved.token);
   if (absl::Status s = Judge(peer_->PublishDrafts(&context, request, &response)); !s.ok()) {
+    if (absl::IsPermissionDenied(s)) return Lapsed(reserved.token, s);
     return absl::Status(s.code(), StrCat(std::string(s.message()), "; whether it was published there is not known"));
   }
   if (response.results_size() != 1) return absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to PublishDrafts"));

@@ -107,7 +107,8 @@ class PeerNode {
                                     const Request& request, Response* response, int seconds);
   void Count(const std::string& token, int more);
   void GiveBack(const std::string& token, uint64_t number);
-  absl::Status Move(Lane* lane, Transfer transfer);
+  absl::Status Move(Lane* lane, const std::string& token, Transfer transfer);
+  absl::Status Lapsed(const std::string& token, const absl::Status& why);
   absl::Status CheckUp();
   absl::Status Judge(const grpc::Status& status);
   absl::StatusOr<Open> Session();

@@ -38,8 +38,9 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 
 }  // namespace
 
-RemoteStore::RemoteStore(Store* store, const std::vector<std::string>& peers) : store_(store), writer_(store, "fetch") {
-  absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = RdmaReader::Open();
+RemoteStore::RemoteStore(Store* store, const std::vector<std::string>& peers, bool may_rdma) : store_(store), writer_(store, "fetch") {
+  absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError("--rdma=off");
+  if (may_rdma) rdma = RdmaReader::Open();
   if (rdma.ok()) rdma_ = *std::move(rdma);
   for (const std::string& address : peers) peers_.push_back(std::make_unique<PeerNode>(address, rdma_.get(), std::string(rdma.status().message())));
   renewing_ = std::thread([this] { RenewLoop(); });
@@ -132,6 +133,12 @@ absl::StatusOr<RemoteStore::Holder> RemoteStore::FindHolder(const std::string& n
 }
 
 absl::StatusOr<Published> RemoteStore::Get(const std::string& name, uint64_t version) {
+  absl::StatusOr<Published> got = GetOnce(name, version);
+  // Whose process was replaced in the middle is asked again; who is gone says so at once.
+  return absl::IsUnavailable(got.status()) ? GetOnce(name, version) : got;
+}
+
+absl::StatusOr<Published> RemoteStore::GetOnce(const std::string& name, uint64_t version) {
   const absl::StatusOr<Published> here = store_->Lookup(name, version);
   if (here.ok() && (!here->fetched || version != 0)) return here;
   const absl::StatusOr<Holder> holder = FindHolder(name, version);

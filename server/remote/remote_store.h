@@ -41,7 +41,7 @@ namespace penstock::server {
 class RemoteStore {
  public:
   // `peers`: addresses of their gRPC.
-  RemoteStore(Store* store, const std::vector<std::string>& peers);
+  RemoteStore(Store* store, const std::vector<std::string>& peers, bool may_rdma);
   ~RemoteStore() { Stop(); }
 
   // published: of Get, Delete and Publish; response: of Call, the serialized message.
@@ -75,6 +75,7 @@ class RemoteStore {
   void RenewLoop();
 
   absl::StatusOr<Published> Get(const std::string& name, uint64_t version);
+  absl::StatusOr<Published> GetOnce(const std::string& name, uint64_t version);
   absl::StatusOr<Holder> FindHolder(const std::string& name, uint64_t version);
   absl::StatusOr<Published> CopyOnce(const std::string& name, const Holder& holder);
   absl::StatusOr<Published> Copy(const std::string& name, const Holder& holder);

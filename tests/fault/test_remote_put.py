@@ -90,6 +90,30 @@ def test_the_home_dies(pair, armory, point, nbytes):
     pair.nothing_left()
 
 
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+@pytest.mark.parametrize("point", ["node.remote.reserved", "node.remote.written"])
+def test_the_home_is_replaced_between_two_steps(pair, armory, point):
+    """What was reserved is gone with the session that it was reserved in: it is all done again."""
+    version = pair.home.put("x", pattern(OLD, SIZES[1])).version
+    putting, node = pair.daemons[1].node_pid, pair.daemons[0].node_pid
+    armory.arm(point, "stop")
+    published = []
+    put = threading.Thread(target=lambda: published.append(pair.other.put("x", pattern(NEW, SIZES[1])).version))
+    put.start()
+    armory.await_fired(point)
+    until(lambda: is_stopped(putting), "the putting node stands still")
+    os.kill(node, signal.SIGKILL)
+    until(lambda: pair.daemons[0].node_pid not in (None, node) and pair.home.exists("x"), "there is a new node")
+    os.kill(putting, signal.SIGCONT)
+    put.join(timeout=30)
+    assert published == [version + 1] and pair.home.stat("x").version == version + 1
+    assert shows(pair.home.get("x").numpy(), NEW) and shows(pair.other.get("x").numpy(), NEW)
+    pair.nothing_left()
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_node_dies_somewhere_in_a_large_put(pair, armory, victim):
     nbytes = 60 << 20

@@ -100,6 +100,16 @@ def test_a_link_that_is_cut_costs_no_read(stores):
     until(by_rdma, "the link is used again", deadline_s=40)
 
 
+def test_rdma_can_be_turned_off(tmp_path):
+    daemons = start_nodes(tmp_path, 2, "--memory=64MiB", "--rdma=off")
+    with penstock.connect(str(daemons[0].socket_dir), timeout=30) as a, penstock.connect(str(daemons[1].socket_dir), timeout=30) as b:
+        a.put("x", pattern(1, MIB))
+        assert shows(b.get("x").numpy(), 1)
+        assert (b.transports()[1]["path"], b.transports()[1]["why"]) == ("stream", "--rdma=off")
+        assert Cli(daemons[0].socket_dir).json("nodes")[0]["lanes"] == ["stream"]
+    assert [daemon.stop() for daemon in daemons] == [0, 0]
+
+
 def test_the_process_listens_only_where_it_was_told(nodes):
     """No listener of UCX's: gRPC and the data port are all."""
     listening = set()

@@ -62,6 +62,7 @@ TEST_F(ConfigTest, DefaultsAreWhatTheDocumentationSays) {
   EXPECT_EQ(config.data_port, 7412);
   EXPECT_EQ(config.data_net, "127.0.0.1");
   EXPECT_EQ(config.huge_pages, HugePages::kAuto);
+  EXPECT_EQ(config.rdma, Rdma::kAuto);
   EXPECT_EQ(config.adopt, Adopt::kAuto);
   EXPECT_EQ(config.ready_fd, -1);
   EXPECT_FALSE(config.exit_with_parent);
@@ -74,7 +75,7 @@ TEST_F(ConfigTest, DefaultsAreWhatTheDocumentationSays) {
 TEST_F(ConfigTest, EveryFlagIsRead) {
   const NodeConfig config =
       Good({"--socket_dir=/tmp/s", "--socket_mode=0770", "--memory=1.5GiB", "--grpc_port=0",
-            "--host=::1", "--data_port=8", "--data_net=::2", "--peers=a:1,[::3]:2", "--huge_pages=thp", "--adopt=always", "--max_sessions=7",
+            "--host=::1", "--data_port=8", "--data_net=::2", "--peers=a:1,[::3]:2", "--rdma=off", "--huge_pages=thp", "--adopt=always", "--max_sessions=7",
             "--log_level=debug", "--exit_with_parent", "--ready_fd=5", "--node_library=/l.so"});
   EXPECT_EQ(config.socket_dir, "/tmp/s");
   EXPECT_EQ(config.FdSocketPath(), "/tmp/s/fd.sock");
@@ -87,6 +88,7 @@ TEST_F(ConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config.data_net, "::2");
   EXPECT_EQ(config.peers, (std::vector<std::string>{"a:1", "[::3]:2"}));
   EXPECT_EQ(config.huge_pages, HugePages::kThp);
+  EXPECT_EQ(config.rdma, Rdma::kOff);
   EXPECT_EQ(config.adopt, Adopt::kAlways);
   EXPECT_EQ(config.max_sessions, 7u);
   EXPECT_EQ(config.log_level, LogLevel::kDebug);
