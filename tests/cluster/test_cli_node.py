@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from support.daemon import DEADLINE_S, Cli, Daemon
+from support.nodes import HAS_RDMA
 
 DF_FIELDS = {
     "memory_bytes", "segment_bytes", "tensor_bytes", "block_bytes", "draft_bytes", "retired_bytes", "tensors",
@@ -47,7 +48,7 @@ def test_nodes_shows_the_one_that_answers(cli: Cli, daemon: Daemon) -> None:
     (node,) = cli.json("nodes")
     assert set(node) == NODE_FIELDS
     assert node["warden_pid"] == daemon.process.pid and node["socket_dir"] == str(daemon.socket_dir)
-    assert node["lanes"] == ["stream"] and node["peers"] == []
+    assert node["lanes"] == ["stream", "rdma"][:1 + HAS_RDMA] and node["peers"] == []
     assert node["node_uuid"] in cli.text("nodes") and "PEER" not in cli.text("nodes")
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from support.daemon import Daemon, start_daemon
 
 
+HAS_RDMA = any(Path("/sys/class/infiniband").glob("*"))
+
+
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
