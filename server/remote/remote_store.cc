@@ -83,7 +83,9 @@ uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
 
 uint64_t RemoteStore::StartPublish(std::shared_ptr<Session> session, layout::RecordRef record, uint64_t record_seq, std::string order) {
   return jobs_.Start([this, session = std::move(session), record, record_seq] {
-    const absl::StatusOr<Published> published = Publish(*session, record, record_seq);
+    // Its client may have died since it asked: the draft went with the session.
+    const absl::StatusOr<Published> published =
+        session != nullptr ? Publish(*session, record, record_seq) : absl::StatusOr<Published>(absl::UnavailableError("the session has ended"));
     return Result{.status = published.status(), .published = published.ok() ? *published : Published{}};
   }, std::move(order));
 }

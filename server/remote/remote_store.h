@@ -49,7 +49,7 @@ class RemoteStore {
   uint64_t StartGet(std::string name, uint64_t version);
   uint64_t StartDelete(std::string name, uint64_t version);
   // Publishes the session's draft at the home of its name: another node (this one then keeps a copy), or this one if no
-  // other has the name. Those of one `order` one after the other, as they were started.
+  // other has the name. Those of one `order` one after the other, as they were started. `session`: null if it has ended.
   uint64_t StartPublish(std::shared_ptr<Session> session, layout::RecordRef record, uint64_t record_seq, std::string order);
   // Whether the method's answer depends on other nodes.
   static bool Concerns(rpc::Method method);

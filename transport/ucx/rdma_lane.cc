@@ -156,9 +156,9 @@ class RdmaLane::Work {
 
   // No memory of the caller's is used before the peer has answered.
   absl::Status Establish() {
-    if (connection_->established()) return absl::OkStatus();
     {
-      std::lock_guard lock(connections_->mutex());
+      std::lock_guard lock(connections_->mutex());  // also to look at a request: others make progress
+      if (connection_->established()) return absl::OkStatus();
       if (!connection_->probe) {
         const RemoteBlock& block = items_.front().block;
         const absl::StatusOr<const UcpRemoteKey*> key = connection_->Key(block.key);
