@@ -71,15 +71,15 @@ Metadata MetadataOf(const layout::Record* record) {
 
 TensorInfo InfoOf(const layout::Record* record, const std::string& node_uuid) {
   TensorInfo info;
-  info.name.assign(layout::RecordName(record), record->name_bytes);
+  info.name.assign(layout::NameOf(record));
   info.version = {record->version_term, record->version_number};
   info.dtype = static_cast<DType>(record->dtype);
   info.shape = Shape(absl::MakeConstSpan(layout::RecordShape(record), record->rank));
   info.nbytes = record->nbytes;
   info.created = TimeOf(record->created_ns);
   info.keep = (record->flags & layout::kRecordKeep) != 0;
-  if (record->expires_ns != 0 && record->expires_ns != layout::kFarFuture) {
-    info.expires = TimeOf(record->expires_ns);
+  if (const uint64_t expires = record->expires_ns; expires != 0 && expires < layout::kLeaseBase) {
+    info.expires = TimeOf(expires);
   }
   info.replicas = record->replicas;
   info.nodes = {node_uuid};

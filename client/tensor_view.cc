@@ -71,7 +71,7 @@ std::string_view TensorView::path() const {
 
 std::string_view TensorView::name() const {
   if (!valid()) return {};
-  return {layout::RecordName(RecordOf(record_)), RecordOf(record_)->name_bytes};
+  return layout::NameOf(RecordOf(record_));
 }
 
 Version TensorView::version() const {

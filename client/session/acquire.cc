@@ -48,7 +48,7 @@ absl::StatusOr<PinnedRecord> Session::Acquire(std::string_view name, uint64_t ve
   while (true) {
     Outcome outcome = catalog_.Find(name, pins_, guard.slot(), &pinned.record);
     if (outcome == Outcome::kPinned) {
-      if ((version == 0 || pinned.record->version_number == version) && MayServe(pinned.record)) {
+      if (MayServe(pinned.record, version)) {
         pinned.slot = guard.Keep();
         return pinned;
       }
@@ -87,7 +87,7 @@ std::optional<PinnedRecord> Session::AcquireHere(std::string_view name, uint64_t
     pins_.Give(slot);
     return std::nullopt;
   }
-  if ((version == 0 || pinned.record->version_number == version) && MayServe(pinned.record)) {
+  if (MayServe(pinned.record, version)) {
     return pinned;
   }
   Release(pinned);

@@ -63,8 +63,13 @@ absl::StatusOr<Mapping> Session::GrowPins(uint32_t chunk) {
 
 bool Session::MayServeNow(const layout::Record* record, uint64_t serve_until) const {
   if (serve_until != UINT64_MAX && CoarseNanos(CLOCK_MONOTONIC_COARSE) >= serve_until) return false;
-  if ((record->flags & layout::kRecordFetched) != 0) return false;
-  return record->expires_ns == 0 || CoarseNanos(CLOCK_REALTIME_COARSE) < record->expires_ns;
+  return IsFresh(record);
+}
+
+bool Session::IsFresh(const layout::Record* record) const {
+  const uint64_t expires = record->expires_ns.load(std::memory_order_acquire);
+  if (expires >= layout::kLeaseBase) return CoarseNanos(CLOCK_MONOTONIC_COARSE) < expires - layout::kLeaseBase;
+  return expires == 0 || CoarseNanos(CLOCK_REALTIME_COARSE) < expires;
 }
 
 absl::StatusOr<UniqueFd> Session::OpenLockFile() const {

@@ -78,12 +78,18 @@ class Session {
   // The same from the catalog alone; nothing when the node would have to be asked.
   std::optional<PinnedRecord> AcquireHere(std::string_view name, uint64_t version);
   // Whether the catalog alone may answer for this record: it has not expired, the node holds its
-  // lease, and it is no copy of another node's tensor.
+  // lease, and so does a copy of another node's tensor.
   bool MayServe(const layout::Record* record) const {
     const uint64_t serve_until =
         catalog_.header().serve_until_ns.load(std::memory_order_relaxed);
     if (serve_until == UINT64_MAX && record->expires_ns == 0) return true;
     return MayServeNow(record, serve_until);
+  }
+  // The same for one who wants this version, unless it is 0. A copy needs no lease then.
+  bool MayServe(const layout::Record* record, uint64_t version) const {
+    if (version == 0) return MayServe(record);
+    if (record->version_number != version) return false;
+    return (record->flags & layout::kRecordFetched) != 0 || MayServe(record);
   }
   void Release(const PinnedRecord& pinned) {
     if (!pins_.Unshare(pinned.slot)) return;  // other views of this pin live on
@@ -126,6 +132,7 @@ class Session {
   absl::Status TakeWelcome(FdReply welcome, bool first);
   absl::StatusOr<Mapping> GrowPins(uint32_t chunk);
   bool MayServeNow(const layout::Record* record, uint64_t serve_until) const;
+  bool IsFresh(const layout::Record* record) const;
   void OnEnded();
   absl::Status EndedError() const;
 

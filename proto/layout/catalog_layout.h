@@ -26,15 +26,16 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 namespace penstock::layout {
 
 inline constexpr uint64_t kCatalogMagic = 0x314b434f54534e50;  // "PNSTOCK1"
-inline constexpr uint32_t kLayoutVersion = 2;
+inline constexpr uint32_t kLayoutVersion = 3;
 
 using RecordRef = uint32_t;  // 0 = none
 inline constexpr uint64_t kRecordUnit = 64;
-inline constexpr uint64_t kFarFuture = uint64_t{1} << 62;  // expires_ns of what never does, but wants a closer look
+inline constexpr uint64_t kLeaseBase = uint64_t{1} << 62;  // expires_ns of a copy: kLeaseBase + CLOCK_MONOTONIC
 inline constexpr uint64_t kChunkBytes = uint64_t{4} << 20;
 inline constexpr uint32_t kUnitsPerChunk = kChunkBytes / kRecordUnit;  // 65536
 inline constexpr uint32_t kMaxChunks = 4096;
@@ -58,6 +59,7 @@ struct CatalogHeader {
   std::atomic<uint64_t> live_count;      // live records
   std::atomic<uint64_t> version_floor;   // a name that has no record gets a version above it
   std::atomic<uint64_t> max_deleted_version;  // node only: a new node takes it as its floor
+  std::atomic<uint64_t> leased_until_ns;  // node only, CLOCK_MONOTONIC: until when nodes elsewhere may serve names of this one
   alignas(64) std::atomic<uint32_t> chunk_segment[kMaxChunks];  // segment ids of the record chunks
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
@@ -77,7 +79,7 @@ static_assert(sizeof(ChunkHeader) <= kChunkHeaderBytes);
 enum RecordFlags : uint8_t {
   kRecordKeep = 1,             // never evicted
   kRecordKernelImmutable = 2,  // the block lies in an arena, which no client could ever write
-  kRecordFetched = 4,          // a copy of a tensor whose home is another node: by name, only the node may serve it
+  kRecordFetched = 4,          // a copy of a tensor whose home is another node
 };
 
 // State of a record, for the node (recovery). Readers look only at the sequence. Order of the stores: publish =
@@ -104,7 +106,9 @@ struct alignas(64) Record {
   uint8_t flags;  // RecordFlags
   std::atomic<uint8_t> state;  // RecordState; node only
   // 64
-  uint64_t expires_ns;  // CLOCK_REALTIME; 0 = never
+  // CLOCK_REALTIME; 0 = never. Of a copy: kLeaseBase + the time (CLOCK_MONOTONIC) until which it may be served by name
+  // without asking its home; the only field that changes while the record is live.
+  std::atomic<uint64_t> expires_ns;
   uint64_t request_id;  // of the request that made it: a repeated request after a node restart is recognised
   uint32_t owner_session;
   uint16_t replicas;
@@ -127,6 +131,7 @@ inline const int64_t* RecordShape(const Record* r) {
 inline const char* RecordName(const Record* r) {
   return reinterpret_cast<const char*>(r) + kRecordFixedBytes + 8 * uint64_t{r->rank};
 }
+inline std::string_view NameOf(const Record* r) { return {RecordName(r), r->name_bytes}; }
 inline const char* RecordMetadata(const Record* r) { return RecordName(r) + r->name_bytes; }
 constexpr uint64_t RecordBytes(uint32_t rank, uint32_t name_bytes, uint32_t metadata_bytes) {
   return kRecordFixedBytes + 8 * uint64_t{rank} + name_bytes + metadata_bytes;

@@ -111,7 +111,8 @@ absl::Status RunNode(warden::NodeContext* context) {
       context, {.memory_bytes = scratch->memory_bytes, .max_sessions = config.max_sessions,
                 .huge_pages = config.huge_pages != HugePages::kOff, .adopt_always = config.adopt == Adopt::kAlways});
   if (!store.ok()) return store.status();
-  RemoteSessions remote(store->get(), config.max_sessions);
+  LeaseRecall recall(store->get());
+  RemoteSessions remote(store->get(), &recall, config.max_sessions);
   std::unique_ptr<StreamServer> data;
   std::string data_address;
   if (config.data_port != kNoTcp) {
@@ -138,15 +139,14 @@ absl::Status RunNode(warden::NodeContext* context) {
     Say(StrCat("rdma: ", std::string(rdma.status().message()), "; peers read over the stream lane"));
   }
   PeerService peer(store->get(), &remote, PENSTOCK_VERSION, data_address, rdma.ok() ? rdma->get() : nullptr);
-  StoreService service(store->get(), {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
+  StoreService service(store->get(), &recall, {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
                                       .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address, .lanes = lanes},
                        &remote);
-  std::unique_ptr<RemoteStore> others;
-  if (!config.peers.empty()) others = std::make_unique<RemoteStore>(store->get(), config.peers, may_rdma);
-  absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, others.get());
+  RemoteStore others(store->get(), &recall, config.peers, may_rdma);
+  absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();
-  if (others != nullptr) service.OnPeers([raw = others.get()](v1::NodeInfoResponse* response) { raw->AddPeers(response); });
-  if (others != nullptr) others->OnDone([raw = rings->get()](uint64_t key) { raw->Wake(key); });
+  service.OnPeers([&others](v1::NodeInfoResponse* response) { others.AddPeers(response); });
+  others.OnDone([raw = rings->get()](uint64_t key) { raw->Wake(key); });
   (*store)->OnChange([raw = rings->get()](uint64_t name_hash) { raw->Wake(name_hash); });
   absl::StatusOr<std::unique_ptr<ControlServer>> control =
       ControlServer::Start(store->get(), rings->get(), context->fd_listener, "unix:" + config.GrpcSocketPath());
@@ -160,10 +160,11 @@ absl::Status RunNode(warden::NodeContext* context) {
   TellReady(*context, (*grpc)->port());
   int signal_number = 0;
   sigwait(&stop_signals, &signal_number);
+  recall.Stop();
   (*grpc)->Stop();
   if (data != nullptr) data->Stop();
   (*control)->Stop();
-  if (others != nullptr) others->Stop();
+  others.Stop();
   (*rings)->Stop();
   (*store)->work().Stop();
   (*store)->OnSegmentDrop({});

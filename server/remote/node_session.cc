@@ -43,10 +43,10 @@ absl::StatusOr<Placed> NodeSession::Reserve(CreateSpec spec, absl::Duration long
   }
 }
 
-absl::StatusOr<Published> NodeSession::Publish(const Placed& draft) {
+absl::StatusOr<Published> NodeSession::Publish(const Placed& draft, LeaseRule leases) {
   const absl::StatusOr<std::shared_ptr<Session>> session = Open();
   if (!session.ok()) return session.status();
-  return store_->Publish(**session, draft.record, draft.record_seq);
+  return store_->Publish(**session, draft.record, draft.record_seq, leases);
 }
 
 void NodeSession::Abort(const Placed& draft) {

@@ -26,7 +26,7 @@ class NodeSession {
 
   // A draft in an arena (Placed::Kind::kPlaced); waits for memory, at most so long.
   absl::StatusOr<Placed> Reserve(CreateSpec spec, absl::Duration longest);
-  absl::StatusOr<Published> Publish(const Placed& draft);
+  absl::StatusOr<Published> Publish(const Placed& draft, LeaseRule leases = LeaseRule::kRespect);
   void Abort(const Placed& draft);
 
  private:

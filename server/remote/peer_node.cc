@@ -35,11 +35,12 @@ Published PublishedThere(const v1::TensorInfo& info, const NodeUuid& home) {
 
 }  // namespace
 
-PeerNode::PeerNode(std::string address, RdmaReader* rdma, std::string no_rdma)
-    : PeerNode(address, rdma, std::move(no_rdma), NewChannel(address)) {}
+PeerNode::PeerNode(std::string address, Store* store, RdmaReader* rdma, std::string no_rdma)
+    : PeerNode(address, store, rdma, std::move(no_rdma), NewChannel(address)) {}
 
-PeerNode::PeerNode(std::string address, RdmaReader* rdma, std::string no_rdma, const std::shared_ptr<grpc::Channel>& channel)
-    : address_(std::move(address)), rdma_(rdma), no_rdma_(std::move(no_rdma)), peer_(v1::Peer::NewStub(channel)), store_(v1::Store::NewStub(channel)), why_(no_rdma_) {}
+PeerNode::PeerNode(std::string address, Store* store, RdmaReader* rdma, std::string no_rdma, const std::shared_ptr<grpc::Channel>& channel)
+    : address_(std::move(address)), rdma_(rdma), no_rdma_(std::move(no_rdma)), peer_(v1::Peer::NewStub(channel)),
+      store_(v1::Store::NewStub(channel)), leases_(store), why_(no_rdma_) {}
 
 void PeerNode::Prepare(grpc::ClientContext* context, int seconds) {
   context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(seconds));
@@ -145,19 +146,24 @@ void PeerNode::Count(const std::string& token, int more) {
   if (open_.token == token) open_.pins += more;
 }
 
-absl::StatusOr<PeerNode::Found> PeerNode::Locate(std::string_view name, uint64_t version) {
+absl::StatusOr<PeerNode::Found> PeerNode::Locate(const std::string& name, const Wanted& wanted) {
   v1::LocateRequest request;
-  v1::TensorRef* item = request.add_items();
-  item->set_name(std::string(name));
-  item->set_version(version);
+  v1::LocateItem* item = request.add_items();
+  item->set_name(name);
+  item->set_version(wanted.version);
+  item->set_have_version(wanted.have_version);
+  item->set_have_created_ns(wanted.have_created_ns);
+  item->set_lease(wanted.lease);
+  const absl::Time asked = MonotonicNow();
   v1::LocateResponse response;
   const absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::Locate, request, &response, kCallSeconds);
   if (!session.ok()) return session.status();
   if (response.results_size() != 1) return absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to Locate"));
   v1::LocateResult& result = *response.mutable_results(0);
   if (result.status().code() != 0) return Decode(result.status());
-  Count(session->token, 1);
-  Found found{std::move(*result.mutable_info()), result.grant(), session->lane, nullptr, nullptr, session->token};
+  if (!result.unchanged()) Count(session->token, 1);
+  Found found{std::move(*result.mutable_info()), result.grant(), session->lane, nullptr, nullptr, session->token, result.unchanged(),
+              absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(result.lease_ns(), 60'000'000'000))), asked};
   if (session->rdma != nullptr && result.has_memory()) {
     found.rdma = session->rdma;
     found.blocks = session->blocks;
@@ -217,7 +223,69 @@ std::optional<absl::Status> PeerNode::ReadByRdma(const Found& found, char* to) {
   return absl::UnavailableError(StrCat("node ", address_, ": the read ended after the session's deadline; what was read does not count"));
 }
 
+void PeerNode::TakeLease(const Found& found, const Published& copy) {
+  if (found.lease <= absl::ZeroDuration()) return;
+  {
+    std::lock_guard lock(mutex_);
+    if (stopping_.load() || open_.token != found.token) return;
+    leased_until_ = std::max(leased_until_, found.asked + found.lease);
+    if (!hears_recalls_.joinable()) hears_recalls_ = std::thread([this] { HearRecalls(); });
+  }
+  leased_.notify_one();
+  leases_.Take(found.info.name(), copy, found.asked, found.lease);
+}
+
+// A home that does not hear that a recall was obeyed, for whatever reason, waits until the leases are over.
+void PeerNode::HearRecalls() {
+  std::string token;
+  uint64_t done = 0;
+  std::unique_lock lock(mutex_);
+  while (!stopping_.load()) {
+    if (open_.token.empty() || MonotonicNow() >= leased_until_) {
+      leased_.wait(lock);
+      continue;
+    }
+    if (token != open_.token) {
+      token = open_.token;
+      done = 0;
+    }
+    v1::AwaitRecallsRequest request;
+    request.set_done(done);
+    v1::AwaitRecallsResponse response;
+    grpc::ClientContext context;
+    Prepare(&context, token);
+    hearing_ = &context;
+    lock.unlock();
+    const bool heard = peer_->AwaitRecalls(&context, request, &response).ok();
+    if (heard) {
+      leases_.Obey({response.names().begin(), response.names().end()});
+    } else {
+      leases_.EndAll();
+    }
+    lock.lock();
+    hearing_ = nullptr;
+    if (heard) {
+      done = response.last();
+    } else {
+      leased_.wait_for(lock, std::chrono::milliseconds(50));
+    }
+  }
+}
+
+void PeerNode::Stop() {
+  std::thread hears;
+  {
+    std::lock_guard lock(mutex_);
+    stopping_.store(true);
+    if (hearing_ != nullptr) hearing_->TryCancel();
+    hears.swap(hears_recalls_);
+  }
+  leased_.notify_all();
+  if (hears.joinable()) hears.join();
+}
+
 void PeerNode::Release(const Found& found) {
+  if (found.unchanged) return;
   if (found.blocks != nullptr) found.blocks->Remove(found.grant);
   Count(found.token, -1);
   if (found.grant != 0) GiveBack(found.token, found.grant);

@@ -3,7 +3,9 @@
 // Keeps a remote session with it (opened when first needed, renewed while something is pinned or being written, opened again
 // when the peer has been restarted), and the lane to its data port.
 //
-// Threading:  any thread; calls block their thread.
+// While this node holds leases on its names, one call there waits for their recall.
+//
+// Threading:  any thread; calls block their thread. One thread of its own, asleep while there is no lease.
 // Ownership:  what was found must be released, what was reserved published or aborted; the PeerNode must outlive it.
 // Errors:     UNAVAILABLE the peer cannot be asked (at once for a while after a failure); else what the peer answers.
 // Limits:     calls take at most kCallSeconds, Reserve kReserveSeconds (the peer waits for memory); a transfer as long as its
@@ -11,12 +13,13 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
-#include <string_view>
+#include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -25,6 +28,7 @@
 #include "absl/types/span.h"
 #include "peer.grpc.pb.h"
 #include "proto/uuid_text.h"
+#include "server/remote/held_leases.h"
 #include "server/remote/rdma_reader.h"
 #include "server/store/store.h"
 #include "store.grpc.pb.h"
@@ -38,7 +42,8 @@ class PeerNode {
   static constexpr int kReserveSeconds = 7;
 
   // `address`: of its gRPC, host:port. `rdma`: null where there is none, for the reason `no_rdma`.
-  PeerNode(std::string address, RdmaReader* rdma, std::string no_rdma);
+  PeerNode(std::string address, Store* store, RdmaReader* rdma, std::string no_rdma);
+  ~PeerNode() { Stop(); }
 
   struct Found {
     v1::TensorInfo info;
@@ -47,9 +52,20 @@ class PeerNode {
     std::shared_ptr<Lane> rdma;  // null: the stream lane only
     std::shared_ptr<GrantedBlocks> blocks;
     std::string token;
+    bool unchanged = false;  // it is what was had; not pinned
+    absl::Duration lease;    // zero: none
+    absl::Time asked;        // MonotonicNow
+  };
+  struct Wanted {
+    uint64_t version = 0;  // 0: the present one
+    uint64_t have_version = 0;  // of a copy here, which need not be read again
+    uint64_t have_created_ns = 0;
+    bool lease = false;
   };
   // Pins the tensor there.
-  absl::StatusOr<Found> Locate(std::string_view name, uint64_t version);
+  absl::StatusOr<Found> Locate(const std::string& name, const Wanted& wanted);
+  // The lease that was found, if any, is this copy's. Recalls are heard from now on.
+  void TakeLease(const Found& found, const Published& copy);
   // All of the tensor into `to`, info.nbytes() long.
   absl::Status Read(const Found& found, char* to);
   void Release(const Found& found);
@@ -80,11 +96,11 @@ class PeerNode {
   // Renews the session if something is pinned. To be called every second.
   void Renew();
   void Tell(v1::PeerInfo* info) const;
-  void Stop() { stopping_.store(true); }
+  void Stop();  // idempotent
   const std::string& address() const { return address_; }
 
  private:
-  PeerNode(std::string address, RdmaReader* rdma, std::string no_rdma, const std::shared_ptr<grpc::Channel>& channel);
+  PeerNode(std::string address, Store* store, RdmaReader* rdma, std::string no_rdma, const std::shared_ptr<grpc::Channel>& channel);
 
   struct Open {
     std::string token;
@@ -97,6 +113,7 @@ class PeerNode {
     int pins = 0;  // and drafts
   };
 
+  void HearRecalls();
   void OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open);
   std::optional<absl::Status> ReadByRdma(const Found& found, char* to);
   static void Prepare(grpc::ClientContext* context, int seconds = kCallSeconds);
@@ -119,6 +136,7 @@ class PeerNode {
   const std::string no_rdma_;
   const std::unique_ptr<v1::Peer::Stub> peer_;
   const std::unique_ptr<v1::Store::Stub> store_;
+  HeldLeases leases_;
   std::atomic<bool> stopping_{false};
 
   mutable std::mutex mutex_;
@@ -131,6 +149,11 @@ class PeerNode {
   Open open_ ABSL_GUARDED_BY(mutex_);  // token empty: none
   absl::Time down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow
   std::string down_why_ ABSL_GUARDED_BY(mutex_);
+
+  std::condition_variable leased_;
+  absl::Time leased_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow
+  grpc::ClientContext* hearing_ ABSL_GUARDED_BY(mutex_) = nullptr;           // the call that waits for recalls
+  std::thread hears_recalls_ ABSL_GUARDED_BY(mutex_);                        // from the first lease on
 };
 
 }  // namespace penstock::server

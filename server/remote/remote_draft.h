@@ -12,6 +12,8 @@
 
 #include <memory>
 #include <mutex>
+#include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -24,7 +26,8 @@ namespace penstock::server {
 
 class RemoteDraft : public std::enable_shared_from_this<RemoteDraft> {
  public:
-  RemoteDraft(NodeSession* session, const Placed& placed, uint64_t nbytes) : session_(session), placed_(placed), nbytes_(nbytes) {}
+  RemoteDraft(NodeSession* session, std::string name, const Placed& placed, uint64_t nbytes)
+      : session_(session), name_(std::move(name)), placed_(placed), nbytes_(nbytes) {}
   ~RemoteDraft() {
     if (!published_) session_->Abort(placed_);
   }
@@ -33,18 +36,20 @@ class RemoteDraft : public std::enable_shared_from_this<RemoteDraft> {
     return {placed_.block.address, nbytes_, shared_from_this(),
             [this](const ByteRuns& runs, uint64_t skip, uint64_t length) { Wrote(runs, skip, length); }};
   }
+  const std::string& name() const { return name_; }
   uint64_t nbytes() const { return nbytes_; }
 
   // Nobody may be writing any more.
-  absl::StatusOr<Published> Publish() {
+  absl::StatusOr<Published> Publish(LeaseRule leases) {
     {
       std::lock_guard lock(mutex_);
       if (written_.bytes() != nbytes_) {
         return absl::FailedPreconditionError(StrCat("publish: ", written_.bytes(), " of ", nbytes_, " bytes were written; write all of them first"));
       }
     }
-    published_ = true;  // or its conditions did not hold, and the store has freed it
-    return session_->Publish(placed_);
+    absl::StatusOr<Published> published = session_->Publish(placed_, leases);
+    published_ = !IsLeased(published.status());  // or its conditions did not hold, and the store has freed it
+    return published;
   }
 
  private:
@@ -58,6 +63,7 @@ class RemoteDraft : public std::enable_shared_from_this<RemoteDraft> {
   }
 
   NodeSession* const session_;
+  const std::string name_;
   const Placed placed_;
   const uint64_t nbytes_;
   bool published_ = false;

@@ -15,6 +15,7 @@ uint64_t RemoteJobs::Start(Job job, std::string order) {
     return key;
   }
   queue_.push_back({key, std::move(job), std::move(order)});
+  unfinished_.fetch_add(1);
   if (idle_ < queue_.size() && threads_.size() < kMaxThreads) threads_.emplace_back([this] { Work(); });
   changed_.notify_one();
   return key;
@@ -35,6 +36,7 @@ void RemoteJobs::Work() {
     Result result = job();
     lock.lock();
     busy_.erase(order);
+    unfinished_.fetch_sub(1);
     const absl::Time now = MonotonicNow();
     absl::erase_if(results_, [now](const auto& entry) { return entry.second.since < now - kKeepResults; });
     results_[key] = {now, std::move(result)};
@@ -46,6 +48,11 @@ void RemoteJobs::Work() {
 
 std::deque<RemoteJobs::Queued>::iterator RemoteJobs::NextReady() {
   return std::find_if(queue_.begin(), queue_.end(), [this](const Queued& queued) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !busy_.contains(queued.order); });
+}
+
+bool RemoteJobs::Pending(const std::string& order) {
+  std::lock_guard lock(mutex_);
+  return busy_.contains(order) || std::any_of(queue_.begin(), queue_.end(), [&](const Queued& queued) { return queued.order == order; });
 }
 
 std::optional<RemoteJobs::Result> RemoteJobs::Take(uint64_t key) {

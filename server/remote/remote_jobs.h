@@ -8,6 +8,7 @@
 // Limits:     results that nobody takes are dropped after kKeepResults.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -45,6 +46,8 @@ class RemoteJobs {
   // Jobs of one `order` are done one at a time, in the order in which they were started; empty: at any time.
   uint64_t Start(Job job, std::string order = {});
   std::optional<Result> Take(uint64_t key);
+  bool Pending(const std::string& order);  // whether a job of this order is not done yet
+  bool idle() const { return unfinished_.load() == 0; }
   // Called on a job's thread. To be set before the first Start.
   void OnDone(std::function<void(uint64_t key)> callback) { on_done_ = std::move(callback); }
   void Stop();  // idempotent
@@ -63,6 +66,7 @@ class RemoteJobs {
   std::deque<Queued>::iterator NextReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   std::function<void(uint64_t)> on_done_;
+  std::atomic<size_t> unfinished_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

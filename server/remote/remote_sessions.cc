@@ -71,15 +71,28 @@ void RemoteSessions::Close(const LaneToken& token) {
     std::lock_guard lock(mutex_);
     ended = sessions_.extract(token);
   }
-  if (!ended.empty() && on_end_) on_end_(token);
+  if (!ended.empty()) Ended(token);
 }
 
-absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& token, std::string_view name, uint64_t version) {
-  if (absl::Status s = Check(token); !s.ok()) return s;
-  absl::StatusOr<Store::HeldTensor> held = store_->Hold(name, version);
+void RemoteSessions::Ended(const LaneToken& token) {
+  recall_->Forget(token);
+  if (on_end_) on_end_(token);
+}
+
+absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& token, std::string_view name, const Wanted& wanted) {
+  {
+    std::lock_guard lock(mutex_);
+    const absl::StatusOr<RemoteSession*> session = Find(token);
+    if (!session.ok()) return session.status();
+    ++(*session)->requests;
+  }
+  const bool lease = wanted.lease && wanted.version == 0 && recall_->Grants(token, name, MonotonicNow());
+  absl::StatusOr<Store::HeldTensor> held = store_->Hold(name, wanted.version, lease ? LeaseRecall::kLease : absl::ZeroDuration());
   if (!held.ok()) return held.status();
   Located located{.info = held->info, .grant = 0, .data = held->data, .segment = held->segment};
-  if (located.info.nbytes() == 0) return located;
+  located.lease = held->lease;
+  located.unchanged = held->info.version().number() == wanted.have_version && held->info.created_ns() == wanted.have_created_ns;
+  if (located.unchanged || located.info.nbytes() == 0) return located;
   std::lock_guard lock(mutex_);
   const absl::StatusOr<RemoteSession*> session = Find(token);  // may have ended meanwhile
   if (!session.ok()) return session.status();
@@ -87,9 +100,13 @@ absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& 
     return absl::ResourceExhaustedError(StrCat("pins: this remote session has ", kMaxGrants, ", the most that one may have; release some"));
   }
   located.grant = next_grant_++;
-  ++(*session)->requests;
   (*session)->grants.emplace(located.grant, *std::move(held));
   return located;
+}
+
+absl::StatusOr<LeaseRecall::Recalls> RemoteSessions::AwaitRecalls(const LaneToken& token, uint64_t done) {
+  if (absl::Status s = Check(token); !s.ok()) return s;
+  return recall_->Await(token, done, kAwaitRecalls);
 }
 
 absl::Status RemoteSessions::Release(const LaneToken& token, absl::Span<const uint64_t> numbers) {
@@ -118,7 +135,7 @@ absl::StatusOr<RemoteSessions::Reserved> RemoteSessions::Reserve(const LaneToken
   if (if_home && !store_->HasOwn(spec.name)) return absl::NotFoundError(StrCat("'", spec.name, "': this node has no such tensor"));
   const absl::StatusOr<Placed> placed = writer_.Reserve(spec, kMemoryWait);
   if (!placed.ok()) return placed.status();
-  const auto draft = std::make_shared<RemoteDraft>(&writer_, *placed, spec.nbytes);  // aborted when it is not kept
+  const auto draft = std::make_shared<RemoteDraft>(&writer_, std::string(spec.name), *placed, spec.nbytes);  // aborted when it is not kept
   std::lock_guard lock(mutex_);
   const absl::StatusOr<RemoteSession*> session = Find(token);  // may have ended meanwhile
   if (!session.ok()) return session.status();
@@ -148,7 +165,7 @@ absl::StatusOr<Published> RemoteSessions::Publish(const LaneToken& token, uint64
     draft = std::move(it->second);
     (*session)->drafts.erase(it);
   }
-  return draft->Publish();
+  return recall_->Change(draft->name(), [&](LeaseRule leases) { return draft->Publish(leases); });
 }
 
 void RemoteSessions::Expire(absl::Time now) {
@@ -161,7 +178,7 @@ void RemoteSessions::Expire(absl::Time now) {
     }
   }
   for (const Sessions::node_type& node : ended) {
-    if (on_end_) on_end_(node.key());
+    Ended(node.key());
   }
 }
 

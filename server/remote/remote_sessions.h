@@ -26,6 +26,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/remote/lease_recall.h"
 #include "server/remote/node_session.h"
 #include "server/remote/remote_draft.h"
 #include "server/store/store.h"
@@ -44,7 +45,11 @@ class RemoteSessions final : public GrantTable {
   // How much longer than it says the node waits: a reader's clock may be a little slow, its last read just over.
   static constexpr absl::Duration kMargin = absl::Milliseconds(500);
 
-  RemoteSessions(Store* store, size_t max_sessions) : store_(store), max_sessions_(max_sessions), writer_(store, "remote writers") {}
+  static constexpr absl::Duration kAwaitRecalls = absl::Seconds(1);
+
+  // `recall` must outlive it, too.
+  RemoteSessions(Store* store, LeaseRecall* recall, size_t max_sessions)
+      : store_(store), recall_(recall), max_sessions_(max_sessions), writer_(store, "remote writers") {}
 
   struct Opened {
     LaneToken token;
@@ -55,13 +60,23 @@ class RemoteSessions final : public GrantTable {
   absl::StatusOr<absl::Duration> Renew(const LaneToken& token, absl::Time now);
   void Close(const LaneToken& token);
 
+  struct Wanted {
+    uint64_t version = 0;          // 0: the present one
+    uint64_t have_version = 0;     // of a copy there; if it is the same, no pin is needed
+    uint64_t have_created_ns = 0;
+    bool lease = false;            // of the name
+  };
   struct Located {
     v1::TensorInfo info;
     uint64_t grant = 0;
     const char* data = nullptr;
     SharedSegment segment;  // Store::HeldTensor's
+    bool unchanged = false;
+    absl::Duration lease;
   };
-  absl::StatusOr<Located> Locate(const LaneToken& token, std::string_view name, uint64_t version);
+  absl::StatusOr<Located> Locate(const LaneToken& token, std::string_view name, const Wanted& wanted);
+  // Waits for the session's next recalls, at most kAwaitRecalls. LeaseRecall::Await
+  absl::StatusOr<LeaseRecall::Recalls> AwaitRecalls(const LaneToken& token, uint64_t done);
   // Grants and drafts; these are aborted.
   absl::Status Release(const LaneToken& token, absl::Span<const uint64_t> numbers);
 
@@ -104,9 +119,11 @@ class RemoteSessions final : public GrantTable {
   };
   using Sessions = std::map<LaneToken, RemoteSession>;
 
+  void Ended(const LaneToken& token);
   absl::StatusOr<RemoteSession*> Find(const LaneToken& token) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Store* const store_;
+  LeaseRecall* const recall_;
   const size_t max_sessions_;
   NodeSession writer_;
   std::function<void(const LaneToken&)> on_end_;

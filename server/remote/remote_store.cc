@@ -38,11 +38,15 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 
 }  // namespace
 
-RemoteStore::RemoteStore(Store* store, const std::vector<std::string>& peers, bool may_rdma) : store_(store), writer_(store, "fetch") {
+RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, bool may_rdma)
+    : store_(store), recall_(recall), writer_(store, "fetch") {
+  if (peers.empty()) return;
   absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError("--rdma=off");
   if (may_rdma) rdma = RdmaReader::Open();
   if (rdma.ok()) rdma_ = *std::move(rdma);
-  for (const std::string& address : peers) peers_.push_back(std::make_unique<PeerNode>(address, rdma_.get(), std::string(rdma.status().message())));
+  for (const std::string& address : peers) {
+    peers_.push_back(std::make_unique<PeerNode>(address, store, rdma_.get(), std::string(rdma.status().message())));
+  }
   renewing_ = std::thread([this] { RenewLoop(); });
 }
 
@@ -123,11 +127,11 @@ uint64_t RemoteStore::StartCall(rpc::Method method, std::string message, uint64_
 }
 
 // Whoever has it as its own. NOT_FOUND is only said when everybody has said so.
-absl::StatusOr<RemoteStore::Holder> RemoteStore::FindHolder(const std::string& name, uint64_t version) {
+absl::StatusOr<RemoteStore::Holder> RemoteStore::FindHolder(const std::string& name, const PeerNode::Wanted& wanted) {
   absl::Status unanswered;
   absl::Status missing = absl::NotFoundError(StrCat("'", name, "': no such tensor, on none of ", peers_.size() + 1, " nodes"));
   for (const auto& peer : peers_) {
-    absl::StatusOr<PeerNode::Found> found = peer->Locate(name, version);
+    absl::StatusOr<PeerNode::Found> found = peer->Locate(name, wanted);
     if (found.ok()) return Holder{peer.get(), *std::move(found)};
     if (!absl::IsNotFound(found.status())) unanswered = found.status();
   }
@@ -142,8 +146,9 @@ absl::StatusOr<Published> RemoteStore::Get(const std::string& name, uint64_t ver
 
 absl::StatusOr<Published> RemoteStore::GetOnce(const std::string& name, uint64_t version) {
   const absl::StatusOr<Published> here = store_->Lookup(name, version);
-  if (here.ok() && (!here->fetched || version != 0)) return here;
-  const absl::StatusOr<Holder> holder = FindHolder(name, version);
+  if (here.ok() && (!here->fetched || here->leased || version != 0)) return here;
+  const absl::StatusOr<Holder> holder = FindHolder(name, {.version = version, .have_version = here.ok() ? here->version_number : 0,
+                                                          .have_created_ns = here.ok() ? here->created_ns : 0, .lease = version == 0});
   if (!holder.ok()) {
     if (absl::IsNotFound(holder.status()) && version == 0) store_->DropCopy(name);
     return holder.status();
@@ -151,6 +156,7 @@ absl::StatusOr<Published> RemoteStore::GetOnce(const std::string& name, uint64_t
   absl::StatusOr<Published> got = here;
   if (!here.ok() || !IsOf(*here, holder->found.info)) got = CopyOnce(name, *holder);
   holder->peer->Release(holder->found);
+  if (got.ok() && got->fetched) holder->peer->TakeLease(holder->found, *got);
   return got;
 }
 
@@ -198,12 +204,14 @@ absl::StatusOr<Published> RemoteStore::Copy(const std::string& name, const Holde
 
 // Publishes a draft of this node where its name is at home: here, if nobody has the name.
 absl::StatusOr<Published> RemoteStore::Publish(Session& session, layout::RecordRef record, uint64_t record_seq) {
+  const auto publish_here = [&](LeaseRule leases) { return store_->Publish(session, record, record_seq, leases); };
+  if (store_->HasOwnNameOf(record)) return recall_->Change(store_->DraftName(record), publish_here);
   const absl::StatusOr<Store::TakenDraft> draft = store_->TakeDraft(session, record, record_seq);
   if (!draft.ok()) return store_->Publish(session, record, record_seq);  // knows what was published before, or says what is wrong
   const absl::StatusOr<Published> original = PublishAtHome(session, *draft);
   if (absl::IsNotFound(original.status())) {
     store_->DropCopy(draft->spec.name());  // of what its home has deleted
-    return store_->PublishTaken(record);
+    return recall_->Change(draft->spec.name(), [&](LeaseRule leases) { return store_->PublishTaken(record, leases); });
   }
   if (!original.ok()) {
     store_->DropTaken(record);
@@ -272,7 +280,7 @@ uint64_t RemoteStore::RequestKey(const Session& session, uint64_t request_id) co
 }
 
 absl::StatusOr<Published> RemoteStore::Delete(const std::string& name, uint64_t version) {
-  const absl::StatusOr<Published> here = store_->Delete(name, version);
+  const absl::StatusOr<Published> here = recall_->Change(name, [&](LeaseRule leases) { return store_->Delete(name, version, leases); });
   if (!absl::IsNotFound(here.status())) return here;
   v1::DeleteRequest request;
   request.add_items()->set_name(name);
@@ -354,7 +362,7 @@ absl::Status RemoteStore::LongestPrefix(const v1::LongestPrefixRequest& request,
 }
 
 absl::Status RemoteStore::DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response) {
-  const absl::StatusOr<uint64_t> here = store_->DeletePrefix(request.prefix());
+  const absl::StatusOr<uint64_t> here = recall_->DeletePrefix(request.prefix());
   if (!here.ok()) return here.status();
   response->set_count(*here);
   for (const auto& peer : peers_) {

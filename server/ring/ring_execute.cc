@@ -29,6 +29,10 @@ layout::LookupResponse ToLookup(const Published& published) {
           .version_number = published.version_number};
 }
 
+bool MayWaitForLeases(rpc::Method method) {
+  return method == rpc::Method::kPublish || method == rpc::Method::kDelete || method == rpc::Method::kDeletePrefix;
+}
+
 absl::Status StillNoMemory() {
   return absl::ResourceExhaustedError(
       "the store is full: memory that was given up is still mapped by another session, or could not be made ready in 5 s; try again, "
@@ -82,8 +86,8 @@ RingServer::Outcome RingServer::Find(const RingRequest& request, bool last_chanc
   absl::StatusOr<Published> found = absl::UnknownError("");
   if (!parking->asked) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->Lookup(*name, version);
   // A copy may be out of date, unless it is asked for by its version.
-  const bool elsewhere = found.ok() ? found->fetched && version == 0 : absl::IsNotFound(found.status());
-  if (remote_ != nullptr && (parking->asked || elsewhere)) {
+  const bool elsewhere = HasPeers() && (found.ok() ? found->fetched && !found->leased && version == 0 : absl::IsNotFound(found.status()));
+  if (parking->asked || elsewhere || IsLeased(found.status())) {
     const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
       return is_delete ? remote_->StartDelete(std::string(*name), version) : remote_->StartGet(std::string(*name), version);
     });
@@ -101,11 +105,15 @@ RingServer::Outcome RingServer::Publish(Session& session, const RingRequest& req
                                         Parking* parking) {
   Store* const store = service_->store();
   absl::StatusOr<Published> published = absl::UnknownError("");
-  if (remote_ == nullptr || (!parking->asked && store->HasOwnNameOf(draft.record))) {
+  const auto order = [&] { return StrCat(session.id, "/", store->DraftName(draft.record)); };
+  bool later = parking->asked || (HasPeers() && !store->HasOwnNameOf(draft.record)) || (remote_ != nullptr && remote_->Publishing(order));
+  if (!later) {
     published = store->Publish(session, draft.record, draft.record_seq);
-  } else {
+    later = IsLeased(published.status());
+  }
+  if (later) {
     const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
-      return remote_->StartPublish(store->FindSession(session.id), draft.record, draft.record_seq, StrCat(session.id, "/", store->DraftName(draft.record)));
+      return remote_->StartPublish(store->FindSession(session.id), draft.record, draft.record_seq, order());
     });
     if (!result) return Outcome::kPark;
     published = result->status.ok() ? absl::StatusOr<Published>(result->published) : result->status;
@@ -124,7 +132,7 @@ std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const 
   if (!spec.ok()) return spec.status();
   CreateSpec judged = *spec;
   // Conditions are the home's business; if that may be another node, they wait until the draft is published.
-  judged.judged_later = remote_ != nullptr && !service_->store()->HasOwn(spec->name);
+  judged.judged_later = HasPeers() && !service_->store()->HasOwn(spec->name);
   absl::StatusOr<Placed> placed = service_->store()->Reserve(session, judged);
   if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
   if (last_chance && parking->until != absl::InfiniteFuture()) return StillNoMemory();
@@ -200,9 +208,21 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
       status = ready.value_or(absl::OkStatus());  // none yet: the cursor
       events.SerializeToString(&response);
     }
-  } else if (status.ok() && remote_ != nullptr && RemoteStore::Concerns(static_cast<rpc::Method>(method))) {
+  } else if (status.ok() && HasPeers() && RemoteStore::Concerns(static_cast<rpc::Method>(method))) {
     std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
       return remote_->StartCall(static_cast<rpc::Method>(method), std::string(*message), request.response_capacity / 2);
+    });
+    if (!result) return Outcome::kPark;
+    status = std::move(result->status);
+    response = std::move(result->response);
+  } else if (status.ok() && (parking->asked || (MayWaitForLeases(static_cast<rpc::Method>(method)) && service_->store()->may_be_leased()))) {
+    std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
+      return remote_->StartWork([service = service_, method, owner = service_->store()->FindSession(session.id), text = std::string(*message),
+                                 room = request.response_capacity / 2] {
+        RemoteStore::Result called;
+        called.status = service->Call(method, owner.get(), text, room, &called.response);
+        return called;
+      });
     });
     if (!result) return Outcome::kPark;
     status = std::move(result->status);

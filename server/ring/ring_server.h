@@ -37,7 +37,7 @@ class RingServer {
   // As many as a session can have in its queue: puts that wait for memory are not refused for being many.
   static constexpr size_t kMaxParked = layout::kQueueEntries;
 
-  // `remote`: null without peers; must outlive it.
+  // `remote`: null in a test that grants no leases; must outlive it.
   static absl::StatusOr<std::unique_ptr<RingServer>> Start(StoreService* service, RemoteStore* remote = nullptr);
   ~RingServer() { Stop(); }
 
@@ -56,6 +56,7 @@ class RingServer {
   enum class Outcome { kAnswered, kPark, kCutOff };
 
   RingServer(StoreService* service, RemoteStore* remote) : service_(service), remote_(remote) {}
+  bool HasPeers() const { return remote_ != nullptr && remote_->has_peers(); }
   void Run();
   void TakeChanges();
   bool ServeActive();

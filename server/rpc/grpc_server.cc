@@ -103,6 +103,7 @@ class PeerOnGrpc final : public v1::Peer::Service {
   PENSTOCK_WITH_TOKEN(Renew)
   PENSTOCK_WITH_TOKEN(CloseSession)
   PENSTOCK_WITH_TOKEN(Locate)
+  PENSTOCK_WITH_TOKEN(AwaitRecalls)
   PENSTOCK_WITH_TOKEN(Release)
   PENSTOCK_WITH_TOKEN(ReserveDrafts)
   PENSTOCK_WITH_TOKEN(PublishDrafts)

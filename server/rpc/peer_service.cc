@@ -85,13 +85,16 @@ absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest
   if (!token.ok()) return token.status();
   if (absl::Status s = sessions_->Check(*token); !s.ok()) return s;
   if (absl::Status s = CheckBatch("items", request.items_size()); !s.ok()) return s;
-  for (const v1::TensorRef& item : request.items()) {
+  for (const v1::LocateItem& item : request.items()) {
     v1::LocateResult* result = response->add_results();
     absl::Status status = ValidateName(item.name());
     if (status.ok()) {
-      absl::StatusOr<RemoteSessions::Located> located = sessions_->Locate(*token, item.name(), item.version());
+      absl::StatusOr<RemoteSessions::Located> located =
+          sessions_->Locate(*token, item.name(), {.version = item.version(), .have_version = item.have_version(), .have_created_ns = item.have_created_ns(), .lease = item.lease()});
       status = located.status();
       if (status.ok()) {
+        result->set_unchanged(located->unchanged);
+        result->set_lease_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(located->lease)));
         located->info.clear_location();  // addresses inside the node are nobody else's business
         *result->mutable_info() = std::move(located->info);
         result->set_grant(located->grant);
@@ -104,6 +107,16 @@ absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest
     }
     Encode(status, result->mutable_status());
   }
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::AwaitRecalls(std::string_view bytes, const v1::AwaitRecallsRequest& request, v1::AwaitRecallsResponse* response) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  const absl::StatusOr<LeaseRecall::Recalls> recalls = sessions_->AwaitRecalls(*token, request.done());
+  if (!recalls.ok()) return recalls.status();
+  response->set_last(recalls->last);
+  response->mutable_names()->Assign(recalls->names.begin(), recalls->names.end());
   return absl::OkStatus();
 }
 

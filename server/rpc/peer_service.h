@@ -2,7 +2,7 @@
 //
 // Decodes, calls, encodes; decides nothing.
 //
-// Threading:  any thread.
+// Threading:  any thread; AwaitRecalls blocks its own.
 // Ownership:  the store and the remote sessions must outlive it.
 // Errors:     a call's own; errors of single items are in their results.
 // Limits:     StoreService::kMaxBatch items a call.
@@ -29,6 +29,7 @@ class PeerService {
   absl::Status Renew(std::string_view token, const v1::RenewRequest& request, v1::RenewResponse* response);
   absl::Status CloseSession(std::string_view token, const v1::CloseSessionRequest& request, v1::CloseSessionResponse* response);
   absl::Status Locate(std::string_view token, const v1::LocateRequest& request, v1::LocateResponse* response);
+  absl::Status AwaitRecalls(std::string_view token, const v1::AwaitRecallsRequest& request, v1::AwaitRecallsResponse* response);
   absl::Status Release(std::string_view token, const v1::ReleaseRequest& request, v1::ReleaseResponse* response);
   absl::Status ReserveDrafts(std::string_view token, const v1::ReserveDraftsRequest& request, v1::ReserveDraftsResponse* response);
   absl::Status PublishDrafts(std::string_view token, const v1::PublishDraftsRequest& request, v1::PublishDraftsResponse* response);

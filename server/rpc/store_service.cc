@@ -89,7 +89,9 @@ absl::Status StoreService::Publish(Session* session, const v1::PublishRequest& r
   if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
   for (const v1::DraftHandle& item : request.items()) {
     v1::TensorResult* result = response->add_results();
-    const absl::StatusOr<Published> published = store_->Publish(*session, item.record(), item.record_seq());
+    const absl::StatusOr<Published> published = recall_->Change(store_->DraftName(item.record()), [&](LeaseRule leases) {
+      return store_->Publish(*session, item.record(), item.record_seq(), leases);
+    });
     Encode(published.status(), result->mutable_status());
     if (!published.ok()) continue;
     result->mutable_info()->mutable_version()->set_term(published->version_term);
@@ -138,14 +140,16 @@ absl::Status StoreService::Delete(const v1::DeleteRequest& request, v1::DeleteRe
   if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
   for (const v1::TensorRef& item : request.items()) {
     absl::Status status = ValidateName(item.name());
-    if (status.ok()) status = store_->Delete(item.name(), item.version()).status();
+    if (status.ok()) {
+      status = recall_->Change(item.name(), [&](LeaseRule leases) { return store_->Delete(item.name(), item.version(), leases); }).status();
+    }
     Encode(status, response->add_results());
   }
   return absl::OkStatus();
 }
 
 absl::Status StoreService::DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response) {
-  const absl::StatusOr<uint64_t> count = store_->DeletePrefix(request.prefix());
+  const absl::StatusOr<uint64_t> count = recall_->DeletePrefix(request.prefix());
   if (count.ok()) response->set_count(*count);
   return count.status();
 }

@@ -2,8 +2,8 @@
 //
 // Decodes, calls the store, encodes; decides nothing.
 //
-// Threading:  any thread.
-// Ownership:  the store and the remote sessions must outlive it.
+// Threading:  any thread; what changes names may block it while leases are called back.
+// Ownership:  the store, the recall and the remote sessions must outlive it.
 // Errors:     a call's own (malformed message, bad prefix); errors of single items are in their results.
 // Limits:     a batch has at most kMaxBatch items; a list page at most `page_bytes`.
 #pragma once
@@ -36,8 +36,8 @@ class StoreService {
   static constexpr int kMaxBatch = 100000;
 
   // `remote`: may be null; else it is told of in Df, Sessions and Pins.
-  StoreService(Store* store, NodeFacts facts, const RemoteSessions* remote = nullptr)
-      : store_(store), facts_(std::move(facts)), remote_(remote) {}
+  StoreService(Store* store, LeaseRecall* recall, NodeFacts facts, const RemoteSessions* remote = nullptr)
+      : store_(store), recall_(recall), facts_(std::move(facts)), remote_(remote) {}
 
   absl::Status NodeInfo(const v1::NodeInfoRequest& request, v1::NodeInfoResponse* response);
   absl::Status Allocate(Session* session, const v1::AllocateRequest& request, v1::AllocateResponse* response);
@@ -66,6 +66,7 @@ class StoreService {
 
  private:
   Store* const store_;
+  LeaseRecall* const recall_;
   const NodeFacts facts_;
   const RemoteSessions* const remote_;
   std::function<void(v1::NodeInfoResponse*)> add_peers_;

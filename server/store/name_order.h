@@ -53,7 +53,7 @@ class NameOrder {
  private:
   std::string_view NameOf(layout::RecordRef ref) const {
     const layout::Record* record = slabs_->At(ref);
-    return {layout::RecordName(record), record->name_bytes};
+    return layout::NameOf(record);
   }
   Place& PlaceOf(layout::RecordRef ref);
 

@@ -38,6 +38,7 @@
 #include "server/store/deleted_versions.h"
 #include "server/store/event_log.h"
 #include "server/store/name_index.h"
+#include "server/store/name_leases.h"
 #include "server/store/name_order.h"
 #include "server/store/record_slabs.h"
 #include "server/store/retired_records.h"
@@ -88,6 +89,13 @@ struct Placed {
   uint64_t need_extent_bytes = 0;
 };
 
+// A change of a name that other nodes may serve from copies of theirs has to wait until they may not any more.
+enum class LeaseRule {
+  kRespect,   // IsLeased(status): nothing was changed; call the leases back first (server/remote/lease_recall.h)
+  kRecalled,  // they were called back, and no new ones are asked for
+};
+bool IsLeased(const absl::Status& status);
+
 struct Published {
   layout::RecordRef record = 0;
   uint64_t record_seq = 0;
@@ -95,6 +103,7 @@ struct Published {
   uint64_t version_number = 0;
   uint64_t created_ns = 0;
   bool fetched = false;
+  bool leased = false;  // a copy that may be served by name now
   NodeUuid home{};  // zero: this node
 };
 
@@ -135,7 +144,7 @@ class Store {
 
   // --- writing ---
   absl::StatusOr<Placed> Reserve(Session& session, const CreateSpec& spec);
-  absl::StatusOr<Published> Publish(Session& session, layout::RecordRef record, uint64_t record_seq);
+  absl::StatusOr<Published> Publish(Session& session, layout::RecordRef record, uint64_t record_seq, LeaseRule leases = LeaseRule::kRespect);
   absl::Status Abort(Session& session, layout::RecordRef record, uint64_t record_seq);
   // Takes a draft out of its session's books, so that it stays when the session ends; it must then be published, as what it
   // is or as a copy of what its home made of it, or dropped.
@@ -147,7 +156,7 @@ class Store {
     const char* data = nullptr;
   };
   absl::StatusOr<TakenDraft> TakeDraft(Session& session, layout::RecordRef record, uint64_t record_seq);
-  absl::StatusOr<Published> PublishTaken(layout::RecordRef record);
+  absl::StatusOr<Published> PublishTaken(layout::RecordRef record, LeaseRule leases = LeaseRule::kRespect);
   absl::StatusOr<Published> PublishAsCopy(layout::RecordRef record, const Published& original);
   void DropTaken(layout::RecordRef record);
   // Whether the draft's name is that of a tensor that this node has as its own.
@@ -155,10 +164,19 @@ class Store {
   std::string DraftName(layout::RecordRef draft) const;  // empty: no such record
   // The live tensor of the name if this very request made it; request_id 0 never did.
   std::optional<Published> PublishedBy(std::string_view name, uint64_t request_id) const;
-  absl::StatusOr<Published> Delete(std::string_view name, uint64_t version);
+  absl::StatusOr<Published> Delete(std::string_view name, uint64_t version, LeaseRule leases = LeaseRule::kRespect);
   bool HasOwn(std::string_view name) const;  // not a copy
   void DropCopy(std::string_view name);  // of another node's tensor, if there is one
-  absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix);
+  // How many were deleted; those that others may still serve are left, and told.
+  absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix, std::vector<std::string>* leased);
+
+  // --- leases (name_leases.h) ---
+  void EndLeases(std::string_view name);  // nobody serves it any more
+  bool may_be_leased() const;              // some name
+  absl::Time leases_of_the_past() const;  // until when those last that an earlier node process granted; MonotonicNow
+  // Of a copy here: it may be served by name until then, if it still is this record.
+  void LeaseCopy(layout::RecordRef record, uint64_t record_seq, absl::Time until);
+  void EndCopyLease(std::string_view name);
 
   // --- reading ---
   absl::StatusOr<Published> Lookup(std::string_view name, uint64_t version);  // a copy of another node's, too
@@ -169,8 +187,10 @@ class Store {
     const char* data = nullptr;  // info.nbytes() long
     SharedSegment segment;       // that it lies in; only if there are bytes
     std::shared_ptr<const void> hold;
+    absl::Duration lease;        // that was granted
   };
-  absl::StatusOr<HeldTensor> Hold(std::string_view name, uint64_t version);
+  // `lease`: for how long the caller wants to serve it by name; LeaseRecall::Grants must have said that it may.
+  absl::StatusOr<HeldTensor> Hold(std::string_view name, uint64_t version, absl::Duration lease = absl::ZeroDuration());
   void List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListResponse* response);
   // Events after the cursor; empty when there are none yet.
   void Events(const v1::WatchRequest& request, v1::WatchResponse* response);
@@ -223,6 +243,7 @@ class Store {
   absl::Status CheckConditions(std::string_view name, uint64_t version, uint64_t if_version, layout::RecordRef current) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckCopy(std::string_view name, layout::RecordRef current) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckLeases(std::string_view name, LeaseRule rule) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<layout::Record*> FindDraft(const Session& session, layout::RecordRef ref, uint64_t seq)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   layout::RecordRef FindRepetition(const Session& session, const CreateSpec& spec, layout::RecordRef current)
@@ -297,6 +318,7 @@ class Store {
   RetiredRecords retired_ ABSL_GUARDED_BY(mutex_);
   HeldPins held_ ABSL_GUARDED_BY(mutex_);
   DeletedVersions deleted_ ABSL_GUARDED_BY(mutex_);
+  NameLeases leases_ ABSL_GUARDED_BY(mutex_);
   EventLog events_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_session_ ABSL_GUARDED_BY(mutex_) = 1;

@@ -92,8 +92,9 @@ void Store::Reclaim() {
 uint64_t Store::Evict(uint64_t nbytes) {
   const uint64_t before = blocks_.block_bytes();
   uint64_t retired = 0;
-  while (retired < nbytes && !evictable_.empty()) {
-    const RecordRef ref = evictable_.begin()->second;
+  for (auto next = evictable_.begin(); retired < nbytes && next != evictable_.end();) {
+    const RecordRef ref = (next++)->second;
+    if (!CheckLeases(NameOf(slabs_->At(ref)), LeaseRule::kRespect).ok()) continue;  // in use elsewhere; for a second at most
     retired += std::max<uint64_t>(slabs_->At(ref)->nbytes, 1);
     Remove(ref, v1::Event::EVICT);
     ++evictions_;

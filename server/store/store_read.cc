@@ -8,6 +8,7 @@
 #include "proto/names.h"
 #include "proto/strcat.h"
 #include "server/store/store.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -16,8 +17,6 @@ using layout::RecordRef;
 
 namespace {
 constexpr int kListSlice = 256;
-
-std::string_view NameOf(const Record* record) { return {layout::RecordName(record), record->name_bytes}; }
 }  // namespace
 
 absl::StatusOr<RecordRef> Store::FindLive(std::string_view name, uint64_t version) {
@@ -50,7 +49,7 @@ absl::StatusOr<v1::TensorInfo> Store::Stat(std::string_view name, uint64_t versi
   return info;
 }
 
-absl::StatusOr<Store::HeldTensor> Store::Hold(std::string_view name, uint64_t version) {
+absl::StatusOr<Store::HeldTensor> Store::Hold(std::string_view name, uint64_t version, absl::Duration lease) {
   std::lock_guard lock(mutex_);
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();
@@ -59,6 +58,14 @@ absl::StatusOr<Store::HeldTensor> Store::Hold(std::string_view name, uint64_t ve
   FillInfo(*ref, &held.info);
   held.data = record->nbytes == 0 ? nullptr : blocks_.Address(record->segment, record->offset);
   if (const DataSegment* data = blocks_.Find(record->segment)) held.segment = data->shared;
+  if (record->expires_ns != 0) lease = std::min(lease, absl::FromUnixNanos(static_cast<int64_t>(record->expires_ns)) - absl::Now());
+  if (lease > absl::ZeroDuration()) {
+    const absl::Time now = MonotonicNow();
+    leases_.Grant(record->name_hash, now + lease, now);
+    held.lease = lease;
+    const auto until = static_cast<uint64_t>(absl::ToUnixNanos(now + lease));
+    if (until > header_->leased_until_ns.load()) header_->leased_until_ns.store(until);
+  }
   const uint64_t pin = layout::PinWord(*ref, record->seq.load());
   ++held_[pin];
   // Shared by what stands for the pin and by every transfer that uses it.

@@ -94,6 +94,7 @@ absl::Status Store::Recover(warden::NodeContext* context) {
   std::lock_guard lock(mutex_);
   names_ = std::make_unique<NameOrder>(slabs_.get());
   deleted_.RaiseFloor(header_->max_deleted_version.load());
+  leases_.HoldAll(absl::FromUnixNanos(static_cast<int64_t>(header_->leased_until_ns.load())));
   for (warden::InheritedSession& inherited : context->sessions) {
     absl::StatusOr<std::shared_ptr<Session>> session = Session::Inherit(std::move(inherited));
     if (!session.ok()) return session.status();
@@ -177,7 +178,7 @@ absl::Status Store::TakeBlock(const Record* record) {
 
 absl::Status Store::RecoverLive(RecordRef ref, Unsettled* unsettled) {
   const Record* record = slabs_->At(ref);
-  const std::string_view name(layout::RecordName(record), record->name_bytes);
+  const std::string_view name = NameOf(record);
   const RecordRef other = index_->Find(name, record->name_hash);
   CountLive(ref);
   if (other == 0) {

@@ -3,12 +3,14 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/cord.h"
 #include "absl/time/clock.h"
 #include "proto/layout/metadata_codec.h"
 #include "proto/names.h"
 #include "proto/strcat.h"
 #include "server/store/store.h"
 #include "transport/fault_point.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -20,9 +22,21 @@ namespace {
 
 void SetState(Record* record, RecordState state) { record->state.store(static_cast<uint8_t>(state), std::memory_order_seq_cst); }
 
-std::string_view NameOf(const Record* record) { return {layout::RecordName(record), record->name_bytes}; }
+// A copy does not: its home's word ends it.
+bool Expires(const Record* record) { return record->expires_ns != 0 && !(record->flags & layout::kRecordFetched); }
+
+constexpr char kLeasedUrl[] = "penstock/leased";
 
 }  // namespace
+
+bool IsLeased(const absl::Status& status) { return status.GetPayload(kLeasedUrl).has_value(); }
+
+absl::Status Store::CheckLeases(std::string_view name, LeaseRule rule) const {
+  if (leases_.empty() || rule == LeaseRule::kRecalled || FindOwn(name) == 0 || !leases_.Held(index_->Hash(name), MonotonicNow())) return absl::OkStatus();
+  absl::Status leased = absl::UnavailableError(StrCat("'", name, "': other nodes may still serve the present version; try again"));
+  leased.SetPayload(kLeasedUrl, absl::Cord());
+  return leased;
+}
 
 absl::Status Store::CheckSpec(const CreateSpec& spec) const {
   if (absl::Status s = ValidateUserName(spec.name); !s.ok()) return s;
@@ -127,8 +141,7 @@ void Store::WriteDraft(Record* record, const Session& session, const CreateSpec&
   record->dtype = static_cast<uint8_t>(spec.dtype);
   record->rank = static_cast<uint8_t>(spec.shape.rank());
   record->flags = (spec.keep ? layout::kRecordKeep : 0) | (spec.fetched ? layout::kRecordFetched : 0) | (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0);
-  // A client must not serve a copy by name on its own; that it looks closer at what expires makes it see the flag.
-  record->expires_ns = spec.fetched ? layout::kFarFuture : spec.ttl_ns;
+  record->expires_ns.store(spec.fetched ? layout::kLeaseBase : spec.ttl_ns);
   record->request_id = spec.request_id;
   record->owner_session = static_cast<uint32_t>(session.id);
   record->replicas = spec.replicas;
@@ -147,7 +160,7 @@ absl::StatusOr<Record*> Store::FindDraft(const Session& session, RecordRef ref, 
   return slabs_->At(ref);
 }
 
-absl::StatusOr<Published> Store::Publish(Session& session, RecordRef ref, uint64_t seq) {
+absl::StatusOr<Published> Store::Publish(Session& session, RecordRef ref, uint64_t seq, LeaseRule leases) {
   PENSTOCK_FAULT_POINT("node.publish.before");
   std::lock_guard lock(mutex_);
   if (session.inherited && slabs_->IsSlot(ref)) {
@@ -156,6 +169,8 @@ absl::StatusOr<Published> Store::Publish(Session& session, RecordRef ref, uint64
   }
   absl::StatusOr<Record*> draft = FindDraft(session, ref, seq);
   if (!draft.ok()) return draft.status();
+  if ((*draft)->flags & layout::kRecordFetched) leases = LeaseRule::kRecalled;  // a copy changes nothing
+  if (absl::Status s = CheckLeases(NameOf(*draft), leases); !s.ok()) return s;
   session.drafts.erase(ref);
   --drafts_;
   draft_bytes_ -= (*draft)->nbytes;
@@ -185,8 +200,9 @@ absl::StatusOr<Store::TakenDraft> Store::TakeDraft(Session& session, RecordRef r
   return taken;
 }
 
-absl::StatusOr<Published> Store::PublishTaken(RecordRef ref) {
+absl::StatusOr<Published> Store::PublishTaken(RecordRef ref, LeaseRule leases) {
   std::lock_guard lock(mutex_);
+  if (absl::Status s = CheckLeases(NameOf(slabs_->At(ref)), leases); !s.ok()) return s;
   return MakeLive(ref);
 }
 
@@ -197,7 +213,7 @@ absl::StatusOr<Published> Store::PublishAsCopy(RecordRef ref, const Published& o
   record->version_number = original.version_number;
   record->version_term = original.version_term;
   record->created_ns = original.created_ns;
-  record->expires_ns = layout::kFarFuture;  // as in WriteDraft
+  record->expires_ns.store(layout::kLeaseBase);
   return MakeLive(ref);
 }
 
@@ -286,7 +302,7 @@ void Store::CompletePublish(Record* record, uint64_t last_version) {
   const uint64_t now = absl::GetCurrentTimeNanos();
   if (record->version_number <= last_version) record->version_number = last_version + 1;
   if (!(record->flags & layout::kRecordFetched)) record->created_ns = now;
-  if (record->expires_ns != 0 && record->expires_ns < uint64_t{1} << 60) record->expires_ns += now;
+  if (record->expires_ns != 0 && record->expires_ns < layout::kLeaseBase) record->expires_ns += now;
   record->seq.fetch_add(1, std::memory_order_seq_cst);  // odd: visible
   SetState(record, RecordState::kLive);
 }
@@ -295,7 +311,7 @@ void Store::CompletePublish(Record* record, uint64_t last_version) {
 void Store::CountLive(RecordRef ref) {
   const Record* record = slabs_->At(ref);
   tensor_bytes_ += record->nbytes;
-  if (record->expires_ns != 0) expiries_.emplace(record->expires_ns, ref);
+  if (Expires(record)) expiries_.emplace(record->expires_ns, ref);
   if (!(record->flags & layout::kRecordKeep)) {
     cache_bytes_ += record->nbytes;
     evictable_.emplace(record->created_ns, ref);
@@ -309,7 +325,7 @@ void Store::Retire(RecordRef ref) {
   PENSTOCK_FAULT_POINT("node.retire.even");
   SetState(record, RecordState::kRetired);
   tensor_bytes_ -= record->nbytes;
-  if (record->expires_ns != 0) expiries_.erase({record->expires_ns, ref});
+  if (Expires(record)) expiries_.erase({record->expires_ns, ref});
   if (!(record->flags & layout::kRecordKeep)) {
     cache_bytes_ -= record->nbytes;
     evictable_.erase({record->created_ns, ref});
@@ -357,24 +373,26 @@ absl::Status Store::Abort(Session& session, RecordRef ref, uint64_t seq) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Published> Store::Delete(std::string_view name, uint64_t version) {
+absl::StatusOr<Published> Store::Delete(std::string_view name, uint64_t version, LeaseRule leases) {
   PENSTOCK_FAULT_POINT("node.delete.before");
   std::lock_guard lock(mutex_);
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();
+  if (absl::Status s = CheckLeases(name, leases); !s.ok()) return s;
   const Published deleted = PublishedOf(*ref);
   Remove(*ref, v1::Event::DELETE);
   ++deletes_;
   return deleted;
 }
 
-absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix) {
+absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix, std::vector<std::string>* leased) {
   if (absl::Status s = ValidatePrefix(prefix); !s.ok()) return s;
   uint64_t count = 0;
+  std::string after;  // the last one that was left
   while (true) {
     std::lock_guard lock(mutex_);
     std::vector<RecordRef> batch;  // bounded, so that others get their turn
-    for (auto it = names_->LowerBound(prefix); it != names_->end() && batch.size() < 1000; ++it) {
+    for (auto it = after.empty() ? names_->LowerBound(prefix) : names_->UpperBound(after); it != names_->end() && batch.size() < 1000; ++it) {
       const RecordRef ref = names_->At(it);
       if (!NameOf(slabs_->At(ref)).starts_with(prefix)) break;
       batch.push_back(ref);
@@ -382,6 +400,11 @@ absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix) {
     if (batch.empty()) return count;
     for (RecordRef ref : batch) {
       const bool own = !(slabs_->At(ref)->flags & layout::kRecordFetched);
+      if (own && !CheckLeases(NameOf(slabs_->At(ref)), LeaseRule::kRespect).ok()) {
+        after = NameOf(slabs_->At(ref));
+        leased->push_back(after);
+        continue;
+      }
       Remove(ref, v1::Event::DELETE);
       deletes_ += own;
       count += own;
@@ -389,11 +412,40 @@ absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix) {
   }
 }
 
+void Store::EndLeases(std::string_view name) {
+  std::lock_guard lock(mutex_);
+  leases_.End(index_->Hash(name));
+}
+
+bool Store::may_be_leased() const {
+  std::lock_guard lock(mutex_);
+  return !leases_.empty();
+}
+
+absl::Time Store::leases_of_the_past() const {
+  std::lock_guard lock(mutex_);
+  return leases_.all_until();
+}
+
+void Store::LeaseCopy(RecordRef ref, uint64_t seq, absl::Time until) {
+  std::lock_guard lock(mutex_);
+  Record* record = slabs_->At(ref);
+  if (record->seq.load() != seq || !(seq & 1) || !(record->flags & layout::kRecordFetched)) return;
+  record->expires_ns.store(layout::kLeaseBase + static_cast<uint64_t>(std::max<int64_t>(absl::ToUnixNanos(until), 0)));
+}
+
+void Store::EndCopyLease(std::string_view name) {
+  std::lock_guard lock(mutex_);
+  const RecordRef ref = index_->Find(name, index_->Hash(name));
+  if (ref != 0 && (slabs_->At(ref)->flags & layout::kRecordFetched)) slabs_->At(ref)->expires_ns.store(layout::kLeaseBase);
+}
+
 Published Store::PublishedOf(RecordRef ref) const {
   const Record* record = slabs_->At(ref);
+  const bool fetched = record->flags & layout::kRecordFetched;
   return {.record = ref, .record_seq = record->seq.load(), .version_term = record->version_term,
-          .version_number = record->version_number, .created_ns = record->created_ns,
-          .fetched = (record->flags & layout::kRecordFetched) != 0};
+          .version_number = record->version_number, .created_ns = record->created_ns, .fetched = fetched,
+          .leased = fetched && layout::kLeaseBase + static_cast<uint64_t>(MonotonicNanos()) < record->expires_ns};
 }
 
 void Store::Log(v1::Event::Kind kind, RecordRef ref, uint64_t time_ns) {

@@ -153,6 +153,15 @@ def test_an_exact_version_needs_no_home(short_tmp):
         os.kill(a.process.pid, signal.SIGKILL)
         a.process.wait()
         until(lambda: a.node_pid is None, "the home is gone")
+
+        def refused() -> bool:
+            try:
+                store.get("x")
+            except penstock.UnavailableError:
+                return True
+            return False
+
+        until(refused, "the lease ended with its home")
         assert shows(store.get("x", version=version).numpy(), 1)
         for ask in (lambda: store.get("x"), lambda: store.get("never"), lambda: store.stat("never"), lambda: store.put("new", 1),
                     lambda: store.exists("never"), lambda: list(store.list(""))):

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "server/control/control_server.h"
@@ -29,7 +30,7 @@ class Node {
     context_ = NextNode(&memory_, 1);
     store_ = Store::Open(&context_, {.memory_bytes = kMemory, .max_sessions = 64, .max_drafts_per_session = 100}).value();
     listener_ = Listen(path_, 0600).value();
-    service_ = std::make_unique<StoreService>(store_.get(), NodeFacts{});
+    service_ = std::make_unique<StoreService>(store_.get(), &recall_.emplace(store_.get()), NodeFacts{});
     rings_ = RingServer::Start(service_.get()).value();
     store_->OnChange([this](uint64_t name_hash) { rings_->Wake(name_hash); });
     control_ = ControlServer::Start(store_.get(), rings_.get(), listener_.get(), "unix:none").value();
@@ -114,6 +115,7 @@ class Node {
   std::string path_;
   UniqueFd listener_;
   std::unique_ptr<Store> store_;
+  std::optional<LeaseRecall> recall_;
   std::unique_ptr<StoreService> service_;
   std::unique_ptr<RingServer> rings_;
   std::unique_ptr<ControlServer> control_;

@@ -98,7 +98,7 @@ class Reader {
     std::string name;
     uint64_t version = 0;
     words >> name >> version;
-    v1::TensorRef* item = request.add_items();
+    v1::LocateItem* item = request.add_items();
     item->set_name(name);
     item->set_version(version);
     return Call<v1::LocateRequest, v1::LocateResponse>(&v1::Peer::Stub::Locate, request, [](const v1::LocateResponse& r) {

@@ -17,7 +17,7 @@ class RemoteSessionsTest : public StoreTest {
   }
   RemoteSessions& remote() {
     if (remote_ == nullptr) {
-      remote_ = std::make_unique<RemoteSessions>(store_.get(), 3);
+      remote_ = std::make_unique<RemoteSessions>(store_.get(), &recall_.emplace(store_.get()), 3);
       remote_->OnEnd([this](const LaneToken& token) { ended_.push_back(token); });
     }
     return *remote_;
@@ -31,6 +31,7 @@ class RemoteSessionsTest : public StoreTest {
   }
 
   std::shared_ptr<Session> writer_;
+  std::optional<LeaseRecall> recall_;
   std::unique_ptr<RemoteSessions> remote_;
   std::vector<LaneToken> ended_;
 };
@@ -38,7 +39,7 @@ class RemoteSessionsTest : public StoreTest {
 TEST_F(RemoteSessionsTest, AGrantOpensItsBlockToItsSessionForReading) {
   PutBytes("x", 1000, 'x');
   const LaneToken token = Open().token;
-  const RemoteSessions::Located located = remote().Locate(token, "x", 0).value();
+  const RemoteSessions::Located located = remote().Locate(token, "x", {}).value();
   EXPECT_EQ(located.info.nbytes(), 1000u);
   EXPECT_EQ(Text(remote().Use(token, located.grant, TransferKind::kRead).value()), std::string(1000, 'x'));
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, located.grant, TransferKind::kWrite).status()));
@@ -52,7 +53,7 @@ TEST_F(RemoteSessionsTest, AGrantOpensItsBlockToItsSessionForReading) {
 TEST_F(RemoteSessionsTest, WhatIsPinnedStaysThroughOverwriteAndDelete) {
   PutBytes("x", 100'000, 'a');
   const LaneToken token = Open().token;
-  const uint64_t grant = remote().Locate(token, "x", 0)->grant;
+  const uint64_t grant = remote().Locate(token, "x", {})->grant;
   PutBytes("x", 100'000, 'b');
   store_->Delete("x", 0).value();
   for (int i = 0; i < 50; ++i) PutBytes("other/" + std::to_string(i), 100'000, 'c');  // would take the block
@@ -68,7 +69,7 @@ TEST_F(RemoteSessionsTest, WhatIsPinnedStaysThroughOverwriteAndDelete) {
 TEST_F(RemoteSessionsTest, ATransferHoldsItsBlockWhenTheSessionEnds) {
   PutBytes("x", 100'000, 'a');
   const LaneToken token = Open().token;
-  const uint64_t grant = remote().Locate(token, "x", 0)->grant;
+  const uint64_t grant = remote().Locate(token, "x", {})->grant;
   GrantedBlock block = remote().Use(token, grant, TransferKind::kRead).value();
   remote().Close(token);
   EXPECT_THAT(ended_, ::testing::ElementsAre(token));
@@ -82,7 +83,7 @@ TEST_F(RemoteSessionsTest, ATransferHoldsItsBlockWhenTheSessionEnds) {
 TEST_F(RemoteSessionsTest, OneAndTheSameTensorMayBePinnedOften) {
   PutBytes("x", 100, 'a');
   const LaneToken one = Open().token, two = Open().token;
-  const uint64_t a = remote().Locate(one, "x", 0)->grant, b = remote().Locate(one, "x", 0)->grant, c = remote().Locate(two, "x", 0)->grant;
+  const uint64_t a = remote().Locate(one, "x", {})->grant, b = remote().Locate(one, "x", {})->grant, c = remote().Locate(two, "x", {})->grant;
   store_->Delete("x", 0).value();
   EXPECT_EQ(Df().pins(), 3u);
   ASSERT_TRUE(remote().Release(one, {a}).ok());
@@ -98,7 +99,7 @@ TEST_F(RemoteSessionsTest, OneAndTheSameTensorMayBePinnedOften) {
 TEST_F(RemoteSessionsTest, ASessionThatIsNotRenewedIsOverAtItsDeadline) {
   PutBytes("x", 100, 'a');
   const RemoteSessions::Opened opened = Open(absl::Seconds(2));
-  remote().Locate(opened.token, "x", 0).value();
+  remote().Locate(opened.token, "x", {}).value();
   const absl::Time now = MonotonicNow();
   remote().Expire(now + absl::Seconds(2));  // the margin is not over
   EXPECT_EQ(remote().count(), 1u);
@@ -117,7 +118,7 @@ TEST_F(RemoteSessionsTest, PastItsDeadlineASessionIsRefusedEvenBeforeItIsEnded) 
   PutBytes("x", 100, 'a');
   const LaneToken token = Open(absl::Seconds(1), absl::Seconds(1) + RemoteSessions::kMargin).token;
   EXPECT_FALSE(remote().KnowsToken(token));
-  EXPECT_TRUE(absl::IsPermissionDenied(remote().Locate(token, "x", 0).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Locate(token, "x", {}).status()));
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Renew(token, MonotonicNow()).status()));
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Release(token, {1})));
 }
@@ -125,7 +126,7 @@ TEST_F(RemoteSessionsTest, PastItsDeadlineASessionIsRefusedEvenBeforeItIsEnded) 
 TEST_F(RemoteSessionsTest, EmptyTensorsNeedNoGrant) {
   PutBytes("empty", 0, 'x');
   const LaneToken token = Open().token;
-  EXPECT_EQ(remote().Locate(token, "empty", 0)->grant, 0u);
+  EXPECT_EQ(remote().Locate(token, "empty", {})->grant, 0u);
   EXPECT_EQ(Df().pins(), 0u);
 }
 
@@ -136,9 +137,9 @@ TEST_F(RemoteSessionsTest, WhatIsWrongIsSaid) {
     EXPECT_THAT(std::string(remote().Open("", ttl, now).status().message()), HasSubstr("ttl_ns"));
   }
   const LaneToken token = Open().token;
-  EXPECT_TRUE(absl::IsNotFound(remote().Locate(token, "missing", 0).status()));
+  EXPECT_TRUE(absl::IsNotFound(remote().Locate(token, "missing", {}).status()));
   PutBytes("x", 10, 'a');
-  EXPECT_TRUE(absl::IsNotFound(remote().Locate(token, "x", 77).status()));
+  EXPECT_TRUE(absl::IsNotFound(remote().Locate(token, "x", {.version = 77}).status()));
   Open();
   Open();
   EXPECT_TRUE(absl::IsResourceExhausted(remote().Open("", absl::Seconds(2), now).status()));
@@ -147,8 +148,8 @@ TEST_F(RemoteSessionsTest, WhatIsWrongIsSaid) {
 TEST_F(RemoteSessionsTest, PinsOfASessionAreBounded) {
   PutBytes("x", 10, 'a');
   const LaneToken token = Open().token;
-  for (size_t i = 0; i < RemoteSessions::kMaxGrants; ++i) ASSERT_TRUE(remote().Locate(token, "x", 0).ok());
-  EXPECT_TRUE(absl::IsResourceExhausted(remote().Locate(token, "x", 0).status()));
+  for (size_t i = 0; i < RemoteSessions::kMaxGrants; ++i) ASSERT_TRUE(remote().Locate(token, "x", {}).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(remote().Locate(token, "x", {}).status()));
   EXPECT_EQ(Df().pins(), RemoteSessions::kMaxGrants);
   v1::PinsResponse pins;
   remote().ListPins({}, &pins);
@@ -180,7 +181,7 @@ TEST_F(RemoteDraftTest, IsSeenWhenItIsPublishedAndNotBefore) {
   Write(token, draft, 0, 1000, 'x');
   EXPECT_TRUE(absl::IsNotFound(store_->Stat("x", 0).status()));
   EXPECT_EQ(remote().Publish(token, draft)->version_number, 1u);
-  const uint64_t grant = remote().Locate(token, "x", 0)->grant;
+  const uint64_t grant = remote().Locate(token, "x", {})->grant;
   EXPECT_EQ(Text(remote().Use(token, grant, TransferKind::kRead).value()), std::string(1000, 'x'));
   EXPECT_TRUE(absl::IsNotFound(remote().Publish(token, draft).status()));
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, draft, TransferKind::kWrite).status())) << "immutable now";

@@ -12,7 +12,8 @@ namespace {
 class RemoteStoreTest : public StoreTest {
  protected:
   absl::Status Publish(std::shared_ptr<Session> session, const Placed& draft) {
-    RemoteStore remote(store_.get(), {}, /*may_rdma=*/false);
+    LeaseRecall recall(store_.get());
+    RemoteStore remote(store_.get(), &recall, {}, /*may_rdma=*/false);
     absl::Notification done;
     remote.OnDone([&](uint64_t) { done.Notify(); });
     const uint64_t key = remote.StartPublish(std::move(session), draft.record, draft.record_seq, "x");

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "server/control/control_server.h"
@@ -21,7 +22,7 @@ class ServingTest : public StoreTest {
     ASSERT_NE(mkdtemp(directory), nullptr);
     directory_ = directory;
     listener_ = Listen(socket_path(), 0600).value();
-    service_ = std::make_unique<StoreService>(store_.get(), NodeFacts{});
+    service_ = std::make_unique<StoreService>(store_.get(), &recall_.emplace(store_.get()), NodeFacts{});
     rings_ = RingServer::Start(service_.get()).value();
     store_->OnChange([this](uint64_t name_hash) { rings_->Wake(name_hash); });
     control_ = ControlServer::Start(store_.get(), rings_.get(), listener_.get(), "unix:none").value();
@@ -40,6 +41,7 @@ class ServingTest : public StoreTest {
  private:
   std::string directory_;
   UniqueFd listener_;
+  std::optional<LeaseRecall> recall_;
   std::unique_ptr<StoreService> service_;
   std::unique_ptr<RingServer> rings_;
   std::unique_ptr<ControlServer> control_;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "proto/layout/metadata_codec.h"
@@ -70,6 +71,14 @@ class StoreTest : public ::testing::Test {
     if (!placed.ok()) return placed.status();
     if (spec.nbytes > 0) std::memset(placed->block.address, fill, spec.nbytes);
     return store_->Publish(session, placed->record, placed->record_seq);
+  }
+
+  // Of names that nobody elsewhere may serve.
+  absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix) {
+    std::vector<std::string> leased;
+    absl::StatusOr<uint64_t> count = store_->DeletePrefix(prefix, &leased);
+    EXPECT_TRUE(leased.empty());
+    return count;
   }
 
   // A reader's pin, as client code does it.

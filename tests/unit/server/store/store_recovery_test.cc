@@ -152,7 +152,7 @@ TEST_F(StoreTest, RandomHistoryIsTheSameAfterEachRestart) {
   }
   EXPECT_EQ(Df().tensors(), expected.size());
   EXPECT_EQ(Df().tensor_bytes(), bytes);
-  store_->DeletePrefix("").value();
+  DeletePrefix("").value();
   EXPECT_EQ(Df().block_bytes(), 0);
 }
 

@@ -115,7 +115,7 @@ TEST_F(PinStressTest, NoViewEverShowsAnotherPutsBytes) {
   for (std::thread& writer : writers) writer.join();
   EXPECT_EQ(wrong.load(), 0);
   EXPECT_EQ(failures.load(), 0);
-  ASSERT_TRUE(store_->DeletePrefix("").ok());
+  ASSERT_TRUE(DeletePrefix("").ok());
   const absl::Time deadline = absl::Now() + absl::Seconds(10);
   while ((Df().sessions() != 0 || Df().block_bytes() != 0) && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
   EXPECT_EQ(Df().pins(), 0);
