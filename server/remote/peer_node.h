@@ -8,8 +8,8 @@
 // Threading:  any thread; calls block their thread. One thread of its own, asleep while there is no lease.
 // Ownership:  what was found must be released, what was reserved published or aborted; the PeerNode must outlive it.
 // Errors:     UNAVAILABLE the peer cannot be asked (at once for a while after a failure); else what the peer answers.
-// Limits:     calls take at most kCallSeconds, Reserve kReserveSeconds (the peer waits for memory); a transfer as long as its
-//             size at 10 MB/s allows. Stop ends transfers.
+// Limits:     calls take at most kCallSeconds, ReserveIfHome kReserveSeconds (the peer waits for memory); transfers as long as
+//             their size at 10 MB/s allows. Stop ends transfers.
 #pragma once
 
 #include <atomic>
@@ -20,6 +20,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -45,6 +46,13 @@ class PeerNode {
   PeerNode(std::string address, Store* store, RdmaReader* rdma, std::string no_rdma);
   ~PeerNode() { Stop(); }
 
+  struct Wanted {
+    std::string name;
+    uint64_t version = 0;       // 0: the present one
+    uint64_t have_version = 0;  // of a copy here, which need not be read again
+    uint64_t have_created_ns = 0;
+    bool lease = false;
+  };
   struct Found {
     v1::TensorInfo info;
     uint64_t grant = 0;
@@ -56,21 +64,24 @@ class PeerNode {
     absl::Duration lease;    // zero: none
     absl::Time asked;        // MonotonicNow
   };
-  struct Wanted {
-    uint64_t version = 0;  // 0: the present one
-    uint64_t have_version = 0;  // of a copy here, which need not be read again
-    uint64_t have_created_ns = 0;
-    bool lease = false;
+  // Pins the tensors there. One result each.
+  std::vector<absl::StatusOr<Found>> Locate(absl::Span<const Wanted> wanted);
+  // All bytes of a tensor that was found to `to`, info.nbytes() long.
+  struct Reading {
+    const Found* found = nullptr;
+    char* to = nullptr;
+    absl::Status status;  // afterwards
   };
-  // Pins the tensor there.
-  absl::StatusOr<Found> Locate(const std::string& name, const Wanted& wanted);
+  void Read(absl::Span<Reading> readings);  // of one Locate
+  void Release(absl::Span<const Found* const> found);
   // The lease that was found, if any, is this copy's. Recalls are heard from now on.
   void TakeLease(const Found& found, const Published& copy);
-  // All of the tensor into `to`, info.nbytes() long.
-  absl::Status Read(const Found& found, char* to);
-  void Release(const Found& found);
 
   // A draft there, if the peer is the home of the name.
+  struct Reserving {
+    const v1::CreateSpec* spec = nullptr;
+    uint64_t request_key = 0;
+  };
   struct Reserved {
     uint64_t draft = 0;
     std::optional<Published> published;  // by this very request, before; no draft then
@@ -78,10 +89,16 @@ class PeerNode {
     std::string token;
     NodeUuid home{};
   };
-  absl::StatusOr<Reserved> ReserveIfHome(const v1::CreateSpec& spec, uint64_t request_key);
-  absl::Status Write(const Reserved& reserved, absl::Span<const char> bytes);  // all of it
-  absl::StatusOr<Published> Publish(const Reserved& reserved);                 // the draft is over then
-  void Abort(const Reserved& reserved);
+  std::vector<absl::StatusOr<Reserved>> ReserveIfHome(absl::Span<const Reserving> items);
+  struct Writing {
+    const Reserved* reserved = nullptr;
+    absl::Span<const char> bytes;  // all of them
+    absl::Status status;           // afterwards
+  };
+  void Write(absl::Span<Writing> writings);  // of one ReserveIfHome
+  // The drafts are over then.
+  std::vector<absl::StatusOr<Published>> Publish(absl::Span<const Reserved* const> reserved);
+  void Abort(absl::Span<const Reserved* const> reserved);
 
   // A call of service Store there, for what that node has itself.
   template <class Request, class Response>
@@ -115,7 +132,9 @@ class PeerNode {
 
   void HearRecalls();
   void OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open);
-  std::optional<absl::Status> ReadByRdma(const Found& found, char* to);
+  void ReadByRdma(absl::Span<Reading* const> readings);
+  absl::StatusOr<Open> AskLocate(absl::Span<const Wanted> wanted, v1::LocateResponse* response);
+  Found TakeFound(const Open& session, v1::LocateResult* result, absl::Time asked);
   static void Prepare(grpc::ClientContext* context, int seconds = kCallSeconds);
   static void Prepare(grpc::ClientContext* context, const std::string& token, int seconds = kCallSeconds);
   // A call that needs the session; once more with another one when that one is over.
@@ -123,8 +142,9 @@ class PeerNode {
   absl::StatusOr<Open> AskInSession(grpc::Status (v1::Peer::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                                     const Request& request, Response* response, int seconds);
   void Count(const std::string& token, int more);
-  void GiveBack(const std::string& token, uint64_t number);
-  absl::Status Move(Lane* lane, const std::string& token, Transfer transfer);
+  void GiveBack(const std::string& token, absl::Span<const uint64_t> numbers);
+  void Move(Lane* lane, const std::string& token, absl::Span<Transfer> transfers);
+  RunOptions Patience(absl::Span<const Transfer> transfers, absl::Duration least) const;
   absl::Status Lapsed(const std::string& token, const absl::Status& why);
   absl::Status CheckUp();
   absl::Status Judge(const grpc::Status& status);

@@ -7,18 +7,28 @@
 namespace penstock::server {
 
 uint64_t RemoteJobs::Start(Job job, std::string order) {
-  std::lock_guard lock(mutex_);
-  // Spread out, for it stands beside hashes of names in the books of those who wait.
-  const uint64_t key = next_++ * 0x9E3779B97F4A7C15;
-  if (stopping_) {
-    results_[key] = {MonotonicNow(), {.status = absl::UnavailableError("the node is stopping")}};
-    return key;
+  const uint64_t key = NewKey();
+  {
+    std::lock_guard lock(mutex_);
+    if (stopping_) {
+      results_[key] = {MonotonicNow(), {.status = absl::UnavailableError("the node is stopping")}};
+      return key;
+    }
   }
-  queue_.push_back({key, std::move(job), std::move(order)});
+  std::vector<std::string> orders;
+  if (!order.empty()) orders.push_back(std::move(order));
+  Run([this, key, job = std::move(job)] { Finish(key, job()); }, std::move(orders));
+  return key;
+}
+
+void RemoteJobs::Run(std::function<void()> work, std::vector<std::string> orders) {
+  std::lock_guard lock(mutex_);
+  if (stopping_) return;
+  for (const std::string& order : orders) ++pending_[order];
+  queue_.push_back({std::move(work), std::move(orders)});
   unfinished_.fetch_add(1);
   if (idle_ < queue_.size() && threads_.size() < kMaxThreads) threads_.emplace_back([this] { Work(); });
   changed_.notify_one();
-  return key;
 }
 
 void RemoteJobs::Work() {
@@ -29,30 +39,50 @@ void RemoteJobs::Work() {
     changed_.wait(lock, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_ || (ready = NextReady()) != queue_.end(); });
     --idle_;
     if (stopping_) return;
-    auto [key, job, order] = std::move(*ready);
+    Queued next = std::move(*ready);
     queue_.erase(ready);
-    if (!order.empty()) busy_.insert(order);
+    busy_.insert(next.orders.begin(), next.orders.end());
     lock.unlock();
-    Result result = job();
+    next.work();
+    next.work = nullptr;  // what it holds goes without the lock
     lock.lock();
-    busy_.erase(order);
+    for (const std::string& order : next.orders) {
+      busy_.erase(order);
+      if (auto it = pending_.find(order); --it->second == 0) pending_.erase(it);
+    }
     unfinished_.fetch_sub(1);
-    const absl::Time now = MonotonicNow();
-    absl::erase_if(results_, [now](const auto& entry) { return entry.second.since < now - kKeepResults; });
-    results_[key] = {now, std::move(result)};
-    lock.unlock();
-    if (on_done_) on_done_(key);
-    lock.lock();
+    if (!next.orders.empty()) changed_.notify_all();
   }
 }
 
+void RemoteJobs::Finish(uint64_t key, Result result) {
+  {
+    std::lock_guard lock(mutex_);
+    const absl::Time now = MonotonicNow();
+    if (results_.size() >= sweep_at_) {
+      absl::erase_if(results_, [now](const auto& entry) { return entry.second.since < now - kKeepResults; });
+      sweep_at_ = std::max<size_t>(1024, 2 * results_.size());
+    }
+    results_[key] = {now, std::move(result)};
+  }
+  if (on_done_) on_done_(key);
+}
+
+// The first one that shares no order with what is under way, or with what waits before it.
 std::deque<RemoteJobs::Queued>::iterator RemoteJobs::NextReady() {
-  return std::find_if(queue_.begin(), queue_.end(), [this](const Queued& queued) ABSL_NO_THREAD_SAFETY_ANALYSIS { return !busy_.contains(queued.order); });
+  absl::flat_hash_set<std::string> waiting;
+  for (auto it = queue_.begin(); it != queue_.end(); ++it) {
+    const bool ready = std::none_of(it->orders.begin(), it->orders.end(), [&](const std::string& order)
+                                        ABSL_NO_THREAD_SAFETY_ANALYSIS { return busy_.contains(order) || waiting.contains(order); });
+    if (ready) return it;
+    waiting.insert(it->orders.begin(), it->orders.end());
+  }
+  return queue_.end();
 }
 
 bool RemoteJobs::Pending(const std::string& order) {
   std::lock_guard lock(mutex_);
-  return busy_.contains(order) || std::any_of(queue_.begin(), queue_.end(), [&](const Queued& queued) { return queued.order == order; });
+  return pending_.contains(order);
 }
 
 std::optional<RemoteJobs::Result> RemoteJobs::Take(uint64_t key) {

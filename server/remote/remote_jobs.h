@@ -1,10 +1,11 @@
 // RemoteJobs: work that waits for other nodes, on threads of its own.
 //
-// Start returns a key; OnDone is called with it when the job is done, and Take then gives the result.
+// Start returns a key; OnDone is called with it when the job is done, and Take then gives the result. Work that gives many
+// results takes a key for each and tells them one by one.
 //
 // Threading:  any thread; jobs run on up to kMaxThreads threads, started when needed.
 // Ownership:  what a job uses must outlive Stop, which waits for the jobs that run and drops the others.
-// Errors:     a job's own; UNAVAILABLE when it was started after Stop.
+// Errors:     a job's own; UNAVAILABLE when it was started after Stop (Start only).
 // Limits:     results that nobody takes are dropped after kKeepResults.
 #pragma once
 
@@ -45,18 +46,21 @@ class RemoteJobs {
 
   // Jobs of one `order` are done one at a time, in the order in which they were started; empty: at any time.
   uint64_t Start(Job job, std::string order = {});
+  // Work for results whose keys were taken before: all are told by Finish, on any thread.
+  void Run(std::function<void()> work, std::vector<std::string> orders = {});
+  uint64_t NewKey() { return next_.fetch_add(1) * 0x9E3779B97F4A7C15; }  // spread out: it stands beside hashes of names
+  void Finish(uint64_t key, Result result);
   std::optional<Result> Take(uint64_t key);
   bool Pending(const std::string& order);  // whether a job of this order is not done yet
   bool idle() const { return unfinished_.load() == 0; }
-  // Called on a job's thread. To be set before the first Start.
+  // Called on the thread of Finish. To be set before the first Start.
   void OnDone(std::function<void(uint64_t key)> callback) { on_done_ = std::move(callback); }
   void Stop();  // idempotent
 
  private:
   struct Queued {
-    uint64_t key;
-    Job job;
-    std::string order;
+    std::function<void()> work;
+    std::vector<std::string> orders;
   };
   struct Kept {
     absl::Time since;
@@ -66,16 +70,18 @@ class RemoteJobs {
   std::deque<Queued>::iterator NextReady() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   std::function<void(uint64_t)> on_done_;
+  std::atomic<uint64_t> next_{1};
   std::atomic<size_t> unfinished_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t next_ ABSL_GUARDED_BY(mutex_) = 1;
   std::deque<Queued> queue_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<std::string> busy_ ABSL_GUARDED_BY(mutex_);  // orders of which a job runs
+  absl::flat_hash_map<std::string, int> pending_ ABSL_GUARDED_BY(mutex_);  // how many jobs of an order run or wait
   size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, Kept> results_ ABSL_GUARDED_BY(mutex_);
+  size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;
 };
 
 }  // namespace penstock::server

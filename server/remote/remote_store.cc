@@ -1,34 +1,18 @@
 #include "server/remote/remote_store.h"
 
 #include <algorithm>
+#include <map>
+#include <utility>
 
-#include "proto/layout/metadata_codec.h"
-#include "proto/layout/name_hash.h"
 #include "proto/names.h"
 #include "proto/strcat.h"
-#include "transport/fault_point.h"
 
 namespace penstock::server {
 
 namespace {
 
-constexpr absl::Duration kMemoryWait = absl::Seconds(5);
 constexpr absl::Duration kRenewEvery = absl::Seconds(1);
-constexpr int kRestartAttempts = 5;
-constexpr absl::Duration kRestartPause = absl::Milliseconds(600);  // longer than a peer that failed is left alone
-
-absl::StatusOr<CreateSpec> SpecOf(const v1::TensorInfo& info, std::string* metadata) {
-  const absl::StatusOr<Shape> shape = Shape::Create(absl::MakeConstSpan(info.shape().data(), static_cast<size_t>(info.shape_size())));
-  if (!shape.ok()) return shape.status();
-  *metadata = layout::EncodeMetadata({info.metadata().begin(), info.metadata().end()});
-  return CreateSpec{.name = info.name(), .dtype = static_cast<DType>(info.dtype()), .shape = *shape, .nbytes = info.nbytes(),
-                    .version = info.version().number(), .keep = false, .metadata = *metadata, .fetched = true, .created_ns = info.created_ns()};
-}
-
-// The version's number alone is not enough: a home that has lost its memory, or another home, begins with 1 again.
-bool IsOf(const Published& copy, const v1::TensorInfo& original) {
-  return copy.version_number == original.version().number() && copy.created_ns == original.created_ns();
-}
+constexpr size_t kBatch = 1024;
 
 template <class Request>
 absl::Status Parse(const std::string& bytes, Request* request) {
@@ -39,7 +23,7 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 }  // namespace
 
 RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, bool may_rdma)
-    : store_(store), recall_(recall), writer_(store, "fetch") {
+    : store_(store), recall_(recall), gets_(store, &peers_, &jobs_), puts_(store, recall, &peers_, &jobs_) {
   if (peers.empty()) return;
   absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError("--rdma=off");
   if (may_rdma) rdma = RdmaReader::Open();
@@ -61,21 +45,84 @@ void RemoteStore::Stop() {
     stopping_ = true;
   }
   changed_.notify_all();
+  puts_.Stop();
   jobs_.Stop();
   if (renewing_.joinable()) renewing_.join();
 }
 
 void RemoteStore::RenewLoop() {
-  while (!PauseOrStop(kRenewEvery)) {
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      if (changed_.wait_for(lock, absl::ToChronoNanoseconds(kRenewEvery), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; })) return;
+    }
     for (const auto& peer : peers_) peer->Renew();
   }
 }
 
 uint64_t RemoteStore::StartGet(std::string name, uint64_t version) {
-  return jobs_.Start([this, name = std::move(name), version] {
-    const absl::StatusOr<Published> got = Get(name, version);
-    return Result{.status = got.status(), .published = got.ok() ? *got : Published{}};
-  });
+  const uint64_t key = jobs_.NewKey();
+  std::lock_guard lock(mutex_);
+  unflushed_gets_.push_back({std::move(name), version, key});
+  unflushed_.fetch_add(1);
+  return key;
+}
+
+uint64_t RemoteStore::StartPublish(std::shared_ptr<Session> session, layout::RecordRef record, uint64_t record_seq, std::string order) {
+  const uint64_t key = jobs_.NewKey();
+  std::lock_guard lock(mutex_);
+  unflushed_orders_.insert(order);
+  unflushed_puts_.push_back({{std::move(session), record, record_seq, key}, std::move(order)});
+  unflushed_.fetch_add(1);
+  return key;
+}
+
+bool RemoteStore::IsPublishing(const std::string& order) {
+  {
+    std::lock_guard lock(mutex_);
+    if (unflushed_orders_.contains(order)) return true;
+  }
+  return jobs_.Pending(order);
+}
+
+// What may take long would hold up the others of its batch.
+bool RemoteStore::GoesAlone(const RemotePuts::Item& item) const {
+  return store_->HasOwnNameOf(item.record) || store_->DraftBytes(item.record) >= RemoteGets::kLargeBytes;
+}
+
+void RemoteStore::Flush() {
+  if (unflushed_.load() == 0) return;
+  std::vector<RemoteGets::Item> gets;
+  std::vector<Put> puts;
+  {
+    std::lock_guard lock(mutex_);
+    gets.swap(unflushed_gets_);
+    puts.swap(unflushed_puts_);
+    unflushed_orders_.clear();
+    unflushed_.store(0);
+  }
+  for (size_t i = 0; i < gets.size(); i += kBatch) {
+    jobs_.Run([this, part = std::vector(gets.begin() + static_cast<int64_t>(i), gets.begin() + static_cast<int64_t>(std::min(i + kBatch, gets.size())))] { gets_.Get(part); });
+  }
+  // A batch ends where one of its orders comes a second time, or an order that is still under way: that one waits.
+  std::vector<RemotePuts::Item> batch;
+  absl::flat_hash_set<std::string> orders;
+  const auto run = [&] {
+    if (batch.empty()) return;
+    jobs_.Run([this, part = std::exchange(batch, {})] { puts_.Publish(part); }, {orders.begin(), orders.end()});
+    orders.clear();
+  };
+  for (Put& put : puts) {
+    if (GoesAlone(put.item) || jobs_.Pending(put.order)) {
+      run();
+      jobs_.Run([this, item = put.item] { puts_.Publish({item}); }, {put.order});
+      continue;
+    }
+    if (batch.size() == kBatch || orders.contains(put.order)) run();
+    batch.push_back(std::move(put.item));
+    orders.insert(std::move(put.order));
+  }
+  run();
 }
 
 uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
@@ -83,15 +130,6 @@ uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
     const absl::StatusOr<Published> deleted = Delete(name, version);
     return Result{.status = deleted.status(), .published = deleted.ok() ? *deleted : Published{}};
   });
-}
-
-uint64_t RemoteStore::StartPublish(std::shared_ptr<Session> session, layout::RecordRef record, uint64_t record_seq, std::string order) {
-  return jobs_.Start([this, session = std::move(session), record, record_seq] {
-    // Its client may have died since it asked: the draft went with the session.
-    const absl::StatusOr<Published> published =
-        session != nullptr ? Publish(*session, record, record_seq) : absl::StatusOr<Published>(absl::UnavailableError("the session has ended"));
-    return Result{.status = published.status(), .published = published.ok() ? *published : Published{}};
-  }, std::move(order));
 }
 
 bool RemoteStore::Concerns(rpc::Method method) {
@@ -124,159 +162,6 @@ uint64_t RemoteStore::StartCall(rpc::Method method, std::string message, uint64_
     }
     return result;
   });
-}
-
-// Whoever has it as its own. NOT_FOUND is only said when everybody has said so.
-absl::StatusOr<RemoteStore::Holder> RemoteStore::FindHolder(const std::string& name, const PeerNode::Wanted& wanted) {
-  absl::Status unanswered;
-  absl::Status missing = absl::NotFoundError(StrCat("'", name, "': no such tensor, on none of ", peers_.size() + 1, " nodes"));
-  for (const auto& peer : peers_) {
-    absl::StatusOr<PeerNode::Found> found = peer->Locate(name, wanted);
-    if (found.ok()) return Holder{peer.get(), *std::move(found)};
-    if (!absl::IsNotFound(found.status())) unanswered = found.status();
-  }
-  return unanswered.ok() ? missing : unanswered;
-}
-
-absl::StatusOr<Published> RemoteStore::Get(const std::string& name, uint64_t version) {
-  absl::StatusOr<Published> got = GetOnce(name, version);
-  // Whose process was replaced in the middle is asked again; who is gone says so at once.
-  return absl::IsUnavailable(got.status()) ? GetOnce(name, version) : got;
-}
-
-absl::StatusOr<Published> RemoteStore::GetOnce(const std::string& name, uint64_t version) {
-  const absl::StatusOr<Published> here = store_->Lookup(name, version);
-  if (here.ok() && (!here->fetched || here->leased || version != 0)) return here;
-  const absl::StatusOr<Holder> holder = FindHolder(name, {.version = version, .have_version = here.ok() ? here->version_number : 0,
-                                                          .have_created_ns = here.ok() ? here->created_ns : 0, .lease = version == 0});
-  if (!holder.ok()) {
-    if (absl::IsNotFound(holder.status()) && version == 0) store_->DropCopy(name);
-    return holder.status();
-  }
-  absl::StatusOr<Published> got = here;
-  if (!here.ok() || !IsOf(*here, holder->found.info)) got = CopyOnce(name, *holder);
-  holder->peer->Release(holder->found);
-  if (got.ok() && got->fetched) holder->peer->TakeLease(holder->found, *got);
-  return got;
-}
-
-// Single-flight: the first one copies, the others wait for it.
-absl::StatusOr<Published> RemoteStore::CopyOnce(const std::string& name, const Holder& holder) {
-  const v1::TensorInfo& original = holder.found.info;
-  const std::tuple<std::string, uint64_t, uint64_t> what{name, original.version().number(), original.created_ns()};
-  std::shared_ptr<Copying> copying;
-  bool mine = false;
-  {
-    std::unique_lock lock(mutex_);
-    std::shared_ptr<Copying>& slot = copying_[what];
-    mine = slot == nullptr;
-    if (mine) slot = std::make_shared<Copying>();
-    copying = slot;
-    if (!mine) {
-      changed_.wait(lock, [&] { return copying->done; });
-      return copying->result;
-    }
-  }
-  absl::StatusOr<Published> result = store_->Lookup(name, original.version().number());  // somebody may just have been done
-  if (!result.ok() || !IsOf(*result, original)) result = Copy(name, holder);
-  {
-    std::lock_guard lock(mutex_);
-    copying->result = result;
-    copying->done = true;
-    copying_.erase(what);
-  }
-  changed_.notify_all();
-  return result;
-}
-
-absl::StatusOr<Published> RemoteStore::Copy(const std::string& name, const Holder& holder) {
-  std::string metadata;
-  const absl::StatusOr<CreateSpec> spec = SpecOf(holder.found.info, &metadata);
-  if (!spec.ok()) return spec.status();
-  const absl::StatusOr<Placed> placed = writer_.Reserve(*spec, kMemoryWait);
-  if (!placed.ok()) return placed.status();
-  if (absl::Status s = holder.peer->Read(holder.found, placed->block.address); !s.ok()) {
-    writer_.Abort(*placed);
-    return s;
-  }
-  return writer_.Publish(*placed);
-}
-
-// Publishes a draft of this node where its name is at home: here, if nobody has the name.
-absl::StatusOr<Published> RemoteStore::Publish(Session& session, layout::RecordRef record, uint64_t record_seq) {
-  const auto publish_here = [&](LeaseRule leases) { return store_->Publish(session, record, record_seq, leases); };
-  if (store_->HasOwnNameOf(record)) return recall_->Change(store_->DraftName(record), publish_here);
-  const absl::StatusOr<Store::TakenDraft> draft = store_->TakeDraft(session, record, record_seq);
-  if (!draft.ok()) return store_->Publish(session, record, record_seq);  // knows what was published before, or says what is wrong
-  const absl::StatusOr<Published> original = PublishAtHome(session, *draft);
-  if (absl::IsNotFound(original.status())) {
-    store_->DropCopy(draft->spec.name());  // of what its home has deleted
-    return recall_->Change(draft->spec.name(), [&](LeaseRule leases) { return store_->PublishTaken(record, leases); });
-  }
-  if (!original.ok()) {
-    store_->DropTaken(record);
-    return original;
-  }
-  PENSTOCK_FAULT_POINT("node.remote.published");
-  absl::StatusOr<Published> copy = store_->PublishAsCopy(record, *original);
-  if (!copy.ok()) return original;  // this node has got a tensor of that name meanwhile
-  copy->home = original->home;
-  return copy;
-}
-
-// NOT_FOUND: no other node has the name.
-absl::StatusOr<Published> RemoteStore::PublishAtHome(const Session& session, const Store::TakenDraft& draft) {
-  const uint64_t key = RequestKey(session, draft.request_id);
-  absl::Status unanswered;
-  for (const auto& peer : peers_) {
-    const absl::StatusOr<PeerNode::Reserved> reserved = peer->ReserveIfHome(draft.spec, key);
-    if (absl::IsNotFound(reserved.status())) continue;
-    if (absl::IsUnavailable(reserved.status())) {
-      unanswered = reserved.status();
-      continue;
-    }
-    if (!reserved.ok()) return reserved.status();
-    return PublishAt(*peer, *reserved, draft, key);
-  }
-  return unanswered.ok() ? absl::NotFoundError(StrCat("'", draft.spec.name(), "': on no other node")) : unanswered;
-}
-
-// A home whose process is replaced meanwhile is asked again: it knows by the key what it has published.
-absl::StatusOr<Published> RemoteStore::PublishAt(PeerNode& peer, PeerNode::Reserved reserved, const Store::TakenDraft& draft, uint64_t key) {
-  for (int attempt = 0;; ++attempt) {
-    const absl::StatusOr<Published> published = WriteAndPublish(peer, reserved, draft);
-    if (!absl::IsUnavailable(published.status()) || attempt == kRestartAttempts || key == 0) return published;
-    absl::StatusOr<PeerNode::Reserved> again = published.status();
-    for (int i = 0; i < kRestartAttempts && absl::IsUnavailable(again.status()); ++i) {
-      if (PauseOrStop(kRestartPause)) return published;
-      again = peer.ReserveIfHome(draft.spec, key);
-    }
-    if (!again.ok()) return published;
-    reserved = *std::move(again);
-  }
-}
-
-absl::StatusOr<Published> RemoteStore::WriteAndPublish(PeerNode& peer, const PeerNode::Reserved& reserved, const Store::TakenDraft& draft) {
-  if (reserved.published) return *reserved.published;
-  PENSTOCK_FAULT_POINT("node.remote.reserved");
-  if (absl::Status s = peer.Write(reserved, {draft.data, draft.nbytes}); !s.ok()) {
-    peer.Abort(reserved);
-    return s;
-  }
-  PENSTOCK_FAULT_POINT("node.remote.written");
-  return peer.Publish(reserved);
-}
-
-bool RemoteStore::PauseOrStop(absl::Duration pause) {
-  std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, absl::ToChronoNanoseconds(pause), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; });
-}
-
-// The same for a request that is made again after this node's process was replaced, and no other's. 0: not told apart.
-uint64_t RemoteStore::RequestKey(const Session& session, uint64_t request_id) const {
-  if (request_id == 0) return 0;
-  const uint64_t both[] = {session.id, request_id};
-  return layout::HashName(reinterpret_cast<const char*>(both), sizeof(both), store_->header()->hash_key) | 1;  // the key is this node's alone
 }
 
 absl::StatusOr<Published> RemoteStore::Delete(const std::string& name, uint64_t version) {

@@ -110,6 +110,7 @@ void RingServer::Run() {
     if (changes_.load()) TakeChanges();
     if (woken_.exchange(false)) RetryChanged();
     const bool worked = ServeActive();
+    if (remote_ != nullptr) remote_->Flush();
     const absl::Time now = MonotonicNow();
     // Also while others keep the thread busy: a timeout is a promise.
     if (parked_.next_deadline() <= now) RetryLate(now);

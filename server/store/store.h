@@ -162,6 +162,7 @@ class Store {
   // Whether the draft's name is that of a tensor that this node has as its own.
   bool HasOwnNameOf(layout::RecordRef draft) const;
   std::string DraftName(layout::RecordRef draft) const;  // empty: no such record
+  uint64_t DraftBytes(layout::RecordRef draft) const;
   // The live tensor of the name if this very request made it; request_id 0 never did.
   std::optional<Published> PublishedBy(std::string_view name, uint64_t request_id) const;
   absl::StatusOr<Published> Delete(std::string_view name, uint64_t version, LeaseRule leases = LeaseRule::kRespect);

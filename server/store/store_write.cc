@@ -284,6 +284,11 @@ std::string Store::DraftName(RecordRef draft) const {
   return slabs_->IsSlot(draft) ? std::string(NameOf(slabs_->At(draft))) : std::string();
 }
 
+uint64_t Store::DraftBytes(RecordRef draft) const {
+  std::lock_guard lock(mutex_);
+  return slabs_->IsSlot(draft) ? slabs_->At(draft)->nbytes : 0;
+}
+
 std::optional<Published> Store::PublishedBy(std::string_view name, uint64_t request_id) const {
   std::lock_guard lock(mutex_);
   const RecordRef ref = FindOwn(name);

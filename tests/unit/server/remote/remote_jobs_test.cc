@@ -57,6 +57,29 @@ TEST(RemoteJobs, OneThatWaitsHoldsUpNoOtherOrder) {
   go.Notify();
 }
 
+TEST(RemoteJobs, OneOfManyOrdersWaitsForEachAndIsNotOvertaken) {
+  RemoteJobs jobs;
+  absl::Notification go, last;
+  std::vector<int> order;  // no lock: each has "b"
+  jobs.Start([&] { go.WaitForNotification(); return Text(""); }, "a");
+  jobs.Run([&] { order.push_back(1); }, {"a", "b"});
+  jobs.Run([&] { order.push_back(2); last.Notify(); }, {"b"});
+  EXPECT_TRUE(jobs.Pending("b") && !jobs.Pending("c"));
+  go.Notify();
+  ASSERT_TRUE(last.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  EXPECT_EQ(order, (std::vector<int>{1, 2}));
+}
+
+TEST(RemoteJobs, OneWorkTellsManyResults) {
+  RemoteJobs jobs;
+  std::atomic<int> told{0};
+  jobs.OnDone([&](uint64_t) { told.fetch_add(1); });
+  const uint64_t one = jobs.NewKey(), two = jobs.NewKey();
+  jobs.Run([&] { jobs.Finish(two, Text("two")); jobs.Finish(one, Text("one")); });
+  while (told.load() < 2) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_EQ(jobs.Take(one)->response + jobs.Take(two)->response, "onetwo");
+}
+
 TEST(RemoteJobs, AfterStopNothingIsDone) {
   RemoteJobs jobs;
   jobs.Stop();

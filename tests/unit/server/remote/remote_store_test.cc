@@ -17,6 +17,7 @@ class RemoteStoreTest : public StoreTest {
     absl::Notification done;
     remote.OnDone([&](uint64_t) { done.Notify(); });
     const uint64_t key = remote.StartPublish(std::move(session), draft.record, draft.record_seq, "x");
+    remote.Flush();
     done.WaitForNotification();
     return remote.Take(key)->status;
   }

@@ -1,0 +1,208 @@
+#include "server/remote/remote_gets.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "proto/layout/metadata_codec.h"
+#include "proto/strcat.h"
+#include "transport/monotonic.h"
+
+namespace penstock::server {
+
+namespace {
+
+absl::StatusOr<CreateSpec> SpecOf(const v1::TensorInfo& info, std::string* metadata) {
+  const absl::StatusOr<Shape> shape = Shape::Create(absl::MakeConstSpan(info.shape().data(), static_cast<size_t>(info.shape_size())));
+  if (!shape.ok()) return shape.status();
+  *metadata = layout::EncodeMetadata({info.metadata().begin(), info.metadata().end()});
+  return CreateSpec{.name = info.name(), .dtype = static_cast<DType>(info.dtype()), .shape = *shape, .nbytes = info.nbytes(),
+                    .version = info.version().number(), .keep = false, .metadata = *metadata, .fetched = true, .created_ns = info.created_ns()};
+}
+
+// The version's number alone is not enough: a home that has lost its memory, or another home, begins with 1 again.
+bool IsOf(const absl::StatusOr<Published>& copy, const v1::TensorInfo& original) {
+  return copy.ok() && copy->version_number == original.version().number() && copy->created_ns == original.created_ns();
+}
+
+}  // namespace
+
+void RemoteGets::Get(std::vector<Item> items) {
+  std::vector<Asked> asked;
+  for (Item& item : items) asked.push_back({.item = std::move(item)});
+  GetAll(std::move(asked));
+}
+
+void RemoteGets::GetAll(std::vector<Asked> asked) {
+  std::vector<Asked> missing;
+  for (Asked& one : asked) {
+    one.here = store_->Lookup(one.item.name, one.item.version);
+    if (one.here.ok() && (!one.here->fetched || one.here->leased || one.item.version != 0)) {
+      jobs_->Finish(one.item.key, {.status = absl::OkStatus(), .published = *one.here});
+    } else {
+      missing.push_back(std::move(one));
+    }
+  }
+  if (missing.empty()) return;
+  Locate(&missing);
+  std::vector<Asked> found;
+  for (Asked& one : missing) {
+    if (one.peer != nullptr) {
+      found.push_back(std::move(one));
+    } else {
+      if (absl::IsNotFound(one.status) && one.item.version == 0) store_->DropCopy(one.item.name);
+      Answer(one, one.status);
+    }
+  }
+  // A large one holds up nobody else.
+  std::vector<Asked> small;
+  for (Asked& one : found) {
+    const bool large = one.found.info.nbytes() >= kLargeBytes && !one.found.unchanged;
+    if (!large || found.size() == 1) {
+      small.push_back(std::move(one));
+    } else {
+      const auto alone = std::make_shared<Asked>(std::move(one));
+      jobs_->Run([this, alone] {
+        std::vector<Asked> only;
+        only.push_back(std::move(*alone));
+        Fetch(std::move(only));
+      });
+    }
+  }
+  if (!small.empty()) Fetch(std::move(small));
+}
+
+// At whoever has it as its own. NOT_FOUND is only said when everybody has said so.
+void RemoteGets::Locate(std::vector<Asked>* asked) {
+  for (Asked& one : *asked) one.status = absl::NotFoundError(StrCat("'", one.item.name, "': no such tensor, on none of ", peers_->size() + 1, " nodes"));
+  for (const auto& peer : *peers_) {
+    std::vector<Asked*> missing;
+    std::vector<PeerNode::Wanted> wanted;
+    for (Asked& one : *asked) {
+      if (one.peer != nullptr) continue;
+      missing.push_back(&one);
+      wanted.push_back({.name = one.item.name, .version = one.item.version, .have_version = one.here.ok() ? one.here->version_number : 0,
+                        .have_created_ns = one.here.ok() ? one.here->created_ns : 0, .lease = one.item.version == 0});
+    }
+    if (missing.empty()) return;
+    std::vector<absl::StatusOr<PeerNode::Found>> found = peer->Locate(wanted);
+    for (size_t i = 0; i < found.size(); ++i) {
+      if (found[i].ok()) {
+        missing[i]->peer = peer.get();
+        missing[i]->found = *std::move(found[i]);
+      } else if (!absl::IsNotFound(found[i].status())) {
+        missing[i]->status = found[i].status();
+      }
+    }
+  }
+}
+
+// All of them were found. This thread makes what nobody makes yet; what others make it waits for only when that is done, so
+// two that wait for each other's cannot be.
+void RemoteGets::Fetch(std::vector<Asked> found) {
+  std::vector<Making> making;
+  std::vector<std::pair<const Asked*, std::shared_ptr<Copying>>> waiting;
+  for (const Asked& one : found) {
+    if (IsOf(one.here, one.found.info)) {
+      Answer(one, one.here);
+      continue;
+    }
+    const What what{one.item.name, one.found.info.version().number(), one.found.info.created_ns()};
+    bool mine = false;
+    std::shared_ptr<Copying> copying = Join(what, &mine);
+    if (mine) making.push_back({.what = what, .copying = copying, .asked = &one});
+    waiting.emplace_back(&one, std::move(copying));
+  }
+  Make(&making);
+  for (const auto& [one, copying] : waiting) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return copying->done; });
+    }
+    Answer(*one, copying->result);
+  }
+  Release(found);
+}
+
+std::shared_ptr<RemoteGets::Copying> RemoteGets::Join(const What& what, bool* mine) {
+  std::lock_guard lock(mutex_);
+  std::shared_ptr<Copying>& slot = copying_[what];
+  *mine = slot == nullptr;
+  if (*mine) slot = std::make_shared<Copying>();
+  return slot;
+}
+
+void RemoteGets::Make(std::vector<Making>* making) {
+  if (making->empty()) return;
+  std::map<PeerNode*, std::vector<Making*>> reading;
+  const absl::Time patience = MonotonicNow() + kMemoryWait;
+  for (Making& one : *making) {
+    const v1::TensorInfo& original = one.asked->found.info;
+    one.result = store_->Lookup(original.name(), original.version().number());
+    if (IsOf(one.result, original)) continue;  // somebody has just been done
+    std::string metadata;
+    const absl::StatusOr<CreateSpec> spec = SpecOf(original, &metadata);
+    const absl::StatusOr<Placed> placed = spec.ok() ? writer_.Reserve(*spec, patience - MonotonicNow()) : spec.status();
+    if (!placed.ok()) {
+      one.result = placed.status();
+      continue;
+    }
+    one.placed = *placed;
+    reading[one.asked->peer].push_back(&one);
+  }
+  std::vector<std::thread> others;  // each peer's at the same time
+  for (auto it = reading.begin(); it != reading.end(); ++it) {
+    if (std::next(it) == reading.end()) {
+      Read(it->second);
+    } else {
+      others.emplace_back([this, part = it->second] { Read(part); });
+    }
+  }
+  for (std::thread& other : others) other.join();
+  {
+    std::lock_guard lock(mutex_);
+    for (Making& one : *making) {
+      one.copying->result = one.result;
+      one.copying->done = true;
+      copying_.erase(one.what);
+    }
+  }
+  changed_.notify_all();
+}
+
+// Of one peer.
+void RemoteGets::Read(std::vector<Making*> making) {
+  std::vector<PeerNode::Reading> readings;
+  for (const Making* one : making) readings.push_back({.found = &one->asked->found, .to = one->placed.block.address});
+  making[0]->asked->peer->Read(absl::MakeSpan(readings));
+  for (size_t i = 0; i < making.size(); ++i) {
+    if (readings[i].status.ok()) {
+      making[i]->result = writer_.Publish(making[i]->placed);
+    } else {
+      writer_.Abort(making[i]->placed);
+      making[i]->result = readings[i].status;
+    }
+  }
+}
+
+void RemoteGets::Answer(const Asked& asked, const absl::StatusOr<Published>& got) {
+  // Whose process was replaced in the middle is asked again; who is gone says so at once.
+  if (absl::IsUnavailable(got.status()) && !asked.last_try) {
+    jobs_->Run([this, item = asked.item] {
+      std::vector<Asked> again;
+      again.push_back({.item = item, .last_try = true});
+      GetAll(std::move(again));
+    });
+    return;
+  }
+  if (got.ok() && got->fetched && asked.peer != nullptr) asked.peer->TakeLease(asked.found, *got);
+  jobs_->Finish(asked.item.key, {.status = got.status(), .published = got.ok() ? *got : Published{}});
+}
+
+void RemoteGets::Release(const std::vector<Asked>& found) {
+  std::map<PeerNode*, std::vector<const PeerNode::Found*>> by_peer;
+  for (const Asked& one : found) by_peer[one.peer].push_back(&one.found);
+  for (const auto& [peer, all] : by_peer) peer->Release(all);
+}
+
+}  // namespace penstock::server
