@@ -59,21 +59,29 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name) {
   return view;  // one variable on every path: it is made in the caller's place
 }
 
+namespace {
+
+absl::StatusOr<TensorView> ViewOf(Session* session, const PinnedRecord& pinned, const Deadline& deadline) {
+  const absl::StatusOr<const std::byte*> data = session->DataOf(pinned.record, deadline);
+  if (!data.ok()) {
+    session->Release(pinned);
+    return data.status();
+  }
+  PENSTOCK_FAULT_POINT("client.get.mapped");
+  absl::StatusOr<TensorView> view(absl::in_place);
+  session->FillView(&*view, pinned, *data);
+  return view;
+}
+
+}  // namespace
+
 absl::StatusOr<TensorView> Client::GetSlow(std::string_view name, uint64_t version,
                                            const Deadline& deadline) {
   const absl::StatusOr<Session*> session = connection_->Live(deadline);
   if (!session.ok()) return session.status();
   const absl::StatusOr<PinnedRecord> pinned = (*session)->Acquire(name, version, deadline);
   if (!pinned.ok()) return pinned.status();
-  const absl::StatusOr<const std::byte*> data = (*session)->DataOf(pinned->record, deadline);
-  if (!data.ok()) {
-    (*session)->Release(*pinned);
-    return data.status();
-  }
-  PENSTOCK_FAULT_POINT("client.get.mapped");
-  absl::StatusOr<TensorView> view(absl::in_place);
-  (*session)->FillView(&*view, *pinned, *data);
-  return view;
+  return ViewOf(*session, *pinned, deadline);
 }
 
 absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& options) {
@@ -100,13 +108,27 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
 std::vector<absl::StatusOr<TensorView>> Client::GetMany(absl::Span<const GetRequest> requests) {
   std::vector<absl::StatusOr<TensorView>> views;
   views.reserve(requests.size());
-  for (const GetRequest& request : requests) {
-    const GetOptions& options = request.options;
-    if (options.box || options.version || options.wait) {
-      views.push_back(Get(request.name, options));
-    } else {
-      views.push_back(Get(request.name));
+  const absl::StatusOr<Session*> session = connection_->Live(connection_->DefaultDeadline());
+  if (!session.ok()) {
+    for (size_t i = 0; i < requests.size(); ++i) views.emplace_back(session.status());
+    return views;
+  }
+  std::vector<Session::Wanted> wanted;
+  for (const auto& [name, options] : requests) {
+    if (!options.wait && options.version != 0) wanted.push_back({name, options.version.value_or(0)});
+  }
+  const absl::Duration timeout = connection_->timeout();
+  std::vector<absl::StatusOr<PinnedRecord>> pinned = (*session)->AcquireMany(wanted, timeout);
+  size_t next = 0;
+  for (const auto& [name, options] : requests) {
+    if (options.wait || options.version == 0) {
+      views.push_back(Get(name, options));
+      continue;
     }
+    const absl::StatusOr<PinnedRecord>& one = pinned[next++];
+    absl::StatusOr<TensorView> view = one.status().ok() ? ViewOf(*session, *one, Deadline::After(timeout)) : absl::StatusOr<TensorView>(one.status());
+    if (view.ok() && options.box) view = view->Slice(*options.box);
+    views.push_back(std::move(view));
   }
   return views;
 }

@@ -1,5 +1,6 @@
 // Session: finding and pinning tensors, and filling views.
 #include <algorithm>
+#include <deque>
 #include <utility>
 
 #include "client/session/session.h"
@@ -92,6 +93,62 @@ std::optional<PinnedRecord> Session::AcquireHere(std::string_view name, uint64_t
   }
   Release(pinned);
   return std::nullopt;
+}
+
+std::vector<absl::StatusOr<PinnedRecord>> Session::AcquireMany(absl::Span<const Wanted> wanted,
+                                                               absl::Duration timeout) {
+  constexpr size_t kMostAsked = 1024;  // at a time
+  std::vector<absl::StatusOr<PinnedRecord>> results(wanted.size(), absl::UnknownError("not asked"));
+  std::deque<std::pair<size_t, RingRequest>> asked;
+  const auto take_first = [&] {
+    auto [i, request] = std::move(asked.front());
+    asked.pop_front();
+    results[i] = TakeFound(wanted[i], std::move(request), timeout);
+  };
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const auto [name, version] = wanted[i];
+    if (absl::Status s = ValidateName(name); !s.ok()) {
+      results[i] = std::move(s);
+    } else if (const std::optional<PinnedRecord> here = AcquireHere(name, version)) {
+      results[i] = *here;
+    } else {
+      if (asked.size() == kMostAsked) {
+        ring_.WakeNode();
+        take_first();
+      }
+      absl::StatusOr<RingRequest> request =
+          LookupRequest(layout::RingOp::kLookup, name, version, Deadline::After(timeout));
+      if (!request.ok()) {
+        results[i] = request.status();
+        continue;
+      }
+      request->Submit(/*wake=*/false);
+      asked.emplace_back(i, *std::move(request));
+    }
+  }
+  if (!asked.empty()) ring_.WakeNode();
+  while (!asked.empty()) take_first();
+  return results;
+}
+
+absl::StatusOr<PinnedRecord> Session::TakeFound(const Wanted& wanted, RingRequest request,
+                                                absl::Duration timeout) {
+  const Deadline deadline = Deadline::After(timeout);
+  absl::Status status = request.Wait(deadline);
+  if (absl::IsNotFound(status)) return NoSuchTensor(wanted.name, wanted.version);
+  if (!status.ok()) return status;
+  const auto found = request.ResponseAs<layout::LookupResponse>();
+  if (!found.ok()) return found.status();
+  if (absl::Status s = catalog_.MapChunkOf(found->record, deadline); !s.ok()) return s;
+  if (const uint32_t slot = pins_.TryTake(); slot != PinTable::kNoSlot) {
+    PinnedRecord pinned{nullptr, slot};
+    if (catalog_.Pin(found->record, found->record_seq, pins_, slot, &pinned.record) == Outcome::kPinned) {
+      return pinned;
+    }
+    pins_.Give(slot);
+  }
+  request.Finish();
+  return Acquire(wanted.name, wanted.version, deadline);  // changed again already, or pins are few
 }
 
 absl::StatusOr<const std::byte*> Session::DataOf(const Record* record, const Deadline& deadline) {

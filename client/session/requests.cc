@@ -55,15 +55,22 @@ absl::StatusOr<RingRequest> Session::Request(const RingRequestSizes& sizes,
   return ring_.Allocate(sizes, deadline);
 }
 
-absl::StatusOr<layout::LookupResponse> Session::Lookup(RingOp op, std::string_view name,
-                                                       uint64_t version,
-                                                       const Deadline& deadline) {
+absl::StatusOr<RingRequest> Session::LookupRequest(RingOp op, std::string_view name, uint64_t version,
+                                                   const Deadline& deadline) {
   layout::LookupRequest lookup{version, static_cast<uint32_t>(name.size()), 0};
   absl::StatusOr<RingRequest> request = Request(
       {.op = op, .request_bytes = static_cast<uint32_t>(sizeof(lookup) + name.size())}, deadline);
-  if (!request.ok()) return request.status();
+  if (!request.ok()) return request;
   memcpy(request->body(), &lookup, sizeof(lookup));
   memcpy(request->body() + sizeof(lookup), name.data(), name.size());
+  return request;
+}
+
+absl::StatusOr<layout::LookupResponse> Session::Lookup(RingOp op, std::string_view name,
+                                                       uint64_t version,
+                                                       const Deadline& deadline) {
+  absl::StatusOr<RingRequest> request = LookupRequest(op, name, version, deadline);
+  if (!request.ok()) return request.status();
   request->Submit();
   if (absl::Status s = request->Wait(deadline); !s.ok()) return s;
   return request->ResponseAs<layout::LookupResponse>();

@@ -75,6 +75,14 @@ class Session {
   // what the catalog does not show.
   absl::StatusOr<PinnedRecord> Acquire(std::string_view name, uint64_t version,
                                        const Deadline& deadline);
+  struct Wanted {
+    std::string_view name;
+    uint64_t version = 0;
+  };
+  // The same for many: what the node must be asked for is asked for before any answer is awaited.
+  // Each answer may take `timeout` from the one before it.
+  std::vector<absl::StatusOr<PinnedRecord>> AcquireMany(absl::Span<const Wanted> wanted,
+                                                        absl::Duration timeout);
   // The same from the catalog alone; nothing when the node would have to be asked.
   std::optional<PinnedRecord> AcquireHere(std::string_view name, uint64_t version);
   // Whether the catalog alone may answer for this record: it has not expired, the node holds its
@@ -106,6 +114,9 @@ class Session {
   absl::StatusOr<RingRequest> Request(const RingRequestSizes& sizes, const Deadline& deadline);
   // What every request needs before it: session alive, ring there.
   absl::Status PrepareRing(const Deadline& deadline);
+  // Filled, not yet submitted.
+  absl::StatusOr<RingRequest> LookupRequest(layout::RingOp op, std::string_view name, uint64_t version,
+                                            const Deadline& deadline);
   absl::StatusOr<layout::LookupResponse> Lookup(layout::RingOp op, std::string_view name,
                                                 uint64_t version, const Deadline& deadline);
   absl::StatusOr<std::string> Call(rpc::Method method, std::string_view message,
@@ -131,6 +142,8 @@ class Session {
   absl::Status Connect(const Deadline& deadline);
   absl::Status TakeWelcome(FdReply welcome, bool first);
   absl::StatusOr<Mapping> GrowPins(uint32_t chunk);
+  absl::StatusOr<PinnedRecord> TakeFound(const Wanted& wanted, RingRequest request,
+                                         absl::Duration timeout);
   bool MayServeNow(const layout::Record* record, uint64_t serve_until) const;
   bool IsFresh(const layout::Record* record) const;
   void OnEnded();

@@ -47,6 +47,23 @@ class LeaseRecall {
     const Recalled recalled(this, {std::string(name)});
     return change(LeaseRule::kRecalled);
   }
+  // The same for many names, whose leases are called back together: change(i, rule).
+  template <class F>
+  auto ChangeMany(const std::vector<std::string>& names, F change) {
+    std::vector<decltype(change(size_t{0}, LeaseRule::kRespect))> results;
+    std::vector<size_t> leased;
+    std::vector<std::string> leased_names;
+    for (size_t i = 0; i < names.size(); ++i) {
+      results.push_back(change(i, LeaseRule::kRespect));
+      if (!IsLeased(StatusOf(results.back()))) continue;
+      leased.push_back(i);
+      leased_names.push_back(names[i]);
+    }
+    if (leased.empty()) return results;
+    const Recalled recalled(this, std::move(leased_names));
+    for (size_t i : leased) results[i] = change(i, LeaseRule::kRecalled);
+    return results;
+  }
   absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix);
 
   // To be asked before the store is: whether `holder` may serve the name for kLease from `now` on. Not while it changes.

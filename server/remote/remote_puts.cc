@@ -18,6 +18,7 @@ constexpr absl::Duration kRestartPause = absl::Milliseconds(600);  // longer tha
 
 void RemotePuts::Publish(const std::vector<Item>& items) {
   std::vector<Going> going;
+  std::vector<const Item*> here;
   for (const Item& item : items) {
     if (item.session == nullptr) {  // its client has died since it asked: the draft went with the session
       Finish(item.key, absl::UnavailableError("the session has ended"));
@@ -26,17 +27,22 @@ void RemotePuts::Publish(const std::vector<Item>& items) {
     absl::StatusOr<Store::TakenDraft> draft = absl::NotFoundError("");
     if (!store_->HasOwnNameOf(item.record)) draft = store_->TakeDraft(*item.session, item.record, item.record_seq);
     if (!draft.ok()) {
-      Finish(item.key, PublishHere(item));  // which knows what was published before, or says what is wrong
+      here.push_back(&item);  // the store knows what was published before, or says what is wrong
       continue;
     }
     const uint64_t request_key = RequestKey(*item.session, draft->request_id);
     going.push_back({.key = item.key, .draft = *std::move(draft), .request_key = request_key});
   }
+  PublishHere(here);
   if (!going.empty()) FindHomes(&going);
 }
 
-absl::StatusOr<Published> RemotePuts::PublishHere(const Item& item) {
-  return recall_->Change(store_->DraftName(item.record), [&](LeaseRule leases) { return store_->Publish(*item.session, item.record, item.record_seq, leases); });
+void RemotePuts::PublishHere(const std::vector<const Item*>& items) {
+  std::vector<std::string> names;
+  for (const Item* item : items) names.push_back(store_->DraftName(item->record));
+  const std::vector<absl::StatusOr<Published>> results = recall_->ChangeMany(
+      names, [&](size_t i, LeaseRule leases) { return store_->Publish(*items[i]->session, items[i]->record, items[i]->record_seq, leases); });
+  for (size_t i = 0; i < items.size(); ++i) Finish(items[i]->key, results[i]);
 }
 
 // A peer that is not the home of a name says NOT_FOUND and has changed nothing.

@@ -52,7 +52,7 @@ class RemotePuts {
     absl::StatusOr<Published> result = absl::UnknownError("");
   };
 
-  absl::StatusOr<Published> PublishHere(const Item& item);
+  void PublishHere(const std::vector<const Item*>& items);
   void FindHomes(std::vector<Going>* going);
   void PublishAt(PeerNode& peer, std::vector<Going*> going);
   void WriteAndPublish(PeerNode& peer, const std::vector<Going*>& going);

@@ -80,12 +80,7 @@ void RemoteSessions::Ended(const LaneToken& token) {
 }
 
 absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& token, std::string_view name, const Wanted& wanted) {
-  {
-    std::lock_guard lock(mutex_);
-    const absl::StatusOr<RemoteSession*> session = Find(token);
-    if (!session.ok()) return session.status();
-    ++(*session)->requests;
-  }
+  if (absl::Status s = Check(token); !s.ok()) return s;
   const bool lease = wanted.lease && wanted.version == 0 && recall_->Grants(token, name, MonotonicNow());
   absl::StatusOr<Store::HeldTensor> held = store_->Hold(name, wanted.version, lease ? LeaseRecall::kLease : absl::ZeroDuration());
   if (!held.ok()) return held.status();
@@ -143,29 +138,36 @@ absl::StatusOr<RemoteSessions::Reserved> RemoteSessions::Reserve(const LaneToken
     return absl::ResourceExhaustedError(StrCat("drafts: this remote session has ", kMaxDrafts, ", the most that one may have; publish or release some"));
   }
   reserved.draft = next_grant_++;
-  ++(*session)->requests;
   (*session)->drafts.emplace(reserved.draft, draft);
   return reserved;
 }
 
-absl::StatusOr<Published> RemoteSessions::Publish(const LaneToken& token, uint64_t number) {
-  std::shared_ptr<RemoteDraft> draft;
-  {
-    std::lock_guard lock(mutex_);
-    const absl::StatusOr<RemoteSession*> session = Find(token);
-    if (!session.ok()) return session.status();
-    ++(*session)->requests;
-    auto it = (*session)->drafts.find(number);
-    if (it == (*session)->drafts.end()) {
-      return absl::NotFoundError(StrCat("draft ", number, ": this session has no such draft (published, released, or never made)"));
-    }
-    if (it->second.use_count() > 1) {  // transfers; new ones cannot begin, for that takes the lock
-      return absl::FailedPreconditionError(StrCat("draft ", number, ": bytes are still being written; publish when the last write is answered"));
-    }
-    draft = std::move(it->second);
-    (*session)->drafts.erase(it);
+absl::StatusOr<std::shared_ptr<RemoteDraft>> RemoteSessions::TakeDraft(const LaneToken& token, uint64_t number) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);
+  if (!session.ok()) return session.status();
+  auto it = (*session)->drafts.find(number);
+  if (it == (*session)->drafts.end()) {
+    return absl::NotFoundError(StrCat("draft ", number, ": this session has no such draft (published, released, or never made)"));
   }
-  return recall_->Change(draft->name(), [&](LeaseRule leases) { return draft->Publish(leases); });
+  if (it->second.use_count() > 1) {  // transfers; new ones cannot begin, for that takes the lock
+    return absl::FailedPreconditionError(StrCat("draft ", number, ": bytes are still being written; publish when the last write is answered"));
+  }
+  std::shared_ptr<RemoteDraft> draft = std::move(it->second);
+  (*session)->drafts.erase(it);
+  return draft;
+}
+
+std::vector<absl::StatusOr<Published>> RemoteSessions::Publish(const LaneToken& token, absl::Span<const uint64_t> numbers) {
+  std::vector<absl::StatusOr<std::shared_ptr<RemoteDraft>>> drafts;
+  std::vector<std::string> names;
+  for (uint64_t number : numbers) {
+    drafts.push_back(TakeDraft(token, number));
+    names.push_back(drafts.back().ok() ? (*drafts.back())->name() : std::string());
+  }
+  return recall_->ChangeMany(names, [&](size_t i, LeaseRule leases) {
+    return drafts[i].ok() ? (*drafts[i])->Publish(leases) : absl::StatusOr<Published>(drafts[i].status());
+  });
 }
 
 void RemoteSessions::Expire(absl::Time now) {
@@ -221,6 +223,13 @@ size_t RemoteSessions::count() const {
   return sessions_.size();
 }
 
+absl::Status RemoteSessions::BeginCall(const LaneToken& token) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);
+  if (session.ok()) ++(*session)->requests;
+  return session.status();
+}
+
 absl::Status RemoteSessions::Check(const LaneToken& token) {
   std::lock_guard lock(mutex_);
   return Find(token).status();
@@ -230,7 +239,6 @@ absl::StatusOr<GrantedBlock> RemoteSessions::Use(const LaneToken& token, uint64_
   std::lock_guard lock(mutex_);
   const absl::StatusOr<RemoteSession*> session = Find(token);
   if (!session.ok()) return session.status();
-  ++(*session)->requests;
   if (auto draft = (*session)->drafts.find(grant); draft != (*session)->drafts.end()) {
     if (kind != TransferKind::kWrite) return absl::PermissionDeniedError(StrCat("draft ", grant, ": is for writing until it is published"));
     return draft->second->Block();

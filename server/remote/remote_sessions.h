@@ -20,6 +20,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -87,10 +88,11 @@ class RemoteSessions final : public GrantTable {
   // Waits for memory, at most kMemoryWait. `if_home`: NOT_FOUND unless this node has a tensor of the name as its own.
   // spec.request_id: told from all others, or 0.
   absl::StatusOr<Reserved> Reserve(const LaneToken& token, const CreateSpec& spec, bool if_home);
-  // FAILED_PRECONDITION while a transfer still writes to it; else the draft is over, whatever the result.
-  absl::StatusOr<Published> Publish(const LaneToken& token, uint64_t draft);
+  // One result each. FAILED_PRECONDITION while a transfer still writes to it; else the draft is over, whatever the result.
+  std::vector<absl::StatusOr<Published>> Publish(const LaneToken& token, absl::Span<const uint64_t> drafts);
   // OK while the session lives.
   absl::Status Check(const LaneToken& token);
+  absl::Status BeginCall(const LaneToken& token);  // the same, and counts it
 
   // Ends the sessions whose time is over.
   void Expire(absl::Time now);
@@ -120,6 +122,7 @@ class RemoteSessions final : public GrantTable {
   using Sessions = std::map<LaneToken, RemoteSession>;
 
   void Ended(const LaneToken& token);
+  absl::StatusOr<std::shared_ptr<RemoteDraft>> TakeDraft(const LaneToken& token, uint64_t number);
   absl::StatusOr<RemoteSession*> Find(const LaneToken& token) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Store* const store_;

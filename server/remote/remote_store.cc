@@ -85,11 +85,6 @@ bool RemoteStore::IsPublishing(const std::string& order) {
   return jobs_.Pending(order);
 }
 
-// What may take long would hold up the others of its batch.
-bool RemoteStore::GoesAlone(const RemotePuts::Item& item) const {
-  return store_->HasOwnNameOf(item.record) || store_->DraftBytes(item.record) >= RemoteGets::kLargeBytes;
-}
-
 void RemoteStore::Flush() {
   if (unflushed_.load() == 0) return;
   std::vector<RemoteGets::Item> gets;
@@ -104,25 +99,28 @@ void RemoteStore::Flush() {
   for (size_t i = 0; i < gets.size(); i += kBatch) {
     jobs_.Run([this, part = std::vector(gets.begin() + static_cast<int64_t>(i), gets.begin() + static_cast<int64_t>(std::min(i + kBatch, gets.size())))] { gets_.Get(part); });
   }
-  // A batch ends where one of its orders comes a second time, or an order that is still under way: that one waits.
-  std::vector<RemotePuts::Item> batch;
-  absl::flat_hash_set<std::string> orders;
-  const auto run = [&] {
-    if (batch.empty()) return;
-    jobs_.Run([this, part = std::exchange(batch, {})] { puts_.Publish(part); }, {orders.begin(), orders.end()});
-    orders.clear();
-  };
+  // What may take long holds up no others: names that wait for leases go together, large ones alone.
+  Batch own, others;
   for (Put& put : puts) {
-    if (GoesAlone(put.item) || jobs_.Pending(put.order)) {
-      run();
+    if (jobs_.Pending(put.order) || store_->DraftBytes(put.item.record) >= RemoteGets::kLargeBytes) {
       jobs_.Run([this, item = put.item] { puts_.Publish({item}); }, {put.order});
       continue;
     }
-    if (batch.size() == kBatch || orders.contains(put.order)) run();
-    batch.push_back(std::move(put.item));
-    orders.insert(std::move(put.order));
+    Batch& batch = store_->HasOwnNameOf(put.item.record) ? own : others;
+    // An order that comes a second time waits for the first.
+    if (own.orders.contains(put.order)) Run(&own);
+    if (others.orders.contains(put.order) || batch.items.size() == kBatch) Run(&others);
+    batch.items.push_back(std::move(put.item));
+    batch.orders.insert(std::move(put.order));
   }
-  run();
+  Run(&own);
+  Run(&others);
+}
+
+void RemoteStore::Run(Batch* batch) {
+  if (batch->items.empty()) return;
+  jobs_.Run([this, items = std::move(batch->items)] { puts_.Publish(items); }, {batch->orders.begin(), batch->orders.end()});
+  *batch = {};
 }
 
 uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {

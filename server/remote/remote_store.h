@@ -79,9 +79,14 @@ class RemoteStore {
     std::string order;
   };
 
+  struct Batch {
+    std::vector<RemotePuts::Item> items;
+    absl::flat_hash_set<std::string> orders;
+  };
+
   void RenewLoop();
   bool IsPublishing(const std::string& order);
-  bool GoesAlone(const RemotePuts::Item& item) const;
+  void Run(Batch* batch);
   absl::StatusOr<Published> Delete(const std::string& name, uint64_t version);
   absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
   absl::Status LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response);

@@ -83,7 +83,7 @@ absl::Status PeerService::CloseSession(std::string_view bytes, const v1::CloseSe
 absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest& request, v1::LocateResponse* response) {
   const absl::StatusOr<LaneToken> token = ParseToken(bytes);
   if (!token.ok()) return token.status();
-  if (absl::Status s = sessions_->Check(*token); !s.ok()) return s;
+  if (absl::Status s = sessions_->BeginCall(*token); !s.ok()) return s;
   if (absl::Status s = CheckBatch("items", request.items_size()); !s.ok()) return s;
   for (const v1::LocateItem& item : request.items()) {
     v1::LocateResult* result = response->add_results();
@@ -130,7 +130,7 @@ absl::Status PeerService::Release(std::string_view bytes, const v1::ReleaseReque
 absl::Status PeerService::ReserveDrafts(std::string_view bytes, const v1::ReserveDraftsRequest& request, v1::ReserveDraftsResponse* response) {
   const absl::StatusOr<LaneToken> token = ParseToken(bytes);
   if (!token.ok()) return token.status();
-  if (absl::Status s = sessions_->Check(*token); !s.ok()) return s;
+  if (absl::Status s = sessions_->BeginCall(*token); !s.ok()) return s;
   if (absl::Status s = CheckBatch("items", request.items_size()); !s.ok()) return s;
   for (const v1::ReserveItem& item : request.items()) {
     v1::ReserveResult* result = response->add_results();
@@ -153,11 +153,10 @@ absl::Status PeerService::ReserveDrafts(std::string_view bytes, const v1::Reserv
 absl::Status PeerService::PublishDrafts(std::string_view bytes, const v1::PublishDraftsRequest& request, v1::PublishDraftsResponse* response) {
   const absl::StatusOr<LaneToken> token = ParseToken(bytes);
   if (!token.ok()) return token.status();
-  if (absl::Status s = sessions_->Check(*token); !s.ok()) return s;
+  if (absl::Status s = sessions_->BeginCall(*token); !s.ok()) return s;
   if (absl::Status s = CheckBatch("drafts", request.drafts_size()); !s.ok()) return s;
-  for (uint64_t draft : request.drafts()) {
+  for (const absl::StatusOr<Published>& published : sessions_->Publish(*token, request.drafts())) {
     v1::TensorResult* result = response->add_results();
-    const absl::StatusOr<Published> published = sessions_->Publish(*token, draft);
     Encode(published.status(), result->mutable_status());
     if (published.ok()) Encode(*published, result->mutable_info());
   }

@@ -87,11 +87,14 @@ absl::Status StoreService::Allocate(Session* session, const v1::AllocateRequest&
 absl::Status StoreService::Publish(Session* session, const v1::PublishRequest& request, v1::PublishResponse* response) {
   if (absl::Status s = NeedSession(session); !s.ok()) return s;
   if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
-  for (const v1::DraftHandle& item : request.items()) {
+  std::vector<std::string> names;
+  for (const v1::DraftHandle& item : request.items()) names.push_back(store_->DraftName(item.record()));
+  const std::vector<absl::StatusOr<Published>> results = recall_->ChangeMany(names, [&](size_t i, LeaseRule leases) {
+    const v1::DraftHandle& item = request.items(static_cast<int>(i));
+    return store_->Publish(*session, item.record(), item.record_seq(), leases);
+  });
+  for (const absl::StatusOr<Published>& published : results) {
     v1::TensorResult* result = response->add_results();
-    const absl::StatusOr<Published> published = recall_->Change(store_->DraftName(item.record()), [&](LeaseRule leases) {
-      return store_->Publish(*session, item.record(), item.record_seq(), leases);
-    });
     Encode(published.status(), result->mutable_status());
     if (!published.ok()) continue;
     result->mutable_info()->mutable_version()->set_term(published->version_term);
@@ -138,13 +141,13 @@ absl::Status StoreService::LongestPrefix(const v1::LongestPrefixRequest& request
 
 absl::Status StoreService::Delete(const v1::DeleteRequest& request, v1::DeleteResponse* response) {
   if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
-  for (const v1::TensorRef& item : request.items()) {
-    absl::Status status = ValidateName(item.name());
-    if (status.ok()) {
-      status = recall_->Change(item.name(), [&](LeaseRule leases) { return store_->Delete(item.name(), item.version(), leases); }).status();
-    }
-    Encode(status, response->add_results());
-  }
+  std::vector<std::string> names;
+  for (const v1::TensorRef& item : request.items()) names.push_back(item.name());
+  const std::vector<absl::Status> results = recall_->ChangeMany(names, [&](size_t i, LeaseRule leases) {
+    const absl::Status valid = ValidateName(names[i]);
+    return valid.ok() ? store_->Delete(names[i], request.items(static_cast<int>(i)).version(), leases).status() : valid;
+  });
+  for (const absl::Status& status : results) Encode(status, response->add_results());
   return absl::OkStatus();
 }
 

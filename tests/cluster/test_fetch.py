@@ -10,17 +10,12 @@ import numpy as np
 import pytest
 
 import penstock
-from support.daemon import Cli, Daemon, start_daemon
-from support.nodes import HAS_RDMA, start_nodes
+from support.daemon import Cli, start_daemon
+from support.nodes import HAS_RDMA, calls_of_nodes, start_nodes
 from support.pattern import pattern, shows
 from support.waiting import until
 
 MIB = 1 << 20
-
-
-def node_requests(daemon: Daemon) -> int:
-    """Of all sessions that other nodes have here."""
-    return sum(int(s["requests"]) for s in Cli(daemon.socket_dir).json("sessions") if s["label"] == "node")
 
 
 def test_a_get_on_another_node_maps_a_copy(stores):
@@ -92,7 +87,7 @@ def test_transports_tell_the_lane_and_why(nodes, stores):
 def test_many_at_once_wait_for_one_transfer(nodes, stores):
     a, b = stores
     a.put("x", pattern(5, 40 * MIB))
-    before = node_requests(nodes[0])
+    before = b.transports()[1]["reads"]
     results: list[bool] = []
 
     def read() -> None:
@@ -104,8 +99,47 @@ def test_many_at_once_wait_for_one_transfer(nodes, stores):
     for thread in threads:
         thread.join()
     assert results == [True] * 8
-    assert node_requests(nodes[0]) - before <= 8 + 8, "eight were located, one was read in chunks"
+    assert b.transports()[1]["reads"] == before + 1, "eight asked, one read"
     assert int(b.stats()["tensors"]) == 1
+
+
+def test_a_batch_costs_few_calls(nodes, stores):
+    a, b = stores
+    names = [f"batch/{i}" for i in range(600)]
+    a.put_many({name: pattern(i, 4096) for i, name in enumerate(names)})
+    b.put_many({f"here/{i}": pattern(1000 + i, 4096) for i in range(50)})
+    before = calls_of_nodes(nodes[0])
+    views = b.get_many([*names, *(f"here/{i}" for i in range(50))])
+    assert calls_of_nodes(nodes[0]) - before <= 20
+    assert all(shows(views[name].numpy(), i) for i, name in enumerate(names))
+    assert all(shows(views[f"here/{i}"].numpy(), 1000 + i) for i in range(50))
+    assert {views[name].path for name in names} == {"fetch"} and views["here/0"].path == "map"
+
+
+def test_a_batch_of_puts_costs_few_calls(nodes, stores):
+    a, b = stores
+    names = [f"puts/{i}" for i in range(600)]
+    a.put_many({name: pattern(0, 4096) for name in names})  # its home from now on
+    before = calls_of_nodes(nodes[0])
+    infos = b.put_many({name: pattern(i, 4096) for i, name in enumerate(names)})
+    assert calls_of_nodes(nodes[0]) - before <= 30
+    home = a.stat(names[0]).nodes
+    assert all(info.version == 2 and info.nodes == home for info in infos)
+    assert all(shows(a.get(name).numpy(), i) and shows(b.get(name).numpy(), i) for i, name in enumerate(names))
+
+
+def test_each_of_a_batch_has_its_own_result(stores):
+    a, b = stores
+    a.put("a", pattern(1, 5 * MIB))
+    b.put("b", pattern(2, 10))
+    got = b.get_many(["a", "missing", "b", "a"], errors="return")
+    assert shows(got["a"].numpy(), 1) and shows(got["b"].numpy(), 2) and isinstance(got["missing"], penstock.NotFoundError)
+    with pytest.raises(penstock.PartialError) as failed:
+        b.get_many(["missing", "a"])
+    assert shows(failed.value.results["a"].numpy(), 1)
+    put = b.put_many({"a": pattern(3, 10), "new": pattern(4, 10)}, if_absent=True, errors="return")
+    assert isinstance(put[0], penstock.AlreadyExistsError) and put[1].version == 1
+    assert shows(a.get("a").numpy(), 1) and shows(a.get("new").numpy(), 4)
 
 
 def test_stat_and_exists_copy_nothing(stores):

@@ -10,8 +10,7 @@ import time
 import pytest
 
 import penstock
-from support.daemon import Cli, Daemon
-from support.nodes import start_nodes
+from support.nodes import calls_of_nodes, start_nodes
 from support.pattern import pattern, shows
 from support.waiting import until
 
@@ -19,18 +18,14 @@ MIB = 1 << 20
 LEASE_S = 1.0
 
 
-def requests_of_nodes(daemon: Daemon) -> int:
-    return sum(int(s["requests"]) for s in Cli(daemon.socket_dir).json("sessions") if s["label"] == "node")
-
-
 def test_the_home_is_asked_once_in_a_while_not_once_a_get(nodes, stores):
     a, b = stores
     a.put("x", pattern(1, MIB))
     assert b.get("x").path == "fetch"
-    before, began = requests_of_nodes(nodes[0]), time.monotonic()
+    before, began = calls_of_nodes(nodes[0]), time.monotonic()
     for _ in range(20_000):
         assert b.get("x").nbytes == MIB
-    asked, took = requests_of_nodes(nodes[0]) - before, time.monotonic() - began
+    asked, took = calls_of_nodes(nodes[0]) - before, time.monotonic() - began
     assert asked <= 2 + took / (LEASE_S / 2), f"{asked} times in {took:.1f} s"
 
 

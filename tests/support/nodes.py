@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from support.daemon import Daemon, start_daemon
+from support.daemon import Cli, Daemon, start_daemon
 
 
 HAS_RDMA = any(Path("/sys/class/infiniband").glob("*"))
@@ -29,3 +29,8 @@ def start_nodes(where: Path, count: int, *flags: str, **env: str) -> list[Daemon
                      "--peers=" + ",".join(f"127.0.0.1:{other}" for other in ports if other != port), **env)
         for i, port in enumerate(ports)
     ]
+
+
+def calls_of_nodes(daemon: Daemon) -> int:
+    """That other nodes made here in all their sessions."""
+    return sum(int(s["requests"]) for s in Cli(daemon.socket_dir).json("sessions") if s["label"] == "node")

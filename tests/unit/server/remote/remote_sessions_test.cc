@@ -23,6 +23,7 @@ class RemoteSessionsTest : public StoreTest {
     return *remote_;
   }
   void TearDown() override { remote_.reset(); }
+  absl::StatusOr<Published> Publish(const LaneToken& token, uint64_t draft) { return remote().Publish(token, {draft})[0]; }
   static std::string Text(const GrantedBlock& block) { return {block.data, block.bytes}; }
   // Puts under the name; what is pinned by nobody any more is reclaimed by the Df.
   void PutBytes(std::string_view name, uint64_t bytes, char fill) {
@@ -180,10 +181,10 @@ TEST_F(RemoteDraftTest, IsSeenWhenItIsPublishedAndNotBefore) {
   EXPECT_EQ(Df().drafts(), 1u);
   Write(token, draft, 0, 1000, 'x');
   EXPECT_TRUE(absl::IsNotFound(store_->Stat("x", 0).status()));
-  EXPECT_EQ(remote().Publish(token, draft)->version_number, 1u);
+  EXPECT_EQ(Publish(token, draft)->version_number, 1u);
   const uint64_t grant = remote().Locate(token, "x", {})->grant;
   EXPECT_EQ(Text(remote().Use(token, grant, TransferKind::kRead).value()), std::string(1000, 'x'));
-  EXPECT_TRUE(absl::IsNotFound(remote().Publish(token, draft).status()));
+  EXPECT_TRUE(absl::IsNotFound(Publish(token, draft).status()));
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, draft, TransferKind::kWrite).status())) << "immutable now";
   EXPECT_EQ(Df().drafts(), 0u);
 }
@@ -194,7 +195,7 @@ TEST_F(RemoteDraftTest, IsWrittenByItsSessionOnlyAndReadByNobody) {
   const uint64_t draft = Reserve(token, "x", 1000);
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(other, draft, TransferKind::kWrite).status()));
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, draft, TransferKind::kRead).status()));
-  EXPECT_TRUE(absl::IsNotFound(remote().Publish(other, draft).status()));
+  EXPECT_TRUE(absl::IsNotFound(Publish(other, draft).status()));
   remote().Release(other, absl::MakeConstSpan(&draft, 1)).IgnoreError();
   EXPECT_EQ(Df().drafts(), 1u);
 }
@@ -204,12 +205,12 @@ TEST_F(RemoteDraftTest, BytesThatAreMissingForbidToPublish) {
   uint64_t draft = Reserve(token, "x", 1000);
   Write(token, draft, 0, 400, 'x');
   Write(token, draft, 600, 400, 'x');
-  const absl::Status missing = remote().Publish(token, draft).status();
+  const absl::Status missing = Publish(token, draft).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(missing));
   EXPECT_THAT(std::string(missing.message()), HasSubstr("800 of 1000"));
   EXPECT_EQ(Df().drafts(), 0u);
   draft = Reserve(token, "x", 0);
-  EXPECT_EQ(remote().Publish(token, draft)->version_number, 1u) << "no bytes, none missing";
+  EXPECT_EQ(Publish(token, draft)->version_number, 1u) << "no bytes, none missing";
 }
 
 TEST_F(RemoteDraftTest, AWriteUnderWayForbidsToPublish) {
@@ -218,9 +219,9 @@ TEST_F(RemoteDraftTest, AWriteUnderWayForbidsToPublish) {
   Write(token, draft, 0, 1000, 'x');
   {
     const GrantedBlock late = remote().Use(token, draft, TransferKind::kWrite).value();
-    EXPECT_TRUE(absl::IsFailedPrecondition(remote().Publish(token, draft).status()));
+    EXPECT_TRUE(absl::IsFailedPrecondition(Publish(token, draft).status()));
   }
-  EXPECT_TRUE(remote().Publish(token, draft).ok());
+  EXPECT_TRUE(Publish(token, draft).ok());
 }
 
 TEST_F(RemoteDraftTest, TheBlockStaysWhileAWriteIsUnderWayWhateverBecomesOfItsSession) {
@@ -248,7 +249,7 @@ TEST_F(RemoteDraftTest, ARepetitionFindsWhatWasPublished) {
   spec.request_id = 77;
   const uint64_t draft = remote().Reserve(token, spec, false)->draft;
   Write(token, draft, 0, 8, 'x');
-  const Published published = remote().Publish(token, draft).value();
+  const Published published = Publish(token, draft).value();
   const RemoteSessions::Reserved again = remote().Reserve(Open().token, spec, true).value();
   ASSERT_TRUE(again.published.has_value());
   EXPECT_EQ(again.published->version_number, published.version_number);
