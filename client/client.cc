@@ -6,6 +6,9 @@
 
 #include "client/connection.h"
 #include "client/info.h"
+#include "client/part.h"
+#include "client/private_tensor.h"
+#include "client/session/remote_reads.h"
 #include "proto/names.h"
 #include "proto/strcat.h"
 #include "transport/copy/copy.h"
@@ -15,6 +18,7 @@ namespace penstock {
 
 using client::Deadline;
 using client::PinnedRecord;
+using client::RemoteReads;
 using client::Session;
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const ClientOptions& options) {
@@ -73,6 +77,20 @@ absl::StatusOr<TensorView> ViewOf(Session* session, const PinnedRecord& pinned, 
   return view;
 }
 
+absl::StatusOr<TensorView> PartOfView(const TensorView& view, const GetOptions& options) {
+  const absl::StatusOr<std::optional<Part>> part = client::PartOf(options, view.dtype(), view.shape());
+  if (!part.ok()) return part.status();
+  return *part ? view.Slice(**part) : view.Clone();
+}
+
+absl::Status CheckOut(std::string_view name, const void* out, uint64_t out_bytes, uint64_t nbytes) {
+  if (out_bytes != nbytes) {
+    return absl::InvalidArgumentError(StrCat("read \"", name, "\": out has ", out_bytes, " bytes, but ", nbytes, " are to be read"));
+  }
+  if (nbytes > 0 && out == nullptr) return absl::InvalidArgumentError("read: out is null");
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<TensorView> Client::GetSlow(std::string_view name, uint64_t version,
@@ -88,6 +106,12 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
   if (options.version == 0) {
     return absl::InvalidArgumentError("get: version 0 does not exist; leave it out for the present");
   }
+  const bool some = options.box || options.part;
+  if (some && !options.wait) {
+    absl::StatusOr<std::optional<TensorView>> elsewhere = GetElsewhere(name, options);
+    if (!elsewhere.ok()) return elsewhere.status();
+    if (*elsewhere) return **std::move(elsewhere);
+  }
   absl::StatusOr<TensorView> view =
       options.version ? GetSlow(name, *options.version, connection_->DefaultDeadline())
                       : Get(name);
@@ -101,8 +125,40 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
       view = GetSlow(name, options.version.value_or(0), connection_->DefaultDeadline());
     }
   }
-  if (!view.ok() || !options.box) return view;
-  return view->Slice(*options.box);
+  if (!view.ok() || (!some && !options.check)) return view;
+  return PartOfView(*view, options);
+}
+
+// A part of a tensor that this host does not have, in memory of this process's own. Nothing: to be got the other way.
+absl::StatusOr<std::optional<TensorView>> Client::GetElsewhere(std::string_view name, const GetOptions& options) {
+  const Deadline deadline = connection_->DefaultDeadline();
+  const absl::StatusOr<Session*> session = connection_->Live(deadline);
+  if (!session.ok()) return session.status();
+  if (const std::optional<PinnedRecord> here = (*session)->AcquireHere(name, options.version.value_or(0))) {
+    (*session)->Release(*here);
+    return std::nullopt;
+  }
+  client::PrivateTensor::Pointer tensor;
+  Shape shape;
+  const auto choose = [&](const v1::TensorInfo& message) -> absl::StatusOr<std::optional<RemoteReads::Target>> {
+    const TensorInfo info = client::InfoOf(message);
+    const absl::StatusOr<std::optional<Part>> part = client::PartOf(options, info.dtype, info.shape);
+    if (!part.ok()) return part.status();
+    if (!*part) return std::nullopt;
+    ByteRuns runs;
+    // Most of a tensor: all processes of the host will be glad of a copy.
+    if (!client::RunsOf(**part, info.dtype, &runs) || runs.bytes() > info.nbytes / 2) return std::nullopt;
+    absl::StatusOr<client::PrivateTensor::Pointer> made = client::PrivateTensor::Make(message, "stream", runs.bytes());
+    if (!made.ok()) return made.status();
+    tensor = *std::move(made);
+    shape = (*part)->shape;
+    return RemoteReads::Target{runs, {tensor->data(), static_cast<size_t>(runs.bytes())}};
+  };
+  const auto read = (*session)->remote_reads().Read(
+      name, {.version = options.version.value_or(0), .whole = false, .deadline = deadline, .cancelled = options.cancelled}, choose);
+  if (!read.ok()) return read.status();
+  if (!*read) return std::nullopt;
+  return client::PrivateTensor::View(std::move(tensor), *session, shape);
 }
 
 std::vector<absl::StatusOr<TensorView>> Client::GetMany(absl::Span<const GetRequest> requests) {
@@ -127,7 +183,7 @@ std::vector<absl::StatusOr<TensorView>> Client::GetMany(absl::Span<const GetRequ
     }
     const absl::StatusOr<PinnedRecord>& one = pinned[next++];
     absl::StatusOr<TensorView> view = one.status().ok() ? ViewOf(*session, *one, Deadline::After(timeout)) : absl::StatusOr<TensorView>(one.status());
-    if (view.ok() && options.box) view = view->Slice(*options.box);
+    if (view.ok() && (options.box || options.part || options.check)) view = PartOfView(*view, options);
     views.push_back(std::move(view));
   }
   return views;
@@ -135,17 +191,23 @@ std::vector<absl::StatusOr<TensorView>> Client::GetMany(absl::Span<const GetRequ
 
 absl::StatusOr<TensorInfo> Client::ReadInto(std::string_view name, void* out, uint64_t out_bytes,
                                             const GetOptions& options) {
-  const absl::StatusOr<TensorView> view = Get(name, options);
-  if (!view.ok()) return view.status();
-  const uint64_t nbytes = view->nbytes();
-  if (out_bytes != nbytes) {
-    return absl::InvalidArgumentError(StrCat("read \"", name, "\": out has ", out_bytes,
-                                             " bytes, but ", nbytes, " are to be read"));
+  if (options.version == 0) {
+    return absl::InvalidArgumentError("read: version 0 does not exist; leave it out for the present");
   }
-  if (nbytes == 0) return view->info();
-  if (out == nullptr) return absl::InvalidArgumentError("read: out is null");
+  if (!options.wait) {
+    const absl::StatusOr<std::optional<TensorInfo>> elsewhere = ReadElsewhere(name, out, out_bytes, options);
+    if (!elsewhere.ok()) return elsewhere.status();
+    if (*elsewhere) return **elsewhere;
+  }
+  const GetOptions whole{.version = options.version, .wait = options.wait};
+  absl::StatusOr<TensorView> view = Get(name, whole);
+  if (!view.ok()) return view.status();
+  view = PartOfView(*view, options);
+  if (!view.ok()) return view.status();
+  if (absl::Status s = CheckOut(name, out, out_bytes, view->nbytes()); !s.ok()) return s;
+  if (out_bytes == 0) return view->info();
   if (view->contiguous()) {
-    CopyBytes(out, view->data(), nbytes);
+    CopyBytes(out, view->data(), out_bytes);
     return view->info();
   }
   const Strides dense = ContiguousStrides(view->dtype(), view->shape());
@@ -157,6 +219,33 @@ absl::StatusOr<TensorInfo> Client::ReadInto(std::string_view name, void* out, ui
                                      .itemsize = ItemSize(view->dtype())});
   if (!copied.ok()) return copied;
   return view->info();
+}
+
+// Straight from another node. Nothing: to be copied from what the node has.
+absl::StatusOr<std::optional<TensorInfo>> Client::ReadElsewhere(std::string_view name, void* out, uint64_t out_bytes,
+                                                                const GetOptions& options) {
+  const Deadline deadline = connection_->DefaultDeadline();
+  const absl::StatusOr<Session*> session = connection_->Live(deadline);
+  if (!session.ok()) return session.status();
+  if (const std::optional<PinnedRecord> here = (*session)->AcquireHere(name, options.version.value_or(0))) {
+    (*session)->Release(*here);
+    return std::nullopt;
+  }
+  const auto choose = [&](const v1::TensorInfo& message) -> absl::StatusOr<std::optional<RemoteReads::Target>> {
+    const TensorInfo info = client::InfoOf(message);
+    const absl::StatusOr<std::optional<Part>> part = client::PartOf(options, info.dtype, info.shape);
+    if (!part.ok()) return part.status();
+    ByteRuns runs = ByteRuns::Whole(info.nbytes);
+    if (*part && !client::RunsOf(**part, info.dtype, &runs)) return std::nullopt;
+    if (absl::Status s = CheckOut(name, out, out_bytes, runs.bytes()); !s.ok()) return s;
+    return RemoteReads::Target{runs, {static_cast<char*>(out), static_cast<size_t>(out_bytes)}};
+  };
+  const bool whole = !options.box && !options.part;
+  const auto read = (*session)->remote_reads().Read(
+      name, {.version = options.version.value_or(0), .whole = whole, .deadline = deadline, .cancelled = options.cancelled}, choose);
+  if (!read.ok()) return read.status();
+  if (!*read) return std::nullopt;
+  return client::InfoOf(**read);
 }
 
 absl::StatusOr<bool> Client::Exists(std::string_view name) {

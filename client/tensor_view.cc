@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "client/info.h"
+#include "client/part.h"
+#include "client/private_tensor.h"
 #include "client/session/session.h"
 #include "proto/strcat.h"
 #include "transport/fault_point.h"
@@ -66,6 +68,7 @@ void TensorView::Release() {
 
 std::string_view TensorView::path() const {
   if (record_ == nullptr) return "";
+  if (pin_ == client::PinTable::kNoSlot) return client::PrivateTensor::Of(RecordOf(record_))->path();
   return (static_cast<const layout::Record*>(record_)->flags & layout::kRecordFetched) != 0 ? "fetch" : "map";
 }
 
@@ -111,8 +114,10 @@ Metadata TensorView::metadata() const {
 }
 
 TensorInfo TensorView::info() const {
-  return valid() ? client::InfoOf(RecordOf(record_), session_->catalog().node_uuid())
-                 : TensorInfo{};
+  if (!valid()) return {};
+  const layout::Record* record = RecordOf(record_);
+  return client::InfoOf(record, pin_ == client::PinTable::kNoSlot ? client::PrivateTensor::Of(record)->node()
+                                                                  : session_->catalog().node_uuid());
 }
 
 absl::Status TensorView::CheckAs(DType dtype, size_t item_bytes) const {
@@ -140,17 +145,35 @@ absl::StatusOr<TensorView> TensorView::Slice(const Box& box) const {
     return absl::InvalidArgumentError(StrCat("slice: elements of dtype ", DTypeName(dtype()),
                                              " are not whole bytes; only whole tensors can be had"));
   }
+  uint64_t offset = 0;
+  for (int i = 0; i < shape_.rank(); ++i) offset += static_cast<uint64_t>(box.offset[i] * strides_[i]);
+  return SliceUnchecked(offset, box.shape(), strides());
+}
+
+absl::StatusOr<TensorView> TensorView::Slice(const Part& part) const {
+  if (!valid()) return absl::FailedPreconditionError("slice: the view was released");
+  if (!whole_) return absl::FailedPreconditionError("slice: a part can be had of a view of a whole tensor only");
+  if (absl::Status s = client::CheckPart(part, dtype(), shape_); !s.ok()) return s;
+  return SliceUnchecked(part.offset_bytes, part.shape, part.strides);
+}
+
+absl::StatusOr<TensorView> TensorView::SliceUnchecked(uint64_t offset, const Shape& shape, absl::Span<const int64_t> strides) const {
   absl::StatusOr<TensorView> slice = Clone();
   if (!slice.ok()) return slice;
-  for (int i = 0; i < shape_.rank(); ++i) slice->data_ += box.offset[i] * strides_[i];
-  slice->shape_ = box.shape();
+  if (shape.num_elements() > 0) slice->data_ += offset;
+  slice->shape_ = shape;
+  std::copy(strides.begin(), strides.end(), slice->strides_);
   slice->whole_ = false;
   return slice;
 }
 
 absl::StatusOr<TensorView> TensorView::Clone() const {
   if (!valid()) return absl::FailedPreconditionError("clone: the view was released");
-  session_->pins().Share(pin_);
+  if (pin_ == client::PinTable::kNoSlot) {
+    client::PrivateTensor::Of(RecordOf(record_))->Ref();
+  } else {
+    session_->pins().Share(pin_);
+  }
   session_->Ref();
   TensorView clone;
   clone.session_ = session_;

@@ -26,6 +26,8 @@ enum class Method : uint32_t {
   kAllocate = 15,
   kPublish = 16,
   kAbort = 17,
+  kOpenRead = 18,  // these two by the ring only
+  kCloseRead = 19,
 };
 
 }  // namespace penstock::rpc

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/session/remote_reads.h"
 #include "client/session/session.h"
 #include "transport/fault_point.h"
 #include "transport/fd_socket/fd_socket.h"
@@ -130,9 +131,11 @@ void Session::Fork::Prepare() {
   session->catalog_.mutex().lock();
   session->pins_.mutex().lock();
   session->ring_.mutex().lock();
+  session->remote_reads_->mutex().lock();  // the child gets tokens of its own, and with them other lanes
 }
 
 void Session::Fork::Unlock() {
+  session->remote_reads_->mutex().unlock();
   session->ring_.mutex().unlock();
   session->pins_.mutex().unlock();
   session->catalog_.mutex().unlock();

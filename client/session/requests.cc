@@ -96,6 +96,17 @@ absl::StatusOr<std::string> Session::Call(rpc::Method method, std::string_view m
   return std::string(request->response());
 }
 
+void Session::Post(rpc::Method method, std::string_view message) {
+  layout::CallRequest call{static_cast<uint32_t>(method), static_cast<uint32_t>(message.size())};
+  absl::StatusOr<RingRequest> request = Request(
+      {.op = RingOp::kCall, .request_bytes = static_cast<uint32_t>(sizeof(call) + message.size())},
+      Deadline::After(absl::Seconds(5)));
+  if (!request.ok()) return;
+  memcpy(request->body(), &call, sizeof(call));
+  memcpy(request->body() + sizeof(call), message.data(), message.size());
+  request->Submit();
+}
+
 absl::StatusOr<CreateResponse> Session::Reserve(uint32_t request_bytes,
                                                 const std::function<void(char* body)>& fill,
                                                 const Deadline& deadline) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "client/session/fork.h"
+#include "client/session/remote_reads.h"
 #include "proto/strcat.h"
 #include "transport/sys_error.h"
 
@@ -29,7 +30,8 @@ Session::Session(std::string address, std::string label)
       segments_(&channel_),
       catalog_(&segments_),
       pins_([this](uint32_t chunk) { return GrowPins(chunk); }),
-      ring_(&ended_) {
+      ring_(&ended_),
+      remote_reads_(std::make_unique<RemoteReads>(this)) {
   ForkList::Add(this);
 }
 

@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -36,7 +37,9 @@
 
 namespace penstock::client {
 
-// A record that a slot of the pin table keeps.
+class RemoteReads;
+
+// A record that a slot of the pin table keeps; or with kNoSlot, one of a PrivateTensor.
 struct PinnedRecord {
   const layout::Record* record = nullptr;
   uint32_t slot = PinTable::kNoSlot;
@@ -100,6 +103,7 @@ class Session {
     return (record->flags & layout::kRecordFetched) != 0 || MayServe(record);
   }
   void Release(const PinnedRecord& pinned) {
+    if (pinned.slot == PinTable::kNoSlot) return ReleasePrivate(pinned.record);
     if (!pins_.Unshare(pinned.slot)) return;  // other views of this pin live on
     pins_.Word(pinned.slot).store(0, std::memory_order_release);
     pins_.Give(pinned.slot);
@@ -119,6 +123,8 @@ class Session {
                                             const Deadline& deadline);
   absl::StatusOr<layout::LookupResponse> Lookup(layout::RingOp op, std::string_view name,
                                                 uint64_t version, const Deadline& deadline);
+  RemoteReads& remote_reads() { return *remote_reads_; }
+  void Post(rpc::Method method, std::string_view message);  // a call whose answer nobody waits for
   absl::StatusOr<std::string> Call(rpc::Method method, std::string_view message,
                                    const Deadline& deadline);
   // Reserves a draft; opens extents as needed. `fill` writes the request into a block.
@@ -146,6 +152,7 @@ class Session {
                                          absl::Duration timeout);
   bool MayServeNow(const layout::Record* record, uint64_t serve_until) const;
   bool IsFresh(const layout::Record* record) const;
+  static void ReleasePrivate(const layout::Record* record);  // private_tensor.cc
   void OnEnded();
   absl::Status EndedError() const;
 
@@ -164,6 +171,7 @@ class Session {
   UniqueFd unread_socket_;     // between Connect and TakeWelcome
   std::mutex open_ring_mutex_;  // one OpenRing at a time
   std::mutex extent_mutex_;     // one OpenExtent at a time
+  const std::unique_ptr<RemoteReads> remote_reads_;
 };
 
 }  // namespace penstock::client

@@ -80,6 +80,7 @@ enum RecordFlags : uint8_t {
   kRecordKeep = 1,             // never evicted
   kRecordKernelImmutable = 2,  // the block lies in an arena, which no client could ever write
   kRecordFetched = 4,          // a copy of a tensor whose home is another node
+  kRecordPrivate = 8,          // never in a catalog: a client's own (client/private_tensor.h)
 };
 
 // State of a record, for the node (recovery). Readers look only at the sequence. Order of the stores: publish =

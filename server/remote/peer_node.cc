@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
 #include <utility>
 
 #include "proto/strcat.h"
@@ -16,8 +15,6 @@ namespace penstock::server {
 namespace {
 
 constexpr absl::Duration kDown = absl::Milliseconds(500);  // how long a peer that failed is not asked again
-constexpr absl::Duration kRdmaDown = absl::Seconds(10);  // how long the stream lane is used after a failure
-constexpr int64_t kSlowestBytesPerSecond = 10'000'000;
 
 std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
   grpc::ChannelArguments arguments;
@@ -26,12 +23,6 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
-}
-
-absl::Status Decode(const v1::Status& status) { return absl::Status(static_cast<absl::StatusCode>(status.code()), status.message()); }
-
-Published PublishedThere(const v1::TensorInfo& info, const NodeUuid& home) {
-  return {.version_term = info.version().term(), .version_number = info.version().number(), .created_ns = info.created_ns(), .home = home};
 }
 
 }  // namespace
@@ -69,6 +60,8 @@ absl::Status PeerNode::Judge(const grpc::Status& status) {
   }
   return out;
 }
+
+absl::Status PeerNode::Decode(const v1::Status& status) { return absl::Status(static_cast<absl::StatusCode>(status.code()), status.message()); }
 
 absl::StatusOr<PeerNode::Open> PeerNode::Session() {
   std::lock_guard one(opening_);
@@ -126,153 +119,9 @@ void PeerNode::Forget(const std::string& token) {
   if (open_.token == token) open_ = {};
 }
 
-template <class Request, class Response>
-absl::StatusOr<PeerNode::Open> PeerNode::AskInSession(grpc::Status (v1::Peer::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-                                                      const Request& request, Response* response, int seconds) {
-  for (int attempt = 0;; ++attempt) {
-    if (absl::Status s = CheckUp(); !s.ok()) return s;
-    absl::StatusOr<Open> session = Session();
-    if (!session.ok()) return session.status();
-    grpc::ClientContext context;
-    Prepare(&context, session->token, seconds);
-    absl::Status status = Judge((peer_.get()->*method)(&context, request, response));
-    if (status.ok()) return session;
-    if (!absl::IsPermissionDenied(status) || attempt > 0) return status;
-    Forget(session->token);  // lapsed, or of an earlier node process
-  }
-}
-
 void PeerNode::Count(const std::string& token, int more) {
   std::lock_guard lock(mutex_);
   if (open_.token == token) open_.pins += more;
-}
-
-absl::StatusOr<PeerNode::Open> PeerNode::AskLocate(absl::Span<const Wanted> wanted, v1::LocateResponse* response) {
-  v1::LocateRequest request;
-  for (const Wanted& one : wanted) {
-    v1::LocateItem* item = request.add_items();
-    item->set_name(one.name);
-    item->set_version(one.version);
-    item->set_have_version(one.have_version);
-    item->set_have_created_ns(one.have_created_ns);
-    item->set_lease(one.lease);
-  }
-  absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::Locate, request, response, kCallSeconds);
-  if (session.ok() && response->results_size() != request.items_size()) {
-    return absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to Locate"));
-  }
-  return session;
-}
-
-std::vector<absl::StatusOr<PeerNode::Found>> PeerNode::Locate(absl::Span<const Wanted> wanted) {
-  const absl::Time asked = MonotonicNow();
-  v1::LocateResponse response;
-  const absl::StatusOr<Open> session = AskLocate(wanted, &response);
-  if (!session.ok()) return {wanted.size(), session.status()};
-  std::vector<absl::StatusOr<Found>> found;
-  int pinned = 0;
-  for (v1::LocateResult& result : *response.mutable_results()) {
-    if (result.status().code() != 0) {
-      found.push_back(Decode(result.status()));
-      continue;
-    }
-    if (!result.unchanged()) ++pinned;
-    found.push_back(TakeFound(*session, &result, asked));
-  }
-  Count(session->token, pinned);
-  return found;
-}
-
-PeerNode::Found PeerNode::TakeFound(const Open& session, v1::LocateResult* result, absl::Time asked) {
-  Found found{.info = std::move(*result->mutable_info()), .grant = result->grant(), .lane = session.lane, .rdma = nullptr, .blocks = nullptr,
-              .token = session.token, .unchanged = result->unchanged(),
-              .lease = absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(result->lease_ns(), 60'000'000'000))), .asked = asked};
-  if (session.rdma != nullptr && result->has_memory()) {
-    found.rdma = session.rdma;
-    found.blocks = session.blocks;
-    found.blocks->Add(found.grant, {.address = result->memory().address(), .bytes = found.info.nbytes(), .key = result->memory().key(), .hold = nullptr});
-  }
-  return found;
-}
-
-// What was given to this session is refused to it: it is over, by its deadline or with the process that knew it.
-absl::Status PeerNode::Lapsed(const std::string& token, const absl::Status& why) {
-  Forget(token);
-  return absl::UnavailableError(StrCat("node ", address_, ": the session there is over: ", std::string(why.message())));
-}
-
-RunOptions PeerNode::Patience(absl::Span<const Transfer> transfers, absl::Duration least) const {
-  int64_t bytes = 0;
-  for (const Transfer& transfer : transfers) bytes += static_cast<int64_t>(transfer.memory.size());
-  return {.timeout = least + absl::Seconds(bytes / kSlowestBytesPerSecond), .cancelled = [this] { return stopping_.load(std::memory_order_relaxed); }};
-}
-
-void PeerNode::Move(Lane* lane, const std::string& token, absl::Span<Transfer> transfers) {
-  if (transfers.empty()) return;
-  lane->Run(transfers, Patience(transfers, absl::Seconds(10)));
-  for (Transfer& transfer : transfers) {
-    if (absl::IsPermissionDenied(transfer.status)) {
-      transfer.status = Lapsed(token, transfer.status);
-    } else if (!transfer.status.ok()) {
-      transfer.status = absl::Status(transfer.status.code(), StrCat("node ", address_, ": ", std::string(transfer.status.message())));
-    }
-  }
-}
-
-void PeerNode::Read(absl::Span<Reading> readings) {
-  std::vector<Reading*> by_rdma, by_stream;
-  bool rdma_up = false;
-  {
-    std::lock_guard lock(mutex_);
-    rdma_up = MonotonicNow() >= rdma_down_until_;
-  }
-  for (Reading& reading : readings) {
-    reading.status = absl::OkStatus();
-    if (reading.found->info.nbytes() == 0) continue;
-    (rdma_up && reading.found->rdma != nullptr ? by_rdma : by_stream).push_back(&reading);
-  }
-  if (!by_rdma.empty()) ReadByRdma(by_rdma);
-  // What the lane did not bring is read again over the other one; what it brought too late is not.
-  for (Reading* reading : by_rdma) {
-    if (!reading->status.ok() && !absl::IsUnavailable(reading->status)) by_stream.push_back(reading);
-  }
-  std::vector<Transfer> transfers;
-  for (const Reading* reading : by_stream) {
-    const uint64_t bytes = reading->found->info.nbytes();
-    transfers.push_back({.grant = reading->found->grant, .runs = ByteRuns::Whole(bytes), .memory = {reading->to, bytes}});
-  }
-  if (!transfers.empty()) Move(by_stream[0]->found->lane.get(), by_stream[0]->found->token, absl::MakeSpan(transfers));
-  for (size_t i = 0; i < transfers.size(); ++i) by_stream[i]->status = transfers[i].status;
-  std::lock_guard lock(mutex_);
-  for (const Reading& reading : readings) {
-    if (!reading.status.ok() || reading.found->info.nbytes() == 0) continue;
-    ++reads_;
-    read_bytes_ += reading.found->info.nbytes();
-  }
-  if (!by_rdma.empty() || !by_stream.empty()) lane_ = by_stream.empty() ? "rdma" : "stream";
-}
-
-// UNAVAILABLE: the bytes came too late; every other error: to be read over the stream lane.
-void PeerNode::ReadByRdma(absl::Span<Reading* const> readings) {
-  std::vector<Transfer> transfers;
-  for (const Reading* reading : readings) {
-    const uint64_t bytes = reading->found->info.nbytes();
-    transfers.push_back({.grant = reading->found->grant, .runs = ByteRuns::Whole(bytes), .memory = {reading->to, bytes}});
-  }
-  readings[0]->found->rdma->Run(absl::MakeSpan(transfers), Patience(transfers, absl::Seconds(3)));
-  std::lock_guard lock(mutex_);
-  // The peer takes no part, so nobody else sees whether the bytes were still pinned when they were read.
-  const bool in_time = open_.token == readings[0]->found->token && MonotonicNow() < open_.deadline;
-  why_.clear();
-  for (size_t i = 0; i < transfers.size(); ++i) {
-    if (!transfers[i].status.ok()) {
-      rdma_down_until_ = MonotonicNow() + kRdmaDown;
-      why_ = StrCat("a read failed: ", std::string(transfers[i].status.message()));
-      readings[i]->status = absl::UnknownError(why_);
-    } else if (!in_time) {
-      readings[i]->status = absl::UnavailableError(StrCat("node ", address_, ": the read ended after the session's deadline; what was read does not count"));
-    }
-  }
 }
 
 void PeerNode::TakeLease(const Found& found, const Published& copy) {
@@ -336,17 +185,6 @@ void PeerNode::Stop() {
   if (hears.joinable()) hears.join();
 }
 
-void PeerNode::Release(absl::Span<const Found* const> all) {
-  std::map<std::string, std::vector<uint64_t>> grants;  // by session
-  for (const Found* found : all) {
-    if (found->unchanged) continue;
-    if (found->blocks != nullptr) found->blocks->Remove(found->grant);
-    Count(found->token, -1);
-    if (found->grant != 0) grants[found->token].push_back(found->grant);
-  }
-  for (const auto& [token, numbers] : grants) GiveBack(token, numbers);
-}
-
 void PeerNode::Tell(v1::PeerInfo* info) const {
   std::lock_guard lock(mutex_);
   info->set_address(address_);
@@ -359,98 +197,6 @@ void PeerNode::Tell(v1::PeerInfo* info) const {
   info->set_why(why_);
   info->set_reads(reads_);
   info->set_read_bytes(read_bytes_);
-}
-
-void PeerNode::GiveBack(const std::string& token, absl::Span<const uint64_t> numbers) {
-  v1::ReleaseRequest request;
-  request.mutable_grants()->Add(numbers.begin(), numbers.end());
-  v1::ReleaseResponse response;
-  grpc::ClientContext context;
-  Prepare(&context, token);
-  (void)peer_->Release(&context, request, &response);  // if it fails, the deadline does it
-}
-
-std::vector<absl::StatusOr<PeerNode::Reserved>> PeerNode::ReserveIfHome(absl::Span<const Reserving> items) {
-  v1::ReserveDraftsRequest request;
-  for (const Reserving& reserving : items) {
-    v1::ReserveItem* item = request.add_items();
-    *item->mutable_spec() = *reserving.spec;
-    item->set_if_home(true);
-    item->set_request_key(reserving.request_key);
-  }
-  v1::ReserveDraftsResponse response;
-  absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::ReserveDrafts, request, &response, kReserveSeconds);
-  if (session.ok() && response.results_size() != request.items_size()) {
-    session = absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to ReserveDrafts"));
-  }
-  if (!session.ok()) return {items.size(), session.status()};
-  std::vector<absl::StatusOr<Reserved>> all;
-  int drafts = 0;
-  for (const v1::ReserveResult& result : response.results()) {
-    if (result.status().code() != 0) {
-      all.push_back(Decode(result.status()));
-      continue;
-    }
-    Reserved reserved{.draft = result.draft(), .published = std::nullopt, .lane = session->lane, .token = session->token, .home = session->id};
-    if (result.has_published()) {
-      reserved.published = PublishedThere(result.published(), session->id);
-    } else {
-      ++drafts;
-    }
-    all.push_back(std::move(reserved));
-  }
-  Count(session->token, drafts);
-  return all;
-}
-
-void PeerNode::Write(absl::Span<Writing> writings) {
-  std::vector<Transfer> transfers;
-  std::vector<Writing*> moved;
-  for (Writing& writing : writings) {
-    writing.status = absl::OkStatus();
-    if (writing.bytes.empty()) continue;
-    moved.push_back(&writing);
-    transfers.push_back({.kind = TransferKind::kWrite, .grant = writing.reserved->draft, .runs = ByteRuns::Whole(writing.bytes.size()),
-                         .memory = {const_cast<char*>(writing.bytes.data()), writing.bytes.size()}});  // a write only reads its memory
-  }
-  if (moved.empty()) return;
-  Move(moved[0]->reserved->lane.get(), moved[0]->reserved->token, absl::MakeSpan(transfers));
-  for (size_t i = 0; i < moved.size(); ++i) moved[i]->status = transfers[i].status;
-}
-
-std::vector<absl::StatusOr<Published>> PeerNode::Publish(absl::Span<const Reserved* const> reserved) {
-  v1::PublishDraftsRequest request;
-  for (const Reserved* one : reserved) request.add_drafts(one->draft);
-  Count(reserved[0]->token, -static_cast<int>(reserved.size()));
-  v1::PublishDraftsResponse response;
-  grpc::ClientContext context;
-  Prepare(&context, reserved[0]->token);
-  absl::Status asked = Judge(peer_->PublishDrafts(&context, request, &response));
-  if (absl::IsPermissionDenied(asked)) {
-    asked = Lapsed(reserved[0]->token, asked);
-  } else if (!asked.ok()) {
-    asked = absl::Status(asked.code(), StrCat(std::string(asked.message()), "; whether it was published there is not known"));
-  } else if (response.results_size() != request.drafts_size()) {
-    asked = absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to PublishDrafts"));
-  }
-  if (!asked.ok()) return {reserved.size(), asked};
-  std::vector<absl::StatusOr<Published>> published;
-  for (const v1::TensorResult& result : response.results()) {
-    if (result.status().code() != 0) {
-      published.push_back(Decode(result.status()));
-    } else {
-      published.push_back(PublishedThere(result.info(), reserved[0]->home));
-    }
-  }
-  return published;
-}
-
-void PeerNode::Abort(absl::Span<const Reserved* const> reserved) {
-  if (reserved.empty()) return;
-  std::vector<uint64_t> drafts;
-  for (const Reserved* one : reserved) drafts.push_back(one->draft);
-  Count(reserved[0]->token, -static_cast<int>(drafts.size()));
-  GiveBack(reserved[0]->token, drafts);
 }
 
 void PeerNode::Renew() {

@@ -100,6 +100,18 @@ class PeerNode {
   std::vector<absl::StatusOr<Published>> Publish(absl::Span<const Reserved* const> reserved);
   void Abort(absl::Span<const Reserved* const> reserved);
 
+  // A session of its own for a client of this node, which reads from the data port there by itself.
+  struct Reader {
+    std::string token;
+    std::string data_address;
+  };
+  absl::StatusOr<Reader> OpenReader(const std::string& label);
+  absl::StatusOr<v1::LocateResult> LocateFor(const Reader& reader, const std::string& name, uint64_t version);
+  void ReleaseFor(const Reader& reader, uint64_t grant) { GiveBack(reader.token, {grant}); }
+  absl::Status RenewFor(const Reader& reader);  // PERMISSION_DENIED: it is over
+  void CloseReader(const Reader& reader);
+  bool reads_by_rdma() const;
+
   // A call of service Store there, for what that node has itself.
   template <class Request, class Response>
   absl::Status Ask(grpc::Status (v1::Store::Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request,
@@ -148,6 +160,7 @@ class PeerNode {
   absl::Status Lapsed(const std::string& token, const absl::Status& why);
   absl::Status CheckUp();
   absl::Status Judge(const grpc::Status& status);
+  static absl::Status Decode(const v1::Status& status);
   absl::StatusOr<Open> Session();
   void Forget(const std::string& token);
 

@@ -23,7 +23,7 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 }  // namespace
 
 RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, bool may_rdma)
-    : store_(store), recall_(recall), gets_(store, &peers_, &jobs_), puts_(store, recall, &peers_, &jobs_) {
+    : store_(store), recall_(recall), gets_(store, &peers_, &jobs_), puts_(store, recall, &peers_, &jobs_), reads_(store, &peers_) {
   if (peers.empty()) return;
   absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError("--rdma=off");
   if (may_rdma) rdma = RdmaReader::Open();
@@ -57,6 +57,7 @@ void RemoteStore::RenewLoop() {
       if (changed_.wait_for(lock, absl::ToChronoNanoseconds(kRenewEvery), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; })) return;
     }
     for (const auto& peer : peers_) peer->Renew();
+    reads_.Keep();
   }
 }
 
@@ -132,11 +133,11 @@ uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
 
 bool RemoteStore::Concerns(rpc::Method method) {
   return method == rpc::Method::kStat || method == rpc::Method::kLongestPrefix || method == rpc::Method::kDeletePrefix ||
-         method == rpc::Method::kList;
+         method == rpc::Method::kList || method == rpc::Method::kOpenRead || method == rpc::Method::kCloseRead;
 }
 
-uint64_t RemoteStore::StartCall(rpc::Method method, std::string message, uint64_t page_bytes) {
-  return jobs_.Start([this, method, message = std::move(message), page_bytes] {
+uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::string message, uint64_t page_bytes) {
+  return jobs_.Start([this, method, session, message = std::move(message), page_bytes] {
     Result result;
     auto serve = [&](auto request, auto response, auto handler) {
       result.status = Parse(message, &request);
@@ -155,6 +156,12 @@ uint64_t RemoteStore::StartCall(rpc::Method method, std::string message, uint64_
         break;
       case rpc::Method::kList:
         serve(v1::ListRequest(), v1::ListResponse(), [this, page_bytes](const auto& q, auto* r) { return List(q, page_bytes, r); });
+        break;
+      case rpc::Method::kOpenRead:
+        serve(v1::OpenReadRequest(), v1::OpenReadResponse(), [this, session](const auto& q, auto* r) { return reads_.Open(session, q, r); });
+        break;
+      case rpc::Method::kCloseRead:
+        serve(v1::CloseReadRequest(), v1::CloseReadResponse(), [this, session](const auto& q, auto*) { return reads_.Close(session, q); });
         break;
       default: result.status = absl::UnimplementedError("no such remote call");
     }

@@ -1,5 +1,7 @@
 // RemoteStore: the tensors of the other nodes, for the clients of this one.
 //
+// Clients read into memory of their own by client_reads.h.
+//
 // Each node is the home of the names that are first put through it; who is the home of a name is found by asking the peers of
 // --peers. Gets (remote_gets.h) make copies here, puts (remote_puts.h) go to the home of their name. A copy is served by name
 // after the home has said that it still is the present version, and as long as the lease lasts that comes with it; an exact
@@ -31,6 +33,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/rpc_methods.h"
+#include "server/remote/client_reads.h"
 #include "server/remote/lease_recall.h"
 #include "server/remote/peer_node.h"
 #include "server/remote/remote_gets.h"
@@ -65,7 +68,7 @@ class RemoteStore {
   bool has_peers() const { return !peers_.empty(); }
   // Whether the method's answer depends on other nodes.
   static bool Concerns(rpc::Method method);
-  uint64_t StartCall(rpc::Method method, std::string message, uint64_t page_bytes);
+  uint64_t StartCall(rpc::Method method, uint64_t session, std::string message, uint64_t page_bytes);
 
   void AddPeers(v1::NodeInfoResponse* response) const;
 
@@ -99,6 +102,7 @@ class RemoteStore {
   std::vector<std::unique_ptr<PeerNode>> peers_;
   RemoteGets gets_;
   RemotePuts puts_;
+  ClientReads reads_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -210,7 +210,7 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
     }
   } else if (status.ok() && HasPeers() && RemoteStore::Concerns(static_cast<rpc::Method>(method))) {
     std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
-      return remote_->StartCall(static_cast<rpc::Method>(method), std::string(*message), request.response_capacity / 2);
+      return remote_->StartCall(static_cast<rpc::Method>(method), session.id, std::string(*message), request.response_capacity / 2);
     });
     if (!result) return Outcome::kPark;
     status = std::move(result->status);

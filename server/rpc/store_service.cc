@@ -157,6 +157,12 @@ absl::Status StoreService::DeletePrefix(const v1::DeletePrefixRequest& request, 
   return count.status();
 }
 
+absl::Status StoreService::OpenRead(const v1::OpenReadRequest& request, v1::OpenReadResponse* response) {
+  if (absl::Status s = ValidateName(request.name()); !s.ok()) return s;
+  response->set_here(true);
+  return store_->Lookup(request.name(), request.version()).status();
+}
+
 absl::Status StoreService::List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response) {
   if (absl::Status s = ValidatePrefix(request.prefix()); !s.ok()) return s;
   store_->List(request, page_bytes, response);
@@ -222,6 +228,8 @@ absl::Status StoreService::Call(uint32_t method, Session* session, std::string_v
     case M::kAllocate: return Serve<v1::AllocateRequest, v1::AllocateResponse>(in, out, with_session(&StoreService::Allocate));
     case M::kPublish: return Serve<v1::PublishRequest, v1::PublishResponse>(in, out, with_session(&StoreService::Publish));
     case M::kAbort: return Serve<v1::AbortRequest, v1::AbortResponse>(in, out, with_session(&StoreService::Abort));
+    case M::kOpenRead: return Serve<v1::OpenReadRequest, v1::OpenReadResponse>(in, out, bind(&StoreService::OpenRead));
+    case M::kCloseRead: return absl::OkStatus();  // it has none
     case M::kWait:
     case M::kWatch: break;
   }

@@ -47,6 +47,7 @@ class StoreService {
   absl::Status LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response);
   absl::Status Delete(const v1::DeleteRequest& request, v1::DeleteResponse* response);
   absl::Status DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response);
+  absl::Status OpenRead(const v1::OpenReadRequest& request, v1::OpenReadResponse* response);  // of a node without peers
   absl::Status List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response);
   absl::Status Df(const v1::DfRequest& request, v1::DfResponse* response);
   absl::Status Sessions(const v1::SessionsRequest& request, v1::SessionsResponse* response);

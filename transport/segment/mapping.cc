@@ -72,6 +72,10 @@ absl::StatusOr<Mapping> Mapping::MapReadOnly(int fd, uint64_t size, PageKind kin
   return Map(fd, size, PROT_READ, MAP_SHARED, kind);
 }
 
+absl::StatusOr<Mapping> Mapping::MapAnonymous(uint64_t size) {
+  return Map(-1, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, PageKind::kSmall);
+}
+
 absl::StatusOr<Mapping> Mapping::MapPrivate(int fd, uint64_t size, PageKind kind) {
   return Map(fd, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, kind);
 }

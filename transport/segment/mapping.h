@@ -38,6 +38,9 @@ class Mapping {
   static absl::StatusOr<Mapping> MapPrivate(int fd, uint64_t size,
                                             PageKind kind = PageKind::kSmall);
 
+  // Of no file: memory of this process alone, zeroes at first, writable.
+  static absl::StatusOr<Mapping> MapAnonymous(uint64_t size);
+
   Mapping() = default;
   Mapping(Mapping&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}

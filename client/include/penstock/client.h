@@ -40,6 +40,7 @@
 namespace penstock {
 
 namespace client {
+class PrivateTensor;  // internal
 class Session;     // internal
 class Connection;  // internal
 class Deadline;    // internal
@@ -94,10 +95,24 @@ struct PutOptions {
   Metadata metadata;
 };
 
+// Some elements of a tensor, as a walk over its bytes: those of a box, or every second row.
+struct Part {
+  uint64_t offset_bytes = 0;
+  Shape shape;
+  std::vector<int64_t> strides;             // bytes, one per dimension of `shape`
+};
+
 struct GetOptions {
   std::optional<Box> box;
+  // Instead of `box`, for what depends on the tensor: called once dtype and shape are known. Its
+  // error ends the call.
+  std::function<absl::StatusOr<Part>(DType dtype, const Shape& shape)> part;
+  // Called with what the tensor is before anything is read of it; an error ends the call.
+  std::function<absl::Status(DType dtype, const Shape& shape)> check;
   std::optional<uint64_t> version;
   std::optional<absl::Duration> wait;       // for the name to appear
+  // Asked now and then while bytes come from another node; true ends the call with CANCELLED.
+  std::function<bool()> cancelled;
 };
 
 // Read-only access to a tensor, or to a box of it, with a pin of its own.
@@ -120,7 +135,9 @@ class TensorView {
   bool contiguous() const;                  // C order without gaps
   const std::byte* data() const { return data_; }
   absl::Span<const std::byte> bytes() const;  // contiguous views only; else empty
-  std::string_view path() const;            // "map": a tensor of this host's node; "fetch": its copy of another node's
+  // "map": a tensor of this host's node; "fetch": its copy of another node's; "stream": a part of another node's tensor,
+  // read into memory of this process's own.
+  std::string_view path() const;
   Metadata metadata() const;
   TensorInfo info() const;                  // of the whole tensor
 
@@ -130,6 +147,7 @@ class TensorView {
 
   // A view of a box of this view, which keeps the pin too; the box is relative to this view.
   absl::StatusOr<TensorView> Slice(const Box& box) const;
+  absl::StatusOr<TensorView> Slice(const Part& part) const;  // of a view of a whole tensor
   // A further view of the same bytes, which keeps the pin too; any thread may release either.
   absl::StatusOr<TensorView> Clone() const;
 
@@ -141,8 +159,10 @@ class TensorView {
   void Release();  // idempotent; the view is invalid afterwards
 
  private:
+  friend class client::PrivateTensor;
   friend class client::Session;
   friend class Client;
+  absl::StatusOr<TensorView> SliceUnchecked(uint64_t offset, const Shape& shape, absl::Span<const int64_t> strides) const;
   absl::Status CheckAs(DType dtype, size_t item_bytes) const;
 
   client::Session* session_ = nullptr;      // counted reference
@@ -245,7 +265,8 @@ class Client {
   bool GetWarm(std::string_view name, TensorView* view);
   absl::StatusOr<TensorView> Get(std::string_view name, const GetOptions& options);
   std::vector<absl::StatusOr<TensorView>> GetMany(absl::Span<const GetRequest> requests);
-  // Copies a tensor (or a box) into memory of the caller's: C order, exactly the box's size in bytes.
+  // Copies a tensor (or a part) into memory of the caller's: C order, exactly its size in bytes. What another node has is
+  // read straight into it; after an error, anything may be in it.
   absl::StatusOr<TensorInfo> ReadInto(std::string_view name, void* out, uint64_t out_bytes, const GetOptions& options = {});
 
   // --- write ---
@@ -278,6 +299,9 @@ class Client {
 
  private:
   explicit Client(std::shared_ptr<client::Connection> connection);
+  absl::StatusOr<std::optional<TensorView>> GetElsewhere(std::string_view name, const GetOptions& options);
+  absl::StatusOr<std::optional<TensorInfo>> ReadElsewhere(std::string_view name, void* out, uint64_t out_bytes,
+                                                          const GetOptions& options);
   absl::StatusOr<TensorView> GetSlow(std::string_view name, uint64_t version, const client::Deadline& deadline);
   // Shared with the watchers, which may outlive the Client.
   std::shared_ptr<client::Connection> connection_;

@@ -62,6 +62,60 @@ void CheckDevice(PyObject* device) {
   }
 }
 
+// What the C++ client is asked for. `box`, `out`: null, or to live while the options do.
+class Options {
+ public:
+  Options(const GetArguments& arguments, const Layout* out) : box_(arguments.box), out_(out) {
+    options_.version = CountArgument(nb::handle(arguments.version), "version", 1);
+    options_.cancelled = [] {
+      nb::gil_scoped_acquire gil;
+      return PyErr_CheckSignals() != 0;
+    };
+    if (box_ != Py_None) {
+      options_.part = [this](DType dtype, const Shape& shape) { return Choose(dtype, shape); };
+    } else if (out != nullptr) {
+      options_.check = [this](DType dtype, const Shape& shape) { return Check(dtype, shape); };
+    }
+  }
+  Options(const Options&) = delete;
+
+  const GetOptions& get() const { return options_; }
+
+ private:
+  absl::StatusOr<Part> Choose(DType dtype, const Shape& shape) const {
+    const Strides strides = ContiguousStrides(dtype, shape);
+    Part part;
+    {
+      nb::gil_scoped_acquire gil;
+      const Layout whole{nullptr, shape.dims().data(), strides.span().data(), shape.rank(), dtype};
+      // The Python error that is set says more than the status.
+      if (!IndexedPart(whole, box_, &part)) return absl::InvalidArgumentError("box");
+    }
+    if (out_ == nullptr) return part;
+    if (absl::Status s = Check(dtype, part.shape); !s.ok()) return s;
+    return part;
+  }
+
+  absl::Status Check(DType dtype, const Shape& shape) const {
+    const Shape out_shape(absl::MakeConstSpan(out_->shape, static_cast<size_t>(out_->rank)));
+    if (dtype == out_->dtype && shape == out_shape) return absl::OkStatus();
+    return absl::InvalidArgumentError(StrCat("out: is ", DTypeName(out_->dtype), out_shape.ToString(),
+                                             ", but what is read is ", DTypeName(dtype), shape.ToString()));
+  }
+
+  PyObject* const box_;
+  const Layout* const out_;
+  GetOptions options_;
+};
+
+template <class T>
+T ValueOrThrow(absl::StatusOr<T> result, std::string_view name) {
+  if (PyErr_Occurred() != nullptr) ThrowPythonError();  // of the box, or Ctrl-C
+  if (!result.ok()) ThrowStatus(result.status(), name);
+  return *std::move(result);
+}
+
+// All of it, as a view.
 TensorView GetTensor(const std::shared_ptr<Client>& client, const GetArguments& arguments) {
   const std::string_view name = TextArgument(arguments.name, "name");
   const std::optional<uint64_t> version =
@@ -81,20 +135,29 @@ TensorView GetTensor(const std::shared_ptr<Client>& client, const GetArguments& 
     options.version = version;
     view = version.has_value() ? client->Get(name, options) : client->Get(name);
   }
-  if (!view.ok()) ThrowStatus(view.status(), name);
-  return *std::move(view);
+  return ValueOrThrow(std::move(view), name);
 }
 
-// Copies the view into `out`; the caller checked nothing yet.
-void CopyOut(PyObject* view, PyObject* out) {
-  Incoming target;
-  if (!target.Read(out, "out")) ThrowPythonError();
-  const Layout from = LiveView(view)->layout;
-  const Layout to = target.layout();
-  if (!target.writable()) {
-    ThrowStatus(absl::InvalidArgumentError(
-        StrCat("out: ", TypeName(out), " is not writable memory; allowed is a writable array")));
+nb::object GetView(const std::shared_ptr<Client>& client, const GetArguments& arguments) {
+  const std::string_view name = TextArgument(arguments.name, "name");
+  if (arguments.box != Py_None && arguments.wait == Py_None) {
+    const Options options(arguments, nullptr);
+    absl::StatusOr<TensorView> part = absl::UnknownError("");
+    {
+      WithoutGil without_gil;
+      part = client->Get(name, options.get());
+    }
+    TensorView view = ValueOrThrow(std::move(part), name);
+    if (view.path() == "stream") return nb::steal(NewView(std::move(view)));
   }
+  nb::object view = nb::steal(NewView(GetTensor(client, arguments)));
+  if (!view.is_valid() || arguments.box == Py_None) return view;
+  return nb::steal(ViewSubscript(view.ptr(), arguments.box));  // it shares the lease of the whole
+}
+
+// Copies the view into `out`.
+void CopyOut(PyObject* view, const Layout& to) {
+  const Layout from = LiveView(view)->layout;
   const Shape from_shape(absl::MakeConstSpan(from.shape, static_cast<size_t>(from.rank)));
   const Shape to_shape(absl::MakeConstSpan(to.shape, static_cast<size_t>(to.rank)));
   if (from.dtype != to.dtype || !(from_shape == to_shape)) {
@@ -105,16 +168,34 @@ void CopyOut(PyObject* view, PyObject* out) {
   if (!CopyElements(from, to)) ThrowPythonError();
 }
 
+void ReadOut(const std::shared_ptr<Client>& client, const GetArguments& arguments) {
+  Incoming target;
+  if (!target.Read(arguments.out, "out")) ThrowPythonError();
+  if (!target.writable()) {
+    ThrowStatus(absl::InvalidArgumentError(StrCat(
+        "out: ", TypeName(arguments.out), " is not writable memory; allowed is a writable array")));
+  }
+  const Layout to = target.layout();
+  if (!to.c_contiguous() || arguments.wait != Py_None) {
+    const nb::object view = GetView(client, arguments);
+    if (!view.is_valid()) ThrowPythonError();
+    return CopyOut(view.ptr(), to);
+  }
+  const std::string_view name = TextArgument(arguments.name, "name");
+  const Options options(arguments, &to);
+  absl::StatusOr<TensorInfo> read = absl::UnknownError("");
+  {
+    WithoutGil without_gil;
+    read = client->ReadInto(name, const_cast<std::byte*>(to.data), static_cast<uint64_t>(to.nbytes()), options.get());
+  }
+  ValueOrThrow(std::move(read), name);
+}
+
 PyObject* SlowGet(Store* store, const GetArguments& arguments) {
   CheckDevice(arguments.device);
   const std::shared_ptr<Client> client = store->Use();
-  nb::object view = nb::steal(NewView(GetTensor(client, arguments)));
-  if (view.is_valid() && arguments.box != Py_None) {
-    view = nb::steal(ViewSubscript(view.ptr(), arguments.box));
-  }
-  if (!view.is_valid()) return nullptr;
-  if (arguments.out == Py_None) return view.release().ptr();
-  CopyOut(view.ptr(), arguments.out);
+  if (arguments.out == Py_None) return GetView(client, arguments).release().ptr();
+  ReadOut(client, arguments);
   Py_INCREF(arguments.out);
   return arguments.out;
 }
@@ -163,7 +244,8 @@ PyMethodDef get_method = {
     "The tensor `name` where it lies: a TensorView, or `out` filled with the elements.\n\n"
     "box: penstock.Box, slice, or tuple of slices and integers (NumPy meaning), relative to the\n"
     "tensor. version: exactly this one. out: writable array of the same dtype and shape; one "
-    "copy.\n"
+    "copy,\n"
+    "or none: what another node has is read straight into it (after an error, anything may be in it).\n"
     "device: None or 'cpu'. wait: seconds to wait for the name to appear.\n"
     "Raises NotFoundError, InvalidArgumentError, UnavailableError, DeadlineError. Any thread."};
 PyMethodDef get_if_warm_method = {

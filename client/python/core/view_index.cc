@@ -13,16 +13,16 @@ namespace {
 // The part that has been selected so far, dimension by dimension of the source.
 struct Selection {
   const Layout& from;
-  const std::byte* data;
+  int64_t offset = 0;  // of the first element, in bytes
   int source = 0;  // dimensions of `from` that are done
   int rank = 0;    // dimensions of the result
   int64_t shape[kMaxRank];
   int64_t strides[kMaxRank];
 
-  explicit Selection(const Layout& layout) : from(layout), data(layout.data) {}
+  explicit Selection(const Layout& layout) : from(layout) {}
 
   void Keep(int64_t start, int64_t extent, int64_t step) {
-    if (extent > 0) data += start * from.strides[source];
+    if (extent > 0) offset += start * from.strides[source];
     shape[rank] = extent;
     strides[rank++] = step * from.strides[source++];
   }
@@ -41,7 +41,7 @@ bool AddInteger(Selection* selection, PyObject* index) {
                  given, selection->source, static_cast<long long>(extent));
     return false;
   }
-  selection->data += at * selection->from.strides[selection->source++];
+  selection->offset += at * selection->from.strides[selection->source++];
   return true;
 }
 
@@ -140,28 +140,37 @@ bool IsBox(PyObject* index) {
          PyObject_HasAttrString(index, "extent") != 0;
 }
 
+bool Select(Selection* selection, PyObject* index) {
+  if (ItemSize(selection->from.dtype) == 0) {
+    SetTypeError(StrCat("elements of ", DTypeName(selection->from.dtype),
+                        " are not whole bytes and cannot be indexed"));
+    return false;
+  }
+  if (PyTuple_Check(index)) return AddTuple(selection, index);
+  if (IsBox(index)) return AddBox(selection, index);
+  Owned single(PyTuple_Pack(1, index));
+  return single && AddTuple(selection, single.get());
+}
+
 }  // namespace
 
 PyObject* ViewSubscript(PyObject* self, PyObject* index) {
   ViewObject* view = LiveView(self);
   if (view == nullptr) return nullptr;
-  if (ItemSize(view->layout.dtype) == 0) {
-    return SetTypeError(StrCat("elements of ", DTypeName(view->layout.dtype),
-                               " are not whole bytes and cannot be indexed"));
-  }
   Selection selection(view->layout);
-  bool done = false;
-  if (PyTuple_Check(index)) {
-    done = AddTuple(&selection, index);
-  } else if (IsBox(index)) {
-    done = AddBox(&selection, index);
-  } else {
-    Owned single(PyTuple_Pack(1, index));
-    done = single && AddTuple(&selection, single.get());
-  }
-  if (!done) return nullptr;
-  return NewSubView(view, {selection.data, selection.shape, selection.strides, selection.rank,
-                           view->layout.dtype});
+  if (!Select(&selection, index)) return nullptr;
+  return NewSubView(view, {view->layout.data + selection.offset, selection.shape,
+                           selection.strides, selection.rank, view->layout.dtype});
+}
+
+bool IndexedPart(const Layout& whole, PyObject* index, Part* part) {
+  Selection selection(whole);
+  if (!Select(&selection, index)) return false;
+  const auto rank = static_cast<size_t>(selection.rank);
+  part->offset_bytes = static_cast<uint64_t>(selection.offset);
+  part->shape = Shape(absl::MakeConstSpan(selection.shape, rank));
+  part->strides.assign(selection.strides, selection.strides + rank);
+  return true;
 }
 
 }  // namespace penstock::python

@@ -48,6 +48,9 @@ PyObject* ViewSubscript(PyObject* self, PyObject* index);                // view
 int ViewGetBuffer(PyObject* self, Py_buffer* buffer, int flags);         // view_buffer.cc
 void ViewReleaseBuffer(PyObject* self, Py_buffer* buffer);               // view_buffer.cc
 
+// What `index` selects of a tensor, of which `whole` tells all but where it lies; false with a Python error set.
+bool IndexedPart(const Layout& whole, PyObject* index, Part* part);      // view_index.cc
+
 bool AddViewType(PyObject* module);
 
 }  // namespace penstock::python

@@ -1,0 +1,98 @@
+#include "server/remote/client_reads.h"
+
+#include "proto/names.h"
+#include "proto/strcat.h"
+
+namespace penstock::server {
+
+absl::StatusOr<PeerNode::Reader> ClientReads::ReaderOf(const Key& key) {
+  {
+    std::lock_guard lock(mutex_);
+    if (auto it = readers_.find(key); it != readers_.end()) return it->second;
+  }
+  absl::StatusOr<PeerNode::Reader> opened = key.second->OpenReader("client");
+  if (!opened.ok()) return opened;
+  std::lock_guard lock(mutex_);
+  const auto [it, mine] = readers_.try_emplace(key, *opened);
+  if (!mine) key.second->CloseReader(*opened);  // another thread of the client's was faster
+  return it->second;
+}
+
+void ClientReads::Forget(const Key& key, std::string_view token) {
+  std::lock_guard lock(mutex_);
+  if (auto it = readers_.find(key); it != readers_.end() && it->second.token == token) readers_.erase(it);
+}
+
+absl::StatusOr<v1::LocateResult> ClientReads::LocateAt(const Key& key, const v1::OpenReadRequest& request, PeerNode::Reader* reader) {
+  for (int attempt = 0;; ++attempt) {
+    absl::StatusOr<PeerNode::Reader> opened = ReaderOf(key);
+    if (!opened.ok()) return opened.status();
+    *reader = *std::move(opened);
+    absl::StatusOr<v1::LocateResult> located = key.second->LocateFor(*reader, request.name(), request.version());
+    if (!absl::IsPermissionDenied(located.status()) || attempt > 0) return located;
+    Forget(key, reader->token);  // lapsed, or of an earlier process there
+  }
+}
+
+absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response) {
+  if (absl::Status s = ValidateName(request.name()); !s.ok()) return s;
+  const absl::StatusOr<Published> here = store_->Lookup(request.name(), request.version());
+  if (here.ok() && (!here->fetched || here->leased || request.version() != 0)) {
+    response->set_here(true);
+    return absl::OkStatus();
+  }
+  absl::Status missing = absl::NotFoundError(StrCat("'", request.name(), "': no such tensor, on none of ", peers_->size() + 1, " nodes"));
+  for (const auto& peer : *peers_) {
+    const Key key{session, peer.get()};
+    if (!request.refused_token().empty()) Forget(key, request.refused_token());
+    if (request.whole() && peer->reads_by_rdma()) {  // faster by the node
+      response->set_here(true);
+      return absl::OkStatus();
+    }
+    PeerNode::Reader reader;
+    absl::StatusOr<v1::LocateResult> located = LocateAt(key, request, &reader);
+    if (!located.ok()) {
+      if (!absl::IsNotFound(located.status())) missing = located.status();
+      continue;
+    }
+    *response->mutable_info() = std::move(*located->mutable_info());
+    response->set_grant(located->grant());
+    response->set_token(reader.token);
+    response->set_data_address(reader.data_address);
+    return absl::OkStatus();
+  }
+  return missing;
+}
+
+absl::Status ClientReads::Close(uint64_t session, const v1::CloseReadRequest& request) {
+  for (const auto& peer : *peers_) {
+    PeerNode::Reader reader;
+    {
+      std::lock_guard lock(mutex_);
+      const auto it = readers_.find({session, peer.get()});
+      if (it == readers_.end() || it->second.token != request.token()) continue;
+      reader = it->second;
+    }
+    peer->ReleaseFor(reader, request.grant());
+    return absl::OkStatus();
+  }
+  return absl::OkStatus();  // the session there is over, and the grant with it
+}
+
+void ClientReads::Keep() {
+  std::map<Key, PeerNode::Reader> all;
+  {
+    std::lock_guard lock(mutex_);
+    all = readers_;
+  }
+  for (const auto& [key, reader] : all) {
+    if (store_->FindSession(key.first) == nullptr) {
+      Forget(key, reader.token);
+      key.second->CloseReader(reader);
+    } else if (absl::IsPermissionDenied(key.second->RenewFor(reader))) {
+      Forget(key, reader.token);
+    }
+  }
+}
+
+}  // namespace penstock::server

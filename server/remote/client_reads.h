@@ -1,0 +1,48 @@
+// ClientReads: reads that clients of this node make from the data ports of others, into memory of their own.
+//
+// A client speaks no gRPC: this node pins the tensor there for it and hands on the grant, in a session that is this client's
+// alone, so one client's token opens nothing of another's.
+//
+// Threading:  any thread; calls block.
+// Ownership:  the store and the peers must outlive it.
+// Errors:     NOT_FOUND only when every peer has said so; UNAVAILABLE names a peer that could not be asked.
+// Limits:     sessions of a client that is gone are closed by Keep, to be called about every second.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "server/remote/peer_node.h"
+#include "server/store/store.h"
+
+namespace penstock::server {
+
+class ClientReads {
+ public:
+  using Peers = std::vector<std::unique_ptr<PeerNode>>;
+  ClientReads(Store* store, const Peers* peers) : store_(store), peers_(peers) {}
+
+  absl::Status Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response);
+  absl::Status Close(uint64_t session, const v1::CloseReadRequest& request);
+  void Keep();  // renews the sessions of clients that live, closes those of others
+
+ private:
+  using Key = std::pair<uint64_t, PeerNode*>;  // session here
+
+  absl::StatusOr<PeerNode::Reader> ReaderOf(const Key& key);
+  absl::StatusOr<v1::LocateResult> LocateAt(const Key& key, const v1::OpenReadRequest& request, PeerNode::Reader* reader);
+  void Forget(const Key& key, std::string_view token);
+
+  Store* const store_;
+  const Peers* const peers_;
+  std::mutex mutex_;
+  std::map<Key, PeerNode::Reader> readers_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace penstock::server

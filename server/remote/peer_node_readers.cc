@@ -1,0 +1,57 @@
+// PeerNode: sessions for clients of this node.
+#include <grpcpp/grpcpp.h>
+
+#include "proto/strcat.h"
+#include "server/remote/peer_node.h"
+#include "transport/monotonic.h"
+
+namespace penstock::server {
+
+absl::StatusOr<PeerNode::Reader> PeerNode::OpenReader(const std::string& label) {
+  if (absl::Status s = CheckUp(); !s.ok()) return s;
+  v1::OpenSessionRequest request;
+  request.set_label(label);
+  v1::OpenSessionResponse response;
+  grpc::ClientContext context;
+  Prepare(&context);
+  if (absl::Status s = Judge(peer_->OpenSession(&context, request, &response)); !s.ok()) return s;
+  if (response.lanes_size() == 0 || response.lanes(0).name() != "stream") {
+    return absl::UnavailableError(StrCat("node ", address_, ": offers no lane that this node knows"));
+  }
+  return Reader{response.token(), response.lanes(0).address()};
+}
+
+absl::StatusOr<v1::LocateResult> PeerNode::LocateFor(const Reader& reader, const std::string& name, uint64_t version) {
+  if (absl::Status s = CheckUp(); !s.ok()) return s;
+  v1::LocateRequest request;
+  request.add_items()->set_name(name);
+  request.mutable_items(0)->set_version(version);
+  v1::LocateResponse response;
+  grpc::ClientContext context;
+  Prepare(&context, reader.token);
+  if (absl::Status s = Judge(peer_->Locate(&context, request, &response)); !s.ok()) return s;
+  if (response.results_size() != 1) return absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to Locate"));
+  if (response.results(0).status().code() != 0) return Decode(response.results(0).status());
+  return std::move(*response.mutable_results(0));
+}
+
+absl::Status PeerNode::RenewFor(const Reader& reader) {
+  v1::RenewResponse response;
+  grpc::ClientContext context;
+  Prepare(&context, reader.token);
+  return Judge(peer_->Renew(&context, {}, &response));
+}
+
+void PeerNode::CloseReader(const Reader& reader) {
+  v1::CloseSessionResponse response;
+  grpc::ClientContext context;
+  Prepare(&context, reader.token);
+  (void)peer_->CloseSession(&context, {}, &response);  // if it fails, the deadline does it
+}
+
+bool PeerNode::reads_by_rdma() const {
+  std::lock_guard lock(mutex_);
+  return open_.rdma != nullptr && MonotonicNow() >= rdma_down_until_;
+}
+
+}  // namespace penstock::server
