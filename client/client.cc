@@ -107,7 +107,7 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
     return absl::InvalidArgumentError("get: version 0 does not exist; leave it out for the present");
   }
   const bool some = options.box || options.part;
-  if (some && !options.wait) {
+  if (some && !options.wait && !connection_->session()->require_rdma()) {
     absl::StatusOr<std::optional<TensorView>> elsewhere = GetElsewhere(name, options);
     if (!elsewhere.ok()) return elsewhere.status();
     if (*elsewhere) return **std::move(elsewhere);
@@ -194,7 +194,7 @@ absl::StatusOr<TensorInfo> Client::ReadInto(std::string_view name, void* out, ui
   if (options.version == 0) {
     return absl::InvalidArgumentError("read: version 0 does not exist; leave it out for the present");
   }
-  if (!options.wait) {
+  if (!options.wait && !connection_->session()->require_rdma()) {
     const absl::StatusOr<std::optional<TensorInfo>> elsewhere = ReadElsewhere(name, out, out_bytes, options);
     if (!elsewhere.ok()) return elsewhere.status();
     if (*elsewhere) return **elsewhere;

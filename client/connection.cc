@@ -1,12 +1,16 @@
 #include "client/connection.h"
 
 #include "client/session/fork.h"
+#include "proto/strcat.h"
 
 namespace penstock::client {
 
 absl::StatusOr<std::shared_ptr<Connection>> Connection::Open(const ClientOptions& options) {
   if (options.timeout <= absl::ZeroDuration()) {
     return absl::InvalidArgumentError("connect: timeout must be above 0");
+  }
+  if (!options.require_transport.empty() && options.require_transport != "rdma") {
+    return absl::InvalidArgumentError(StrCat("require_transport: \"", options.require_transport, "\"; allowed is \"rdma\", or none"));
   }
   std::shared_ptr<Connection> connection(new Connection(options));
   const absl::StatusOr<Session*> session = connection->Live(connection->DefaultDeadline());
@@ -33,7 +37,7 @@ absl::StatusOr<Session*> Connection::Live(const Deadline& deadline) {
   std::lock_guard<std::mutex> lock(mutex_);
   session = session_.load(std::memory_order_acquire);
   if (session != nullptr && !session->ended()) return session;
-  absl::StatusOr<Session*> opened = Session::Open(options_.address, options_.label, deadline);
+  absl::StatusOr<Session*> opened = Session::Open(options_, deadline);
   if (!opened.ok()) return opened;
   (*opened)->previous = session;
   session_.store(*opened, std::memory_order_release);

@@ -171,6 +171,8 @@ absl::Status TransportError(std::string_view message) {
   return status;
 }
 
+bool IsTransportError(const absl::Status& status) { return status.GetPayload(kTransportMark).has_value(); }
+
 absl::Status ErrnoStatus(int err, std::string_view operation) {
   const char* name = strerrorname_np(err);
   const char* text = strerrordesc_np(err);

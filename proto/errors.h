@@ -71,6 +71,7 @@ bool IsRetriable(absl::StatusCode code);
 
 // UNAVAILABLE with the mark of a transport error (TransportError in Python).
 absl::Status TransportError(std::string_view message);
+bool IsTransportError(const absl::Status& status);
 
 // The status of a failed system call: "open /x: No such file or directory (ENOENT)". `err` is an
 // errno value.

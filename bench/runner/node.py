@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 READY_DEADLINE_S = 60
@@ -17,17 +18,19 @@ READY_DEADLINE_S = 60
 class Node:
     """Serves from __enter__ to __exit__; it ends with this process, whatever happens to that."""
 
-    def __init__(self, build: Path, memory: str) -> None:
+    def __init__(self, build: Path, memory: str, *flags: str, host: Sequence[str] = ()) -> None:
+        """`host`: the words that run a command on another one (runner.hosts); `flags` then say where it listens."""
         self._build = build
-        self._memory = memory
+        self._flags = [f"--memory={memory}", *(flags or ("--grpc_port=none",))]
+        self._host = host
 
     def __enter__(self) -> "Node":
         self.address = Path(tempfile.mkdtemp(prefix="psb-", dir="/tmp"))  # short: a socket's path has 107 bytes
         read_fd, write_fd = os.pipe()
         self.process = subprocess.Popen(
             [
-                str(self._build / "bin" / "penstockd"), f"--socket_dir={self.address}", "--grpc_port=none",
-                f"--memory={self._memory}", "--exit_with_parent", "--log_level=warning", f"--ready_fd={write_fd}",
+                *self._host, str(self._build / "bin" / "penstockd"), f"--socket_dir={self.address}", *self._flags,
+                "--exit_with_parent", "--log_level=warning", f"--ready_fd={write_fd}",
             ],
             pass_fds=[write_fd], stdin=subprocess.DEVNULL, env=clean_environment(),
         )

@@ -20,10 +20,11 @@ using layout::WelcomeMessage;
 
 // Before the channel's thread runs: one message out, one in. Notices that come first are hints that
 // may be missed.
-absl::StatusOr<FdReply> SayHello(int socket, const std::string& label, const Deadline& deadline) {
+absl::StatusOr<FdReply> SayHello(int socket, const std::string& label, uint32_t flags, const Deadline& deadline) {
   HelloMessage hello{};
   hello.header = {layout::kFdMagic, FdType::kHello, layout::kLayoutVersion, 1};
   hello.pid = static_cast<uint32_t>(getpid());
+  hello.flags = flags;
   memcpy(hello.label, label.data(), std::min(label.size(), sizeof(hello.label) - 1));
   absl::Status sent = SendMessage(
       socket, absl::MakeConstSpan(reinterpret_cast<const char*>(&hello), sizeof(hello)), {},
@@ -50,9 +51,8 @@ absl::Status Annotate(const absl::Status& status, const std::string& where) {
 
 }  // namespace
 
-absl::StatusOr<Session*> Session::Open(const std::string& address, const std::string& label,
-                                       const Deadline& deadline) {
-  const absl::StatusOr<std::vector<Address>> candidates = ResolveAddresses(address);
+absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadline& deadline) {
+  const absl::StatusOr<std::vector<Address>> candidates = ResolveAddresses(options.address);
   if (!candidates.ok()) return candidates.status();
   absl::Status first_error;
   std::string tried;
@@ -70,7 +70,7 @@ absl::StatusOr<Session*> Session::Open(const std::string& address, const std::st
       }
     }
     if (status.ok()) {
-      auto* session = new Session(dir, label.empty() ? ProgramName() : label);
+      auto* session = new Session(dir, options);
       status = session->Connect(deadline);
       if (status.ok() && (expected_uuid.empty() ||
                           expected_uuid == session->catalog_.node_uuid())) {
@@ -102,7 +102,7 @@ absl::Status Session::Connect(const Deadline& deadline) {
   absl::StatusOr<UniqueFd> socket = penstock::Connect(StrCat(address_, "/fd.sock"));
   if (!socket.ok()) return socket.status();
   unread_socket_ = *std::move(socket);
-  absl::StatusOr<FdReply> welcome = SayHello(unread_socket_.get(), label_, deadline);
+  absl::StatusOr<FdReply> welcome = SayHello(unread_socket_.get(), label_, require_rdma_ ? uint32_t{layout::kHelloRequireRdma} : 0, deadline);
   if (!welcome.ok()) return welcome.status();
   if (absl::Status s = TakeWelcome(*std::move(welcome), /*first=*/true); !s.ok()) return s;
   if (absl::Status s = channel_.Start(); !s.ok()) return s;

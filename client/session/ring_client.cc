@@ -7,6 +7,7 @@
 #include <new>
 #include <string>
 
+#include "proto/errors.h"
 #include "proto/strcat.h"
 #include "transport/futex.h"
 
@@ -69,6 +70,7 @@ absl::Status RingRequest::Wait(const Deadline& deadline) {
     if (absl::Status s = ring_->WaitAsleep(this, deadline); !s.ok()) return s;
   }
   if (block_->status_code == 0) return absl::OkStatus();
+  if (block_->is_transport_error == 1) return TransportError(response());
   return absl::Status(static_cast<absl::StatusCode>(block_->status_code),
                       std::string(response()));
 }
@@ -166,6 +168,7 @@ std::optional<RingRequest> RingClient::TryAllocate(const RingRequestSizes& sizes
   block->request_id = id;
   block->response_offset = response_offset;
   block->status_code = 0;
+  block->is_transport_error = 0;
   block->response_bytes = 0;
   memset(block->reserved, 0, sizeof(block->reserved));
   return request;

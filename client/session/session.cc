@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "client/session/address.h"
 #include "client/session/fork.h"
 #include "client/session/remote_reads.h"
 #include "proto/strcat.h"
@@ -21,9 +22,10 @@ uint64_t CoarseNanos(clockid_t clock) {
 
 }  // namespace
 
-Session::Session(std::string address, std::string label)
+Session::Session(std::string address, const ClientOptions& options)
     : address_(std::move(address)),
-      label_(std::move(label)),
+      label_(options.label.empty() ? ProgramName() : options.label),
+      require_rdma_(options.require_transport == "rdma"),
       channel_({.notice = [this](FdReply notice) { segments_.OnNotice(std::move(notice)); },
                 .background = [this] { return segments_.Background(); },
                 .ended = [this] { OnEnded(); }}),

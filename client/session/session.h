@@ -52,8 +52,7 @@ class Session {
  public:
   // Connects to the first store of `address` that answers (address.h). The caller holds the one
   // reference.
-  static absl::StatusOr<Session*> Open(const std::string& address, const std::string& label,
-                                       const Deadline& deadline);
+  static absl::StatusOr<Session*> Open(const ClientOptions& options, const Deadline& deadline);
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -66,6 +65,7 @@ class Session {
 
   uint64_t id() const { return id_.load(std::memory_order_relaxed); }
   const std::string& address() const { return address_; }
+  bool require_rdma() const { return require_rdma_; }
   bool ended() const { return ended_.load(std::memory_order_acquire); }
 
   CatalogReader& catalog() { return catalog_; }
@@ -142,7 +142,7 @@ class Session {
   struct Fork;
 
  private:
-  Session(std::string address, std::string label);
+  Session(std::string address, const ClientOptions& options);
   ~Session();
 
   absl::Status Connect(const Deadline& deadline);
@@ -158,6 +158,7 @@ class Session {
 
   const std::string address_;
   const std::string label_;
+  const bool require_rdma_;
   std::atomic<uint32_t> references_{1};
   std::atomic<bool> ended_{false};
   std::atomic<uint64_t> id_{0};

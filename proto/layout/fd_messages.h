@@ -49,10 +49,13 @@ struct FdHeader {
 };
 static_assert(sizeof(FdHeader) == 16);
 
+enum HelloFlags : uint32_t {
+  kHelloRequireRdma = 1,  // bytes of other nodes by RDMA, or not at all
+};
 struct HelloMessage {
   FdHeader header;
   uint32_t pid;      // as the client sees itself; for display (SO_PEERCRED is what is trusted)
-  uint32_t reserved;
+  uint32_t flags;    // HelloFlags
   char label[64];    // program name for `penstock sessions`; NUL-padded
 };
 struct WelcomeMessage {

@@ -72,7 +72,8 @@ struct alignas(64) RequestBlock {
   // --- the node's answer ---
   int32_t status_code;      // absl::StatusCode
   uint32_t response_bytes;  // the response struct or message; the error text when status_code != 0
-  uint32_t reserved[5];
+  uint32_t is_transport_error;  // 1: the status is a TransportError (proto/errors.h)
+  uint32_t reserved[4];
 };
 static_assert(sizeof(RequestBlock) == 64);
 inline constexpr uint32_t kMinResponseBytes = 512;

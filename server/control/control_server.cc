@@ -125,6 +125,7 @@ void ControlServer::Greet(uint64_t tag) {
     peer.uid = credentials->uid;
   }
   std::memcpy(peer.label, hello.label, sizeof(peer.label) - 1);
+  peer.require_rdma = (hello.flags & layout::kHelloRequireRdma) != 0;
   const int raw = socket.get();
   UniqueFd answer = socket.Dup();
   absl::StatusOr<std::shared_ptr<Session>> session = store_->OpenSession(peer, std::move(socket));

@@ -142,7 +142,8 @@ absl::Status RunNode(warden::NodeContext* context) {
   StoreService service(store->get(), &recall, {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
                                       .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address, .lanes = lanes},
                        &remote);
-  RemoteStore others(store->get(), &recall, config.peers, may_rdma);
+  RemoteStore others(store->get(), &recall, config.peers,
+                     {.may = may_rdma, .must = config.require_transport == RequireTransport::kRdma});
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();
   service.OnPeers([&others](v1::NodeInfoResponse* response) { others.AddPeers(response); });

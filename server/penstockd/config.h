@@ -22,6 +22,7 @@ namespace penstock::server {
 enum class HugePages : uint8_t { kAuto, kThp, kHugetlb, kOff };
 enum class Adopt : uint8_t { kAuto, kAlways };
 enum class Rdma : uint8_t { kAuto, kOff };
+enum class RequireTransport : uint8_t { kNone, kRdma };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
 
 inline constexpr uint64_t kMinMemoryBytes = uint64_t{64} << 20;
@@ -38,6 +39,7 @@ struct NodeConfig {
   std::string data_net = "127.0.0.1";  // where the data port listens
   std::vector<std::string> peers;      // gRPC addresses of the other nodes
   Rdma rdma = Rdma::kAuto;
+  RequireTransport require_transport = RequireTransport::kNone;
   HugePages huge_pages = HugePages::kAuto;
   Adopt adopt = Adopt::kAuto;
   uint32_t max_sessions = 1024;

@@ -38,6 +38,7 @@ absl::Status SetWord(std::string_view value, const char* const (&words)[N], Enum
 constexpr const char* kHugePages[] = {"auto", "thp", "hugetlb", "off"};
 constexpr const char* kAdopt[] = {"auto", "always"};
 constexpr const char* kRdma[] = {"auto", "off"};
+constexpr const char* kRequireTransport[] = {"none", "rdma"};
 constexpr const char* kLogLevels[] = {"debug", "info", "warning", "error"};
 
 absl::Status SetPath(std::string_view value, std::string* out) {
@@ -167,6 +168,11 @@ constexpr Flag kFlags[] = {
      "are then given keys with which they could also write; or over TCP only (off) (default auto)",
      false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kRdma, &c->rdma); },
      [](const NodeConfig& c) { return std::string(kRdma[static_cast<int>(c.rdma)]); }},
+    {"require_transport", "none or rdma",
+     "read other nodes by RDMA or not at all (rdma): what would go over TCP is an error instead, puts\n"
+     "to other nodes included (default none)",
+     false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kRequireTransport, &c->require_transport); },
+     [](const NodeConfig& c) { return std::string(kRequireTransport[static_cast<int>(c.require_transport)]); }},
     {"huge_pages", "auto, thp, hugetlb or off",
      "pages of large segments: reserved 2 MiB pages if there are, else transparent huge\n"
      "pages, else small ones (auto, hugetlb); no reserved ones (thp); small (off) (default auto)",

@@ -37,7 +37,7 @@ absl::StatusOr<v1::LocateResult> ClientReads::LocateAt(const Key& key, const v1:
 absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response) {
   if (absl::Status s = ValidateName(request.name()); !s.ok()) return s;
   const absl::StatusOr<Published> here = store_->Lookup(request.name(), request.version());
-  if (here.ok() && (!here->fetched || here->leased || request.version() != 0)) {
+  if (by_node_ || (here.ok() && (!here->fetched || here->leased || request.version() != 0))) {
     response->set_here(true);
     return absl::OkStatus();
   }

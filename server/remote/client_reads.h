@@ -26,7 +26,8 @@ namespace penstock::server {
 class ClientReads {
  public:
   using Peers = std::vector<std::unique_ptr<PeerNode>>;
-  ClientReads(Store* store, const Peers* peers) : store_(store), peers_(peers) {}
+  // `by_node`: clients are to have it copied by the node, always.
+  ClientReads(Store* store, const Peers* peers, bool by_node) : store_(store), peers_(peers), by_node_(by_node) {}
 
   absl::Status Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response);
   absl::Status Close(uint64_t session, const v1::CloseReadRequest& request);
@@ -41,6 +42,7 @@ class ClientReads {
 
   Store* const store_;
   const Peers* const peers_;
+  const bool by_node_;
   std::mutex mutex_;
   std::map<Key, PeerNode::Reader> readers_ ABSL_GUARDED_BY(mutex_);
 };

@@ -70,7 +70,8 @@ class PeerNode {
   struct Reading {
     const Found* found = nullptr;
     char* to = nullptr;
-    absl::Status status;  // afterwards
+    bool rdma_only = false;
+    absl::Status status{};  // afterwards
   };
   void Read(absl::Span<Reading> readings);  // of one Locate
   void Release(absl::Span<const Found* const> found);
@@ -125,6 +126,7 @@ class PeerNode {
   // Renews the session if something is pinned. To be called every second.
   void Renew();
   void Tell(v1::PeerInfo* info) const;
+  absl::Status NoRdma() const;  // the TransportError of one who wants nothing else
   void Stop();  // idempotent
   const std::string& address() const { return address_; }
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "proto/errors.h"
 #include "proto/strcat.h"
 #include "server/remote/peer_node.h"
 #include "transport/monotonic.h"
@@ -127,6 +128,10 @@ void PeerNode::Read(absl::Span<Reading> readings) {
   for (Reading* reading : by_rdma) {
     if (!reading->status.ok() && !absl::IsUnavailable(reading->status)) by_stream.push_back(reading);
   }
+  std::erase_if(by_stream, [this](Reading* reading) {
+    if (reading->rdma_only) reading->status = NoRdma();
+    return reading->rdma_only;
+  });
   std::vector<Transfer> transfers;
   for (const Reading* reading : by_stream) {
     const uint64_t bytes = reading->found->info.nbytes();
@@ -141,6 +146,11 @@ void PeerNode::Read(absl::Span<Reading> readings) {
     read_bytes_ += reading.found->info.nbytes();
   }
   if (!by_rdma.empty() || !by_stream.empty()) lane_ = by_stream.empty() ? "rdma" : "stream";
+}
+
+absl::Status PeerNode::NoRdma() const {
+  std::lock_guard lock(mutex_);
+  return TransportError(StrCat("node ", address_, ": RDMA is required (require_transport), but there is only the stream lane: ", why_));
 }
 
 // UNAVAILABLE: the bytes came too late; every other error: to be read over the stream lane.

@@ -4,6 +4,7 @@
 #include <thread>
 #include <utility>
 
+#include "proto/errors.h"
 #include "proto/layout/metadata_codec.h"
 #include "proto/strcat.h"
 #include "transport/monotonic.h"
@@ -173,7 +174,9 @@ void RemoteGets::Make(std::vector<Making>* making) {
 // Of one peer.
 void RemoteGets::Read(std::vector<Making*> making) {
   std::vector<PeerNode::Reading> readings;
-  for (const Making* one : making) readings.push_back({.found = &one->asked->found, .to = one->placed.block.address});
+  for (const Making* one : making) {
+    readings.push_back({.found = &one->asked->found, .to = one->placed.block.address, .rdma_only = one->asked->item.require_rdma});
+  }
   making[0]->asked->peer->Read(absl::MakeSpan(readings));
   for (size_t i = 0; i < making.size(); ++i) {
     if (readings[i].status.ok()) {
@@ -187,7 +190,7 @@ void RemoteGets::Read(std::vector<Making*> making) {
 
 void RemoteGets::Answer(const Asked& asked, const absl::StatusOr<Published>& got) {
   // Whose process was replaced in the middle is asked again; who is gone says so at once.
-  if (absl::IsUnavailable(got.status()) && !asked.last_try) {
+  if (absl::IsUnavailable(got.status()) && !IsTransportError(got.status()) && !asked.last_try) {
     jobs_->Run([this, item = asked.item] {
       std::vector<Asked> again;
       again.push_back({.item = item, .last_try = true});

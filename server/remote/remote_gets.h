@@ -6,7 +6,7 @@
 //
 // Threading:  any thread; Get blocks until every answer was given, but for large tensors, which go on in `jobs`.
 // Ownership:  the store, the peers and the jobs must outlive it.
-// Errors:     NOT_FOUND only when every peer has said so; UNAVAILABLE names a peer that could not be asked; RESOURCE_EXHAUSTED
+// Errors:     NOT_FOUND only when every peer has said so; a TransportError where RDMA is required and cannot be had; UNAVAILABLE names a peer that could not be asked; RESOURCE_EXHAUSTED
 //             no room for the copy within kMemoryWait.
 // Limits:     copies are of class *cache*: they give way.
 #pragma once
@@ -42,6 +42,7 @@ class RemoteGets {
     std::string name;
     uint64_t version = 0;  // 0: the present one
     uint64_t key = 0;      // of `jobs`, which is told the result
+    bool require_rdma = false;
   };
   void Get(std::vector<Item> items);
 

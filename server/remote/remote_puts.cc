@@ -31,7 +31,7 @@ void RemotePuts::Publish(const std::vector<Item>& items) {
       continue;
     }
     const uint64_t request_key = RequestKey(*item.session, draft->request_id);
-    going.push_back({.key = item.key, .draft = *std::move(draft), .request_key = request_key});
+    going.push_back({.key = item.key, .draft = *std::move(draft), .request_key = request_key, .require_rdma = require_rdma_ || item.session->peer.require_rdma});
   }
   PublishHere(here);
   if (!going.empty()) FindHomes(&going);
@@ -91,6 +91,16 @@ void RemotePuts::FindHomes(std::vector<Going>* all) {
 
 // A home whose process is replaced meanwhile is asked again: it knows by the key what it has published.
 void RemotePuts::PublishAt(PeerNode& peer, std::vector<Going*> going) {
+  std::erase_if(going, [&](Going* one) {  // writes go over the stream lane
+    if (one->require_rdma && !one->reserved.published) {
+      peer.Abort({&one->reserved});
+      one->result = peer.NoRdma();
+      Answer(*one);
+      return true;
+    }
+    return false;
+  });
+  if (going.empty()) return;
   PENSTOCK_FAULT_POINT("node.remote.reserved");
   for (int attempt = 0; !going.empty(); ++attempt) {
     WriteAndPublish(peer, going);

@@ -30,7 +30,8 @@ namespace penstock::server {
 class RemotePuts {
  public:
   using Peers = std::vector<std::unique_ptr<PeerNode>>;
-  RemotePuts(Store* store, LeaseRecall* recall, const Peers* peers, RemoteJobs* jobs) : store_(store), recall_(recall), peers_(peers), jobs_(jobs) {}
+  RemotePuts(Store* store, LeaseRecall* recall, const Peers* peers, RemoteJobs* jobs, bool require_rdma)
+      : store_(store), recall_(recall), peers_(peers), jobs_(jobs), require_rdma_(require_rdma) {}
 
   struct Item {
     std::shared_ptr<Session> session;  // null if it has ended
@@ -48,6 +49,7 @@ class RemotePuts {
     uint64_t key = 0;
     Store::TakenDraft draft;
     uint64_t request_key = 0;  // 0: not told apart
+    bool require_rdma = false;
     PeerNode::Reserved reserved;
     absl::StatusOr<Published> result = absl::UnknownError("");
   };
@@ -66,6 +68,7 @@ class RemotePuts {
   LeaseRecall* const recall_;
   const Peers* const peers_;
   RemoteJobs* const jobs_;
+  const bool require_rdma_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -22,11 +22,12 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 
 }  // namespace
 
-RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, bool may_rdma)
-    : store_(store), recall_(recall), gets_(store, &peers_, &jobs_), puts_(store, recall, &peers_, &jobs_), reads_(store, &peers_) {
+RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, const Rdma& use)
+    : store_(store), recall_(recall), require_rdma_(use.must), gets_(store, &peers_, &jobs_), puts_(store, recall, &peers_, &jobs_, use.must),
+      reads_(store, &peers_, use.must) {
   if (peers.empty()) return;
   absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError("--rdma=off");
-  if (may_rdma) rdma = RdmaReader::Open();
+  if (use.may) rdma = RdmaReader::Open();
   if (rdma.ok()) rdma_ = *std::move(rdma);
   for (const std::string& address : peers) {
     peers_.push_back(std::make_unique<PeerNode>(address, store, rdma_.get(), std::string(rdma.status().message())));
@@ -61,10 +62,10 @@ void RemoteStore::RenewLoop() {
   }
 }
 
-uint64_t RemoteStore::StartGet(std::string name, uint64_t version) {
+uint64_t RemoteStore::StartGet(std::string name, uint64_t version, bool require_rdma) {
   const uint64_t key = jobs_.NewKey();
   std::lock_guard lock(mutex_);
-  unflushed_gets_.push_back({std::move(name), version, key});
+  unflushed_gets_.push_back({std::move(name), version, key, require_rdma || require_rdma_});
   unflushed_.fetch_add(1);
   return key;
 }

@@ -46,13 +46,17 @@ namespace penstock::server {
 class RemoteStore {
  public:
   // `peers`: addresses of their gRPC; may be empty: then only changes that wait for leases are its business.
-  RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, bool may_rdma);
+  struct Rdma {
+    bool may = false;   // use it where there is
+    bool must = false;  // use nothing else, for whatever session
+  };
+  RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, const Rdma& rdma);
   ~RemoteStore() { Stop(); }
 
   // published: of Get, Delete and Publish; response: of Call, the serialized message.
   using Result = RemoteJobs::Result;
   // Gets and publishes begin with the next Flush, so that those that come together go together.
-  uint64_t StartGet(std::string name, uint64_t version);
+  uint64_t StartGet(std::string name, uint64_t version, bool require_rdma);
   uint64_t StartDelete(std::string name, uint64_t version);
   // Publishes the session's draft at the home of its name: another node (this one then keeps a copy), or this one if it
   // is, or if no other has the name. Those of one `order` one after the other, as they were started. `session`: null if it
@@ -98,6 +102,7 @@ class RemoteStore {
 
   Store* const store_;
   LeaseRecall* const recall_;         // of this node's own names
+  const bool require_rdma_;
   std::unique_ptr<RdmaReader> rdma_;  // null: none here
   std::vector<std::unique_ptr<PeerNode>> peers_;
   RemoteGets gets_;

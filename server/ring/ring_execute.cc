@@ -57,7 +57,7 @@ RingServer::Outcome RingServer::Execute(Session& session, const RingRequest& req
       return Outcome::kAnswered;
     }
     case layout::RingOp::kLookup:
-    case layout::RingOp::kDelete: return Find(request, last_chance, parking);
+    case layout::RingOp::kDelete: return Find(session, request, last_chance, parking);
     case layout::RingOp::kCall: return Call(session, request, last_chance, parking);
   }
   Respond(request, absl::InvalidArgumentError(StrCat("op: ", static_cast<uint32_t>(request.op), " is not known to this node")), {});
@@ -75,7 +75,7 @@ std::optional<RemoteStore::Result> RingServer::Remote(bool last_chance, Parking*
 }
 
 // kLookup and kDelete.
-RingServer::Outcome RingServer::Find(const RingRequest& request, bool last_chance, Parking* parking) {
+RingServer::Outcome RingServer::Find(const Session& session, const RingRequest& request, bool last_chance, Parking* parking) {
   uint64_t version = 0;
   const absl::StatusOr<std::string_view> name = ParseLookup(request, &version);
   if (absl::Status s = name.ok() ? ValidateName(*name) : name.status(); !s.ok()) {
@@ -89,7 +89,7 @@ RingServer::Outcome RingServer::Find(const RingRequest& request, bool last_chanc
   const bool elsewhere = HasPeers() && (found.ok() ? found->fetched && !found->leased && version == 0 : absl::IsNotFound(found.status()));
   if (parking->asked || elsewhere || IsLeased(found.status())) {
     const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
-      return is_delete ? remote_->StartDelete(std::string(*name), version) : remote_->StartGet(std::string(*name), version);
+      return is_delete ? remote_->StartDelete(std::string(*name), version) : remote_->StartGet(std::string(*name), version, session.peer.require_rdma);
     });
     if (!result) return Outcome::kPark;
     found = result->status.ok() ? absl::StatusOr<Published>(result->published) : result->status;

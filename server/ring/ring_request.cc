@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "proto/errors.h"
 #include "proto/strcat.h"
 #include "transport/futex.h"
 
@@ -131,6 +132,7 @@ void Respond(const RingRequest& request, const absl::Status& status, std::string
   const std::string_view bytes = result.ok() ? response : std::string_view(text).substr(0, request.response_capacity);
   std::memcpy(request.block + request.response_offset, bytes.data(), bytes.size());
   block->status_code = static_cast<int32_t>(result.code());
+  block->is_transport_error = IsTransportError(result) ? 1 : 0;
   block->response_bytes = static_cast<uint32_t>(bytes.size());
   const uint32_t before = block->state.exchange(static_cast<uint32_t>(layout::BlockState::kDone), std::memory_order_seq_cst);
   if (before == static_cast<uint32_t>(layout::BlockState::kWaiting)) FutexWake(&block->state);

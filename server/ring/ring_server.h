@@ -78,7 +78,7 @@ class RingServer {
   // The result of a job that `start` begins at the first time; nothing while it is under way.
   std::optional<RemoteStore::Result> Remote(bool last_chance, Parking* parking, const std::function<uint64_t()>& start);
   Outcome Publish(Session& session, const RingRequest& request, const layout::DraftRequest& draft, bool last_chance, Parking* parking);
-  Outcome Find(const RingRequest& request, bool last_chance, Parking* parking);
+  Outcome Find(const Session& session, const RingRequest& request, bool last_chance, Parking* parking);
 
   StoreService* const service_;
   RemoteStore* const remote_;

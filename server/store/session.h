@@ -31,6 +31,7 @@ struct SessionPeer {
   uint32_t pid = 0;
   uint32_t uid = 0;
   char label[64] = {};
+  bool require_rdma = false;  // for bytes of other nodes
 };
 
 struct PinChunk {

@@ -326,3 +326,34 @@ def test_three_nodes(short_tmp):
         assert [info.name for info in store.list("t/")] == ["t/0", "t/1", "t/2"]
         store.close()
     assert [daemon.stop() for daemon in daemons] == [0, 0, 0]
+
+
+@pytest.mark.skipif(HAS_RDMA, reason="the fallback is from RDMA")
+def test_required_rdma_is_an_error_where_there_is_none(nodes, stores):
+    a, b = stores
+    a.put("x", pattern(1, MIB))
+    with penstock.connect(str(nodes[1].socket_dir), require_transport="rdma") as strict:
+        out = np.zeros(MIB, np.uint8)
+        for call in (lambda: strict.get("x"), lambda: strict.get("x", out=out), lambda: strict.get("x", np.s_[:5]), lambda: strict.put("x", out)):
+            with pytest.raises(penstock.TransportError, match="require_transport.*no RDMA device"):
+                call()
+        result = strict.get_many(["x"], errors="return")["x"]
+        assert isinstance(result, penstock.TransportError)
+        strict.put("own", pattern(2, 10))
+        assert shows(strict.get("own").numpy(), 2), "this host's own need no transport"
+        assert a.stat("x").version == 1 or not out.any()
+        assert shows(b.get("x").numpy(), 1) and shows(strict.get("x").numpy(), 1), "a copy that is here is mapped"
+    with pytest.raises(penstock.InvalidArgumentError, match="require_transport"):
+        penstock.connect(str(nodes[1].socket_dir), require_transport="pigeon")
+
+
+@pytest.mark.skipif(HAS_RDMA, reason="the fallback is from RDMA")
+def test_a_node_may_require_rdma_for_all(short_tmp):
+    a, b = start_nodes(short_tmp / "strict", 2, "--memory=256MiB", "--require_transport=rdma")
+    with penstock.connect(str(a.socket_dir)) as at_a, penstock.connect(str(b.socket_dir)) as at_b:
+        at_a.put("x", pattern(1, MIB))
+        for call in (lambda: at_b.get("x"), lambda: at_b.get("x", np.s_[:5]), lambda: at_b.put("x", 1)):
+            with pytest.raises(penstock.TransportError, match="require_transport"):
+                call()
+        assert at_b.stat("x").nbytes == MIB, "names and shapes come by gRPC"
+    assert [a.stop(), b.stop()] == [0, 0]

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from runner.suites import local, names, peers, put, python, remote, seeds
+from runner.suites import boxes, fetch, local, names, peers, put, python, remote, seeds
 
-SUITES = {"local": local, "python": python, "put": put, "names": names, "seeds": seeds, "remote": remote, "peers": peers}
+SUITES = {
+    "local": local,
+    "python": python,
+    "put": put,
+    "names": names,
+    "seeds": seeds,
+    "remote": remote,
+    "fetch": fetch,
+    "boxes": boxes,
+    "peers": peers,
+}

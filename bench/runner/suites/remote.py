@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from typing import Iterator
 from contextlib import contextmanager
 
 from runner.hosts import SERVER, TwoHosts
+from runner.iperf import Iperf
 from runner.node import clean_environment
 from runner.records import Ask, Case
 from runner.rounds import measure
 from runner.setting import Needs, Setting
-from runner.worker import Worker, WorkerError
+from runner.worker import Worker
 
 NEEDS = Needs(programs=("lane_bench",), groups=("hosts",))
 
@@ -36,24 +36,6 @@ CASES = [
 ]
 
 
-class _Iperf:
-    """Answers with the bytes a second that one TCP stream moves from the server to the client."""
-
-    def __init__(self, hosts: TwoHosts, seconds: float) -> None:
-        self._server = subprocess.Popen([*hosts.server, "iperf3", "-s"], stdout=subprocess.DEVNULL)
-        self._command = [*hosts.client, "iperf3", "-c", SERVER, "-R", "-J", "-t", str(seconds)]
-
-    def ask(self, _: str) -> float:
-        said = json.loads(subprocess.run(self._command, stdout=subprocess.PIPE, timeout=60).stdout)
-        if "error" in said:
-            raise WorkerError(f"iperf3: {said['error']}")
-        return said["end"]["sum_received"]["bits_per_second"] / 8
-
-    def close(self) -> None:
-        self._server.terminate()
-        self._server.wait()
-
-
 @contextmanager
 def _serving(hosts: TwoHosts, setting: Setting) -> Iterator[Worker]:
     program = str(setting.build / "bench" / "lane_bench")
@@ -74,7 +56,7 @@ def run(setting: Setting) -> list[dict]:
         print(f"bench: remote: not measured: {why}", file=sys.stderr)
         return []
     with TwoHosts() as hosts, _serving(hosts, setting) as lane:
-        iperf = _Iperf(hosts, 1)
+        iperf = Iperf(hosts, 1)
         try:
             return measure("remote", CASES, {"lane": lane, "iperf3": iperf}, setting)
         finally:

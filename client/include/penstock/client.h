@@ -50,6 +50,8 @@ struct ClientOptions {
   std::string address;                            // socket directory or host:port; empty: $PENSTOCK_ADDRESS, then the default
   absl::Duration timeout = absl::Seconds(5);      // of connecting, and of every call without a timeout of its own
   std::string label;                              // shown by `penstock sessions`; empty: the program's name
+  // "rdma": bytes of other nodes come by RDMA, or the call fails (UNAVAILABLE, a TransportError); empty: by what there is.
+  std::string require_transport;
 };
 
 struct Version {

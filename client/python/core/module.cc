@@ -22,11 +22,15 @@ using nb::literals::operator""_a;
 
 bool ImportNumpy() { return _import_array() >= 0; }
 
-void OpenStore(Store* self, nb::object address, nb::object timeout, nb::object label) {
+void OpenStore(Store* self, nb::object address, nb::object timeout, nb::object label,
+               nb::object require_transport) {
   ClientOptions options;
   if (!address.is_none()) options.address = std::string(TextArgument(address, "address"));
   if (!label.is_none()) options.label = std::string(TextArgument(label, "label"));
   if (auto seconds = SecondsArgument(timeout, "timeout")) options.timeout = *seconds;
+  if (!require_transport.is_none()) {
+    options.require_transport = std::string(TextArgument(require_transport, "require_transport"));
+  }
   absl::StatusOr<std::unique_ptr<Client>> client = absl::UnknownError("");
   {
     WithoutGil without_gil;
@@ -39,7 +43,7 @@ void OpenStore(Store* self, nb::object address, nb::object timeout, nb::object l
 void AddStoreType(nb::module_& module) {
   StoreClass type(module, "Store");
   type.def("__init__", OpenStore, "address"_a = nb::none(), nb::kw_only(), "timeout"_a.none() = 5.0,
-           "label"_a = nb::none());
+           "label"_a = nb::none(), "require_transport"_a = nb::none());
   type.def("close", &Store::Close,
            "Ends this object's use of the store. Views and drafts stay valid. Idempotent.");
   type.def_prop_ro(

@@ -24,16 +24,22 @@ _Transports: TypeAlias = list[dict[str, Any]]
 
 
 def connect(
-    address: str | None = None, *, timeout: float = 5.0, label: str | None = None
+    address: str | None = None,
+    *,
+    timeout: float = 5.0,
+    label: str | None = None,
+    require_transport: str | None = None,
 ) -> Store:
     """Opens a session with the store node of this host.
 
     address: a socket directory (``/run/penstock``), ``host:port``, or a comma list of them; else
     $PENSTOCK_ADDRESS, else the default socket directory. timeout: seconds for connecting and for each
     call without a timeout of its own. label: shown by ``penstock sessions``.
+    require_transport: ``"rdma"`` = bytes of other nodes come by RDMA, or the call raises
+    TransportError; None = by the best there is (``store.transports()`` tells).
     Raises UnavailableError when no node answers.
     """
-    return Store(address, timeout=timeout, label=label)
+    return Store(address, timeout=timeout, label=label, require_transport=require_transport)
 
 
 class Store(_core.Store):
@@ -47,10 +53,20 @@ class Store(_core.Store):
     _aio: AsyncStore | None = None
 
     def __init__(
-        self, address: str | None = None, *, timeout: float = 5.0, label: str | None = None
+        self,
+        address: str | None = None,
+        *,
+        timeout: float = 5.0,
+        label: str | None = None,
+        require_transport: str | None = None,
     ) -> None:
-        super().__init__(address, timeout=timeout, label=label)
-        self._arguments = {"address": address, "timeout": timeout, "label": label}
+        super().__init__(address, timeout=timeout, label=label, require_transport=require_transport)
+        self._arguments = {
+            "address": address,
+            "timeout": timeout,
+            "label": label,
+            "require_transport": require_transport,
+        }
 
     def __enter__(self) -> Store:
         return self

@@ -13,7 +13,7 @@ class RemoteStoreTest : public StoreTest {
  protected:
   absl::Status Publish(std::shared_ptr<Session> session, const Placed& draft) {
     LeaseRecall recall(store_.get());
-    RemoteStore remote(store_.get(), &recall, {}, /*may_rdma=*/false);
+    RemoteStore remote(store_.get(), &recall, {}, {});
     absl::Notification done;
     remote.OnDone([&](uint64_t) { done.Notify(); });
     const uint64_t key = remote.StartPublish(std::move(session), draft.record, draft.record_seq, "x");
