@@ -106,12 +106,13 @@ uint64_t BlockSpace::NextArenaBytes(uint64_t nbytes) const {
   return std::max(needed, unreserved_bytes() / (2 * kMiB) * (2 * kMiB));
 }
 
-std::vector<uint32_t> BlockSpace::EmptySegments(size_t keep_arenas, bool of_live_sessions) const {
+std::vector<uint32_t> BlockSpace::EmptySegments(uint64_t keep_arena_bytes, bool of_live_sessions) const {
   std::vector<uint32_t> empty;
+  uint64_t kept = 0;
   for (const auto& [id, data] : data_) {
     if (!data->allocator.empty() || data->adopting) continue;
-    if (data->arena && keep_arenas > 0) {
-      --keep_arenas;
+    if (data->arena && kept < keep_arena_bytes && (kept == 0 || kept + data->shared.bytes <= keep_arena_bytes)) {
+      kept += data->shared.bytes;
       continue;
     }
     if (!data->arena && data->owner != 0 && !of_live_sessions) continue;

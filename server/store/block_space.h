@@ -71,9 +71,9 @@ class BlockSpace {
   uint64_t NextExtentBytes(uint64_t nbytes, uint64_t held_bytes) const;
   uint64_t NextArenaBytes(uint64_t nbytes) const;
 
-  // Segments without a block that can be given back: all but `keep_arenas` free arenas, and of the extents those whose
-  // session has ended, or all.
-  std::vector<uint32_t> EmptySegments(size_t keep_arenas, bool of_live_sessions) const;
+  // Segments without a block that can be given back: all arenas but `keep_arena_bytes` of them (one, at least, unless that is
+  // 0), and of the extents those whose session has ended, or all.
+  std::vector<uint32_t> EmptySegments(uint64_t keep_arena_bytes, bool of_live_sessions) const;
   uint64_t ExtentBytesOf(uint64_t session) const;
   // Takes a segment out of use; its memory counts until HolderGone has been called for all holders.
   // Returns the holders that must be told.

@@ -269,7 +269,7 @@ class Store {
   void MakeArena(uint64_t bytes);
   void Reclaim() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t Evict(uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool GiveBackEmptySegments(size_t keep_arenas, bool of_live_sessions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool GiveBackEmptySegments(uint64_t keep_arena_bytes, bool of_live_sessions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Full(const Session& session, std::string_view what, uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Adopt(uint32_t segment);
   bool AdoptRecord(layout::RecordRef ref, uint32_t segment);

@@ -48,7 +48,7 @@ absl::StatusOr<Placed> Store::FindBlock(Session& session, const CreateSpec& spec
       const uint64_t bytes = blocks_.NextExtentBytes(spec.nbytes, blocks_.ExtentBytesOf(session.id));
       if (bytes <= blocks_.unreserved_bytes()) return Placed{.kind = Placed::Kind::kNeedExtent, .need_extent_bytes = bytes};
     }
-    if (GiveBackEmptySegments(/*keep_arenas=*/0, /*of_live_sessions=*/true)) continue;
+    if (GiveBackEmptySegments(/*keep_arena_bytes=*/0, /*of_live_sessions=*/true)) continue;
     if (blocks_.leaving_bytes() > 0 || arena_on_its_way_) return Placed{.kind = Placed::Kind::kWait};
     if (round > 1000 || Evict(std::max<uint64_t>(spec.nbytes, 1)) == 0) return Full(session, StrCat("put '", spec.name, "'"), spec.nbytes);
     if ((block = allocate())) return Placed{.kind = Placed::Kind::kPlaced, .block = *block};
@@ -105,9 +105,9 @@ uint64_t Store::Evict(uint64_t nbytes) {
   return std::max<uint64_t>(before - blocks_.block_bytes(), 1);
 }
 
-bool Store::GiveBackEmptySegments(size_t keep_arenas, bool of_live_sessions) {
+bool Store::GiveBackEmptySegments(uint64_t keep_arena_bytes, bool of_live_sessions) {
   const uint64_t before = blocks_.unreserved_bytes();
-  for (uint32_t segment : blocks_.EmptySegments(keep_arenas, of_live_sessions)) {
+  for (uint32_t segment : blocks_.EmptySegments(keep_arena_bytes, of_live_sessions)) {
     Notify(segment, blocks_.Leave(segment), /*drop=*/true);
   }
   return blocks_.unreserved_bytes() > before;
@@ -336,7 +336,8 @@ absl::Duration Store::Maintain() {
     ++expirations_;
   }
   if (!retired_.empty()) Reclaim();
-  GiveBackEmptySegments(/*keep_arenas=*/1, /*of_live_sessions=*/false);
+  // What the next large fetch would have to populate again (0.5 GB/s in small pages) is kept; extents take it when they need it.
+  GiveBackEmptySegments(/*keep_arena_bytes=*/limits_.memory_bytes / 2, /*of_live_sessions=*/false);
   for (const auto& [segment, holders] : blocks_.Leaving()) Notify(segment, holders, /*drop=*/true);
   StartAdoption();
   const uint64_t arena = blocks_.policy().arena_bytes;

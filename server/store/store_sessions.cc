@@ -72,7 +72,7 @@ void Store::EndSession(uint64_t id) {
   blocks_.SessionEnded(id);
   warden_->DropSession(id).IgnoreError();
   Reclaim();
-  GiveBackEmptySegments(/*keep_arenas=*/1, /*of_live_sessions=*/false);
+  GiveBackEmptySegments(/*keep_arena_bytes=*/limits_.memory_bytes / 2, /*of_live_sessions=*/false);
   StartAdoption();
   Changed();
 }
