@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "client/cli/invocation.h"
+#include "store.pb.h"
 
 namespace penstock::cli {
 
@@ -29,7 +30,13 @@ struct Finding {
 // The machine: kernel, memory and cgroup, huge pages, limits of the process, clock.
 std::vector<Finding> CheckSystem();
 
-// The store: socket directory, node, versions, memory of the node.
+// How others are reached: RDMA devices, MTU.
+std::vector<Finding> CheckNetwork();
+
+// The node's data port and locked memory, and each of its peers, which are asked.
+std::vector<Finding> CheckLanes(Invocation& invocation, const v1::NodeInfoResponse& node);
+
+// The store: socket directory, node, versions, memory of the node, lanes.
 std::vector<Finding> CheckStore(Invocation& invocation);
 
 }  // namespace penstock::cli

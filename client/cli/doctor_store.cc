@@ -111,6 +111,7 @@ std::vector<Finding> CheckStore(Invocation& invocation) {
     findings.push_back({Health::kFail, "node's memory", std::string(df.status().message()),
                         "the node answers some calls only: look at its log"});
   }
+  for (Finding& finding : CheckLanes(invocation, *node)) findings.push_back(std::move(finding));
   return findings;
 }
 

@@ -193,6 +193,7 @@ void PeerNode::Tell(v1::PeerInfo* info) const {
     std::copy(open_.id.begin(), open_.id.end(), id);
     info->set_node_uuid(UuidText(id));
   }
+  if (MonotonicNow() < down_until_) info->set_error(down_why_);
   info->set_lane(lane_);
   info->set_why(why_);
   info->set_reads(reads_);

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from support.daemon import DEADLINE_S, Cli, Daemon
-from support.nodes import HAS_RDMA
+from support.nodes import HAS_RDMA, start_nodes
 
 DF_FIELDS = {
     "memory_bytes", "segment_bytes", "tensor_bytes", "block_bytes", "draft_bytes", "retired_bytes", "tensors",
@@ -140,10 +140,28 @@ def test_doctor_finds_a_healthy_node(cli: Cli) -> None:
     assert all(list(f) == ["check", "health", "found", "advice"] for f in findings)
     checks = {f["check"]: f for f in findings}
     assert {"kernel", "memory", "huge pages", "open files", "locked memory", "clock", "socket directory", "node",
-            "versions", "node's memory"} <= checks.keys()
+            "versions", "node's memory", "RDMA devices", "MTU", "data port", "node's memlock"} <= checks.keys()
     assert all(f["health"] in ("ok", "warn") for f in findings)
     assert all(f["advice"] for f in findings if f["health"] != "ok")
     assert "node" in cli.text("doctor")
+
+
+def test_doctor_asks_the_peers(short_tmp) -> None:
+    a, b = start_nodes(short_tmp / "doctor", 2)
+
+    def found(check: str, code: int = 0) -> dict[str, str]:
+        findings = json.loads(Cli(a.socket_dir).run("doctor", "-o", "json", "--timeout", "5s", code=code).stdout)
+        return next(f for f in findings if f["check"] == check)
+
+    peer = found("peer")
+    assert peer["health"] == "ok" and f"127.0.0.1:{b.ready['grpc_port']}: " in peer["found"]
+    assert HAS_RDMA or "stream; " in peer["found"] and "no RDMA device" in peer["found"]
+    port = found("data port")
+    assert port["health"] == "warn" and "loopback" in port["found"] and "--data_net" in port["advice"]
+    assert b.stop() == 0
+    peer = found("peer", code=1)
+    assert peer["health"] == "fail" and "does not answer" in peer["found"] and "penstockd" in peer["advice"]
+    assert a.stop() == 0
 
 
 def test_doctor_fails_without_a_node(short_tmp) -> None:

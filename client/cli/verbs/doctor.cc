@@ -40,6 +40,7 @@ void PrintFinding(const Invocation& invocation, const Finding& finding) {
 
 absl::Status Run(Invocation& invocation) {
   std::vector<Finding> findings = CheckSystem();
+  for (Finding& finding : CheckNetwork()) findings.push_back(std::move(finding));
   if (!invocation.args().Has("no-node")) {
     for (Finding& finding : CheckStore(invocation)) findings.push_back(std::move(finding));
   }
@@ -68,8 +69,9 @@ const Verb kDoctor = {
     .summary = "check the machine and the store, and say what to do",
     .details =
         "Looks at the kernel, memory and cgroup limits, huge pages, limits of open files and "
-        "locked memory, the clock, the socket directory, the node, versions, and the node's "
-        "memory. Each line is ok, warn (works, but) or fail; any fail makes the exit code 1.",
+        "locked memory, the clock, RDMA devices and MTU, the socket directory, the node, versions, "
+        "the node's memory, its data port, and each of its peers: whether it answers, the lane to it "
+        "and why that is no faster one. Each line is ok, warn (works, but) or fail; any fail makes the exit code 1.",
     .json = "an array of {check, health: ok|warn|fail, found, advice}",
     .flags = kFlags,
     .examples = kExamples,
