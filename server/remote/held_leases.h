@@ -6,6 +6,7 @@
 //
 // Threading:  any thread.
 // Ownership:  the store must outlive it.
+// Errors:     none: what is not taken is not served, and asked for again.
 // Limits:     remembers a recall for kRemember, longer than any lease.
 #pragma once
 

@@ -6,6 +6,8 @@
 // Names are told apart by their hash: two that share one only wait for each other.
 //
 // Threading:  the store's lock
+// Ownership:  values
+// Errors:     none
 // Limits:     one entry a name; those that are over are swept out now and then
 #pragma once
 
