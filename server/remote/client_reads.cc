@@ -2,25 +2,42 @@
 
 #include "proto/names.h"
 #include "proto/strcat.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
 absl::StatusOr<PeerNode::Reader> ClientReads::ReaderOf(const Key& key) {
   {
     std::lock_guard lock(mutex_);
-    if (auto it = readers_.find(key); it != readers_.end()) return it->second;
+    if (auto it = readers_.find(key); it != readers_.end()) {
+      ++it->second.open;
+      return it->second.reader;
+    }
   }
   absl::StatusOr<PeerNode::Reader> opened = key.second->OpenReader("client");
   if (!opened.ok()) return opened;
+  PeerNode::Reader reader;
+  {
+    std::lock_guard lock(mutex_);
+    Entry& entry = readers_.try_emplace(key, Entry{.reader = *opened}).first->second;
+    ++entry.open;
+    reader = entry.reader;
+  }
+  if (reader.token != opened->token) key.second->CloseReader(*opened);  // another thread of the client's was faster
+  return reader;
+}
+
+void ClientReads::Done(const Key& key, std::string_view token) {
   std::lock_guard lock(mutex_);
-  const auto [it, mine] = readers_.try_emplace(key, *opened);
-  if (!mine) key.second->CloseReader(*opened);  // another thread of the client's was faster
-  return it->second;
+  auto it = readers_.find(key);
+  if (it == readers_.end() || it->second.reader.token != token) return;
+  --it->second.open;
+  it->second.used = MonotonicNow();
 }
 
 void ClientReads::Forget(const Key& key, std::string_view token) {
   std::lock_guard lock(mutex_);
-  if (auto it = readers_.find(key); it != readers_.end() && it->second.token == token) readers_.erase(it);
+  if (auto it = readers_.find(key); it != readers_.end() && it->second.reader.token == token) readers_.erase(it);
 }
 
 absl::StatusOr<v1::LocateResult> ClientReads::LocateAt(const Key& key, const v1::OpenReadRequest& request, PeerNode::Reader* reader) {
@@ -29,6 +46,7 @@ absl::StatusOr<v1::LocateResult> ClientReads::LocateAt(const Key& key, const v1:
     if (!opened.ok()) return opened.status();
     *reader = *std::move(opened);
     absl::StatusOr<v1::LocateResult> located = key.second->LocateFor(*reader, request.name(), request.version());
+    if (!located.ok() || located->grant() == 0) Done(key, reader->token);
     if (!absl::IsPermissionDenied(located.status()) || attempt > 0) return located;
     Forget(key, reader->token);  // lapsed, or of an earlier process there
   }
@@ -66,31 +84,35 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
 
 absl::Status ClientReads::Close(uint64_t session, const v1::CloseReadRequest& request) {
   for (const auto& peer : *peers_) {
+    const Key key{session, peer.get()};
     PeerNode::Reader reader;
     {
       std::lock_guard lock(mutex_);
-      const auto it = readers_.find({session, peer.get()});
-      if (it == readers_.end() || it->second.token != request.token()) continue;
-      reader = it->second;
+      const auto it = readers_.find(key);
+      if (it == readers_.end() || it->second.reader.token != request.token()) continue;
+      reader = it->second.reader;
     }
     peer->ReleaseFor(reader, request.grant());
+    Done(key, reader.token);
     return absl::OkStatus();
   }
   return absl::OkStatus();  // the session there is over, and the grant with it
 }
 
 void ClientReads::Keep() {
-  std::map<Key, PeerNode::Reader> all;
+  std::map<Key, Entry> all;
   {
     std::lock_guard lock(mutex_);
     all = readers_;
   }
-  for (const auto& [key, reader] : all) {
-    if (store_->FindSession(key.first) == nullptr) {
-      Forget(key, reader.token);
-      key.second->CloseReader(reader);
-    } else if (absl::IsPermissionDenied(key.second->RenewFor(reader))) {
-      Forget(key, reader.token);
+  const absl::Time now = MonotonicNow();
+  for (const auto& [key, entry] : all) {
+    const bool idle = entry.open == 0 && entry.used < now - kIdle;
+    if (idle || store_->FindSession(key.first) == nullptr) {
+      Forget(key, entry.reader.token);
+      key.second->CloseReader(entry.reader);
+    } else if (absl::IsPermissionDenied(key.second->RenewFor(entry.reader))) {
+      Forget(key, entry.reader.token);
     }
   }
 }

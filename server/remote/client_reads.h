@@ -18,6 +18,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "server/remote/peer_node.h"
 #include "server/store/store.h"
 
@@ -31,12 +32,22 @@ class ClientReads {
 
   absl::Status Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response);
   absl::Status Close(uint64_t session, const v1::CloseReadRequest& request);
-  void Keep();  // renews the sessions of clients that live, closes those of others
+  // Renews the sessions of clients that read, closes those of others: who is gone, or has read nothing for kIdle.
+  void Keep();
+
+  static constexpr absl::Duration kIdle = absl::Seconds(5);
 
  private:
   using Key = std::pair<uint64_t, PeerNode*>;  // session here
 
-  absl::StatusOr<PeerNode::Reader> ReaderOf(const Key& key);
+  struct Entry {
+    PeerNode::Reader reader;
+    int open = 0;  // grants, and calls under way
+    absl::Time used;  // MonotonicNow
+  };
+
+  absl::StatusOr<PeerNode::Reader> ReaderOf(const Key& key);  // Done follows, at once or when the grant is given back
+  void Done(const Key& key, std::string_view token);
   absl::StatusOr<v1::LocateResult> LocateAt(const Key& key, const v1::OpenReadRequest& request, PeerNode::Reader* reader);
   void Forget(const Key& key, std::string_view token);
 
@@ -44,7 +55,7 @@ class ClientReads {
   const Peers* const peers_;
   const bool by_node_;
   std::mutex mutex_;
-  std::map<Key, PeerNode::Reader> readers_ ABSL_GUARDED_BY(mutex_);
+  std::map<Key, Entry> readers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace penstock::server

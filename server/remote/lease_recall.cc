@@ -16,7 +16,7 @@ bool LeaseRecall::Grants(const LaneToken& token, std::string_view name, absl::Ti
     absl::erase_if(holder.leases, [now](const auto& lease) { return lease.second.until <= now; });
     holder.sweep_at = std::max<size_t>(1024, 2 * holder.leases.size());
   }
-  holder.leases[key] = {now + kLease + kMargin, holder.next++};
+  holder.leases[key] = {now + kLease + kMargin, next_++};
   return true;
 }
 
@@ -52,15 +52,15 @@ void LeaseRecall::Forget(const LaneToken& token) {
     it->second.gone = true;
     it->second.recalls.clear();
   }
-  SweepGone(MonotonicNow());
+  SweepHolders(MonotonicNow());
   changed_.notify_all();
 }
 
-void LeaseRecall::SweepGone(absl::Time now) {
+void LeaseRecall::SweepHolders(absl::Time now) {
   for (auto it = holders_.begin(); it != holders_.end();) {
     const auto here = it++;
     Holder& holder = here->second;
-    if (!holder.gone) continue;
+    if (!holder.recalls.empty()) continue;
     absl::erase_if(holder.leases, [now](const auto& lease) { return lease.second.until <= now; });
     if (holder.leases.empty()) holders_.erase(here);
   }
@@ -94,7 +94,7 @@ void LeaseRecall::CallBack(const std::vector<std::string>& names) {
   for (const std::string& name : names) ++changing_[name];
   for (auto& [token, holder] : holders_) {
     for (const std::string& name : names) {
-      if (!holder.gone && holder.leases.contains(name)) holder.recalls.push_back({holder.next++, name});
+      if (!holder.gone && holder.leases.contains(name)) holder.recalls.push_back({next_++, name});
     }
   }
   changed_.notify_all();

@@ -80,7 +80,7 @@ class LeaseRecall {
  private:
   struct Lease {
     absl::Time until;
-    uint64_t number = 0;  // of leases and recalls of one holder, in order: a recall ends only what is older
+    uint64_t number = 0;  // leases and recalls are numbered in one order: a recall ends only what is older
   };
   struct Recall {
     uint64_t number;
@@ -89,7 +89,6 @@ class LeaseRecall {
   struct Holder {
     absl::flat_hash_map<std::string, Lease> leases;
     std::deque<Recall> recalls;  // not obeyed yet
-    uint64_t next = 1;
     size_t sweep_at = 1024;
     bool gone = false;
   };
@@ -108,7 +107,7 @@ class LeaseRecall {
   static absl::Status StatusOf(const absl::Status& status) { return status; }
   template <class T>
   static absl::Status StatusOf(const absl::StatusOr<T>& result) { return result.status(); }
-  void SweepGone(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SweepHolders(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CallBack(const std::vector<std::string>& names);  // returns when nobody serves them any more
   void Allow(const std::vector<std::string>& names);
   absl::Time LastOf(const std::vector<std::string>& names) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -117,6 +116,7 @@ class LeaseRecall {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t next_ ABSL_GUARDED_BY(mutex_) = 1;  // lease or recall
   std::map<LaneToken, Holder> holders_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, int> changing_ ABSL_GUARDED_BY(mutex_);  // how many changes are under way
 };

@@ -36,6 +36,7 @@ absl::StatusOr<v1::LocateResult> PeerNode::LocateFor(const Reader& reader, const
 }
 
 absl::Status PeerNode::RenewFor(const Reader& reader) {
+  if (absl::Status s = CheckUp(); !s.ok()) return s;
   v1::RenewResponse response;
   grpc::ClientContext context;
   Prepare(&context, reader.token);
@@ -43,6 +44,7 @@ absl::Status PeerNode::RenewFor(const Reader& reader) {
 }
 
 void PeerNode::CloseReader(const Reader& reader) {
+  if (!CheckUp().ok()) return;  // its deadline does it
   v1::CloseSessionResponse response;
   grpc::ClientContext context;
   Prepare(&context, reader.token);

@@ -115,12 +115,13 @@ void RemoteGets::Fetch(std::vector<Asked> found) {
     waiting.emplace_back(&one, std::move(copying));
   }
   Make(&making);
-  for (const auto& [one, copying] : waiting) {
+  for (const auto& each : waiting) {
+    const Copying& copying = *each.second;
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return copying->done; });
+      changed_.wait(lock, [&] { return copying.done; });
     }
-    Answer(*one, copying->result);
+    Answer(*each.first, copying.result);
   }
   Release(found);
 }

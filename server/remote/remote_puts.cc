@@ -76,8 +76,11 @@ void RemotePuts::FindHomes(std::vector<Going>* all) {
     }
     missing = std::move(still);
   }
-  std::vector<std::thread> others;  // each home at the same time
-  for (auto& [peer, going] : homes) others.emplace_back([this, peer, &going] { PublishAt(*peer, going); });
+  std::vector<std::thread> others;  // each home at the same time, the last one on this thread
+  for (auto it = homes.begin(); it != homes.end() && std::next(it) != homes.end(); ++it) {
+    others.emplace_back([this, peer = it->first, &going = it->second] { PublishAt(*peer, going); });
+  }
+  if (!homes.empty()) PublishAt(*homes.rbegin()->first, homes.rbegin()->second);
   for (Going* going : missing) {
     if (!absl::IsNotFound(going->result.status())) {
       Answer(*going);

@@ -38,7 +38,7 @@ namespace penstock::server {
 class RemoteSessions final : public GrantTable {
  public:
   static constexpr size_t kMaxGrants = 65536;
-  static constexpr size_t kMaxDrafts = 1024;
+  static constexpr size_t kMaxDrafts = 4096;  // RemoteStore sends at most 16 batches of 128 at a time
   static constexpr absl::Duration kMemoryWait = absl::Seconds(5);
   static constexpr absl::Duration kLeastTtl = absl::Seconds(1);
   static constexpr absl::Duration kMostTtl = absl::Seconds(60);

@@ -12,7 +12,8 @@ namespace penstock::server {
 namespace {
 
 constexpr absl::Duration kRenewEvery = absl::Seconds(1);
-constexpr size_t kBatch = 1024;
+constexpr size_t kGetBatch = 1024;
+constexpr size_t kPutBatch = 128;
 
 template <class Request>
 absl::Status Parse(const std::string& bytes, Request* request) {
@@ -98,20 +99,22 @@ void RemoteStore::Flush() {
     unflushed_orders_.clear();
     unflushed_.store(0);
   }
-  for (size_t i = 0; i < gets.size(); i += kBatch) {
-    jobs_.Run([this, part = std::vector(gets.begin() + static_cast<int64_t>(i), gets.begin() + static_cast<int64_t>(std::min(i + kBatch, gets.size())))] { gets_.Get(part); });
+  for (size_t i = 0; i < gets.size(); i += kGetBatch) {
+    const auto begin = gets.begin() + static_cast<int64_t>(i), end = gets.begin() + static_cast<int64_t>(std::min(i + kGetBatch, gets.size()));
+    jobs_.Run([this, part = std::vector(begin, end)] { gets_.Get(part); });
   }
   // What may take long holds up no others: names that wait for leases go together, large ones alone.
   Batch own, others;
   for (Put& put : puts) {
+    // An order that comes a second time waits for the first.
+    if (own.orders.contains(put.order)) Run(&own);
+    if (others.orders.contains(put.order)) Run(&others);
     if (jobs_.Pending(put.order) || store_->DraftBytes(put.item.record) >= RemoteGets::kLargeBytes) {
       jobs_.Run([this, item = put.item] { puts_.Publish({item}); }, {put.order});
       continue;
     }
     Batch& batch = store_->HasOwnNameOf(put.item.record) ? own : others;
-    // An order that comes a second time waits for the first.
-    if (own.orders.contains(put.order)) Run(&own);
-    if (others.orders.contains(put.order) || batch.items.size() == kBatch) Run(&others);
+    if (batch.items.size() == kPutBatch) Run(&batch);
     batch.items.push_back(std::move(put.item));
     batch.orders.insert(std::move(put.order));
   }

@@ -28,6 +28,13 @@ class NameLeases {
     last = std::max(last, until);
   }
   void End(uint64_t name_hash) { until_.erase(name_hash); }
+  // Forgets what is over.
+  void Sweep(absl::Time now) {
+    if (empty()) return;
+    absl::erase_if(until_, [now](const auto& entry) { return entry.second <= now; });
+    if (all_until_ <= now) all_until_ = absl::InfinitePast();
+    sweep_at_ = std::max<size_t>(1024, 2 * until_.size());
+  }
   // What an earlier node process has granted is not known by name.
   void HoldAll(absl::Time until) { all_until_ = until; }
 
@@ -40,11 +47,6 @@ class NameLeases {
   absl::Time all_until() const { return all_until_; }
 
  private:
-  void Sweep(absl::Time now) {
-    absl::erase_if(until_, [now](const auto& entry) { return entry.second <= now; });
-    sweep_at_ = std::max<size_t>(1024, 2 * until_.size());
-  }
-
   absl::flat_hash_map<uint64_t, absl::Time> until_;
   size_t sweep_at_ = 1024;
   absl::Time all_until_ = absl::InfinitePast();

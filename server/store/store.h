@@ -268,7 +268,7 @@ class Store {
   bool StartArena(uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeArena(uint64_t bytes);
   void Reclaim() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  uint64_t Evict(uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t Evict(uint64_t nbytes, bool* leased) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool GiveBackEmptySegments(uint64_t keep_arena_bytes, bool of_live_sessions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Full(const Session& session, std::string_view what, uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Adopt(uint32_t segment);
@@ -320,6 +320,7 @@ class Store {
   HeldPins held_ ABSL_GUARDED_BY(mutex_);
   DeletedVersions deleted_ ABSL_GUARDED_BY(mutex_);
   NameLeases leases_ ABSL_GUARDED_BY(mutex_);
+  bool waits_for_leases_ ABSL_GUARDED_BY(mutex_) = false;  // somebody for whom what they hold could be evicted
   EventLog events_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);
   uint64_t next_session_ ABSL_GUARDED_BY(mutex_) = 1;

@@ -12,6 +12,7 @@
 #include "server/store/store.h"
 #include "transport/copy/copy.h"
 #include "transport/fault_point.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -50,7 +51,12 @@ absl::StatusOr<Placed> Store::FindBlock(Session& session, const CreateSpec& spec
     }
     if (GiveBackEmptySegments(/*keep_arena_bytes=*/0, /*of_live_sessions=*/true)) continue;
     if (blocks_.leaving_bytes() > 0 || arena_on_its_way_) return Placed{.kind = Placed::Kind::kWait};
-    if (round > 1000 || Evict(std::max<uint64_t>(spec.nbytes, 1)) == 0) return Full(session, StrCat("put '", spec.name, "'"), spec.nbytes);
+    bool leased = false;
+    if (round > 1000 || Evict(std::max<uint64_t>(spec.nbytes, 1), &leased) == 0) {
+      if (!leased) return Full(session, StrCat("put '", spec.name, "'"), spec.nbytes);
+      waits_for_leases_ = true;
+      return Placed{.kind = Placed::Kind::kWait};
+    }
     if ((block = allocate())) return Placed{.kind = Placed::Kind::kPlaced, .block = *block};
   }
 }
@@ -88,13 +94,16 @@ void Store::Reclaim() {
   });
 }
 
-// Oldest first, until `nbytes` are retired and reclaimed. Returns what came free.
-uint64_t Store::Evict(uint64_t nbytes) {
+// Oldest first, until `nbytes` are retired and reclaimed. Returns what came free, and whether others may serve some of the rest.
+uint64_t Store::Evict(uint64_t nbytes, bool* leased) {
   const uint64_t before = blocks_.block_bytes();
   uint64_t retired = 0;
   for (auto next = evictable_.begin(); retired < nbytes && next != evictable_.end();) {
     const RecordRef ref = (next++)->second;
-    if (!CheckLeases(NameOf(slabs_->At(ref)), LeaseRule::kRespect).ok()) continue;  // in use elsewhere; for a second at most
+    if (!CheckLeases(NameOf(slabs_->At(ref)), LeaseRule::kRespect).ok()) {  // for a second at most, unless it is asked for again
+      *leased = true;
+      continue;
+    }
     retired += std::max<uint64_t>(slabs_->At(ref)->nbytes, 1);
     Remove(ref, v1::Event::EVICT);
     ++evictions_;
@@ -336,6 +345,9 @@ absl::Duration Store::Maintain() {
     ++expirations_;
   }
   if (!retired_.empty()) Reclaim();
+  leases_.Sweep(MonotonicNow());
+  const bool leases_are_waited_for = std::exchange(waits_for_leases_, false);
+  if (leases_are_waited_for) Changed();
   // What the next large fetch would have to populate again (0.5 GB/s in small pages) is kept; extents take it when they need it.
   GiveBackEmptySegments(/*keep_arena_bytes=*/limits_.memory_bytes / 2, /*of_live_sessions=*/false);
   for (const auto& [segment, holders] : blocks_.Leaving()) Notify(segment, holders, /*drop=*/true);
@@ -343,6 +355,7 @@ absl::Duration Store::Maintain() {
   const uint64_t arena = blocks_.policy().arena_bytes;
   if (!arena_on_its_way_ && blocks_.arena_free_bytes() < arena / 4 && blocks_.unreserved_bytes() >= 2 * arena) StartArena(arena / 2);
   if (!retired_.empty() || blocks_.leaving_bytes() > 0) return absl::Milliseconds(20);
+  if (leases_are_waited_for) return absl::Milliseconds(100);
   if (expiries_.empty()) return absl::InfiniteDuration();
   return absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(expiries_.begin()->first - now, uint64_t{1} << 62)));
 }

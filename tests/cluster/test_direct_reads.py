@@ -238,3 +238,16 @@ def test_what_a_dead_client_held_there_goes(short_tmp):
         until(lambda: readers() == 0, "its session there is closed", deadline_s=5)
         assert int(at_a.stats()["pins"]) == 0
     assert [a.stop(), b.stop()] == [0, 0]
+
+
+def test_who_reads_no_more_holds_no_session_there(stores, nodes):
+    a, b = stores
+    a.put("x", pattern(1, MIB))
+    b.get("x", np.s_[:10])
+
+    def readers() -> int:
+        return sum(s["label"] == "client" for s in Cli(nodes[0].socket_dir).json("sessions"))
+
+    assert readers() >= 1
+    until(lambda: readers() == 0, "nothing was read for a while", deadline_s=20)
+    assert np.array_equal(b.get("x", np.s_[5:20]).numpy(), pattern(1, MIB)[5:20]), "and it goes on, in another one"

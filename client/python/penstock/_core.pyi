@@ -146,7 +146,12 @@ class Watch:
 
 class Store:
     def __init__(
-        self, address: str | None = None, *, timeout: _Seconds = 5.0, label: str | None = None
+        self,
+        address: str | None = None,
+        *,
+        timeout: _Seconds = 5.0,
+        label: str | None = None,
+        require_transport: str | None = None,
     ) -> None: ...
     @property
     def address(self) -> str: ...

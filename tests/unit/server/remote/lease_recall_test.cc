@@ -192,6 +192,39 @@ TEST_F(LeaseRecallTest, WhatIsServedElsewhereIsNotEvicted) {
   EXPECT_FALSE(Exists("c/1"));
 }
 
+TEST_F(LeaseRecallTest, WhoNeedsTheRoomWaitsForTheLeases) {
+  for (int i = 0; i < 60; ++i) {
+    const std::string name = "c/" + std::to_string(i);
+    CreateSpec spec = Spec(name, 1 << 20);
+    spec.keep = false;
+    if (!StoreTest::Put(*writer_, spec).ok()) break;
+  }
+  v1::ListResponse all;
+  store_->List({}, 1 << 20, &all);
+  for (const v1::TensorInfo& info : all.items()) ASSERT_TRUE(Lease(kOne, info.name()));
+  const CreateSpec wanted = Spec("wanted", 20 << 20);
+  absl::StatusOr<Placed> placed = store_->Reserve(*writer_, wanted);
+  ASSERT_TRUE(placed.ok()) << placed.status();
+  ASSERT_EQ(placed->kind, Placed::Kind::kWait) << "all of it is served elsewhere";
+  const absl::Time end = MonotonicNow() + kPatience;
+  while (placed.ok() && placed->kind == Placed::Kind::kWait && MonotonicNow() < end) {
+    const uint64_t epoch = store_->change_epoch();
+    store_->WaitForChange(epoch, store_->Maintain());  // as the node does
+    placed = store_->Reserve(*writer_, wanted);
+  }
+  ASSERT_TRUE(placed.ok()) << placed.status();
+  EXPECT_EQ(placed->kind, Placed::Kind::kPlaced);
+}
+
+TEST_F(LeaseRecallTest, LeasesThatAreOverAreForgotten) {
+  Put("x");
+  store_->Hold("x", 0, absl::Milliseconds(5))->lease;
+  EXPECT_TRUE(store_->may_be_leased());
+  const absl::Time end = MonotonicNow() + kPatience;
+  while (store_->may_be_leased() && MonotonicNow() < end) store_->Maintain();
+  EXPECT_FALSE(store_->may_be_leased());
+}
+
 class HeldLeasesTest : public StoreTest {
  protected:
   Published Copy(const std::string& name) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
 #include "tests/unit/server/store/store_fixture.h"
 
@@ -27,6 +28,23 @@ TEST_F(RemoteStoreTest, WhatNobodyElseHasIsPublishedHere) {
   const auto session = NewSession();
   EXPECT_TRUE(Publish(session, Reserve(*session, Spec("x", 8)).value()).ok());
   EXPECT_TRUE(store_->Stat("x", 0).ok());
+}
+
+TEST_F(RemoteStoreTest, PutsOfOneOrderKeepIt) {
+  const auto session = NewSession();
+  LeaseRecall recall(store_.get());
+  RemoteStore remote(store_.get(), &recall, {}, {});
+  absl::BlockingCounter done(3);
+  remote.OnDone([&](uint64_t) { done.DecrementCount(); });
+  for (uint64_t bytes : {uint64_t{8}, uint64_t{5} << 20, uint64_t{16}}) {  // the second one would go alone
+    const Placed draft = Reserve(*session, Spec("x", bytes)).value();
+    remote.StartPublish(session, draft.record, draft.record_seq, "x");
+  }
+  EXPECT_TRUE(remote.Publishing([] { return "x"; }));
+  remote.Flush();
+  done.Wait();
+  EXPECT_EQ(store_->Stat("x", 0)->nbytes(), 16u);
+  EXPECT_EQ(store_->Stat("x", 0)->version().number(), 3u);
 }
 
 TEST_F(RemoteStoreTest, ADraftWhoseClientHasDiedIsNotPublished) {

@@ -20,7 +20,7 @@ namespace penstock::server {
 class StoreTest : public ::testing::Test {
  protected:
   static constexpr uint64_t kMemory = uint64_t{64} << 20;
-  static constexpr int kMaxDrafts = 2000;
+  static constexpr int kMaxDrafts = 5000;
 
   void SetUp() override { Start(); }
 

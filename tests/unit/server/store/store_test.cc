@@ -126,7 +126,7 @@ TEST_F(StoreTest, DraftLimitNamesItself) {
   for (int i = 0; i < kMaxDrafts; ++i) ASSERT_TRUE(Reserve(*session, Spec("d", 8)).ok());
   const absl::Status refused = Reserve(*session, Spec("d", 8)).status();
   EXPECT_TRUE(absl::IsResourceExhausted(refused));
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("2000 drafts"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr(std::to_string(kMaxDrafts) + " drafts"));
 }
 
 struct BadSpec {
