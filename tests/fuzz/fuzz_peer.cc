@@ -1,0 +1,130 @@
+// What other hosts send a node: session, read and write messages of peer.proto, with tokens that are known, forged or none.
+//
+// One input is a row of calls: a byte for the method, one for the token, two for the length, then the message.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/rpc/peer_service.h"
+#include "tests/fuzz/fuzz_check.h"
+#include "tests/unit/server/store/in_process_warden.h"
+
+namespace penstock::server {
+namespace {
+
+constexpr uint64_t kMemory = uint64_t{64} << 20;
+
+class Home {
+ public:
+  Home() {
+    context_ = NextNode(&memory_, 1);
+    store_ = Store::Open(&context_, {.memory_bytes = kMemory, .max_drafts_per_session = 8192}).value();
+    recall_.emplace(store_.get());
+    sessions_.emplace(store_.get(), &*recall_, 64);
+    service_.emplace(store_.get(), &*sessions_, "fuzz", "127.0.0.1:1", nullptr);
+  }
+
+  void Begin() {
+    v1::OpenSessionResponse response;
+    FUZZ_CHECK(service_->OpenSession({}, &response).ok());
+    token_ = response.token();
+  }
+
+  void Call(uint8_t method, uint8_t whose, std::string_view message) {
+    const std::string forged(16, static_cast<char>(whose));
+    const std::string_view token = whose < 200 ? std::string_view(token_) : whose < 230 ? std::string_view(forged) : message.substr(0, whose % 20);
+    switch (method % 8) {
+      case 0: Send<v1::RenewRequest, v1::RenewResponse>(token, message, &PeerService::Renew); break;
+      case 1: {  // a lease would make changes of the name wait for an answer that nobody gives here
+        v1::LocateRequest request;
+        if (!request.ParseFromArray(message.data(), static_cast<int>(message.size()))) break;
+        for (v1::LocateItem& item : *request.mutable_items()) item.set_lease(false);
+        v1::LocateResponse response;
+        (void)service_->Locate(token, request, &response);
+        break;
+      }
+      case 2: Send<v1::ReleaseRequest, v1::ReleaseResponse>(token, message, &PeerService::Release); break;
+      case 3: Send<v1::ReserveDraftsRequest, v1::ReserveDraftsResponse>(token, message, &PeerService::ReserveDrafts); break;
+      case 4: Send<v1::PublishDraftsRequest, v1::PublishDraftsResponse>(token, message, &PeerService::PublishDrafts); break;
+      case 5: Use(token, message, TransferKind::kRead); break;
+      case 6: Use(token, message, TransferKind::kWrite); break;
+      default: {
+        v1::OpenSessionRequest request;
+        v1::OpenSessionResponse response;
+        if (!request.ParseFromArray(message.data(), static_cast<int>(message.size()))) break;
+        if (service_->OpenSession(request, &response).ok()) Close(response.token());
+      }
+    }
+  }
+
+  // Nothing stays when its sessions are over, but what was published.
+  void End() {
+    Close(token_);
+    FUZZ_CHECK(sessions_->count() == 0);
+    v1::DfResponse df;
+    store_->Df(&df);
+    FUZZ_CHECK(df.drafts() == 0 && df.pins() == 0);
+    std::vector<std::string> leased;
+    FUZZ_CHECK(store_->DeletePrefix("", &leased).ok() && leased.empty());
+  }
+
+ private:
+  template <class Request, class Response>
+  void Send(std::string_view token, std::string_view message, absl::Status (PeerService::*method)(std::string_view, const Request&, Response*)) {
+    Request request;
+    Response response;
+    if (request.ParseFromArray(message.data(), static_cast<int>(message.size()))) (void)((*service_).*method)(token, request, &response);
+  }
+
+  // As the data port asks, and moves a byte at either end.
+  void Use(std::string_view token, std::string_view message, TransferKind kind) {
+    LaneToken bytes{};
+    uint64_t grant = 0;
+    if (token.size() != bytes.size() || message.empty()) return;
+    std::memcpy(bytes.data(), token.data(), bytes.size());
+    std::memcpy(&grant, message.data(), std::min(message.size(), sizeof(grant)));
+    const absl::StatusOr<GrantedBlock> block = sessions_->Use(bytes, grant % 300, kind);
+    if (!block.ok() || block->bytes == 0) return;
+    if (kind == TransferKind::kRead) {
+      seen_ = static_cast<char>(block->data[0] + block->data[block->bytes - 1]);
+    } else {
+      block->data[0] = block->data[block->bytes - 1] = message[0];
+      if (block->wrote) block->wrote(ByteRuns::Whole(block->bytes), 0, block->bytes);
+    }
+  }
+
+  void Close(std::string_view token) {
+    v1::CloseSessionResponse response;
+    (void)service_->CloseSession(token, {}, &response);
+  }
+
+  WardenMemory memory_;
+  warden::NodeContext context_;
+  std::unique_ptr<Store> store_;
+  std::optional<LeaseRecall> recall_;
+  std::optional<RemoteSessions> sessions_;
+  std::optional<PeerService> service_;
+  std::string token_;
+  volatile char seen_ = 0;
+};
+
+}  // namespace
+}  // namespace penstock::server
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  static penstock::server::Home* home = new penstock::server::Home;  // for the life of the process
+  home->Begin();
+  while (size >= 4) {
+    const size_t length = std::min<size_t>(data[2] | (data[3] << 8), size - 4);
+    home->Call(data[0], data[1], {reinterpret_cast<const char*>(data) + 4, length});
+    data += 4 + length;
+    size -= 4 + length;
+  }
+  home->End();
+  return 0;
+}
