@@ -67,6 +67,7 @@ TEST(RemoteJobs, OneOfManyOrdersWaitsForEachAndIsNotOvertaken) {
   EXPECT_TRUE(jobs.Pending("b") && !jobs.Pending("c"));
   go.Notify();
   ASSERT_TRUE(last.WaitForNotificationWithTimeout(absl::Seconds(10)));
+  jobs.Stop();  // its threads are joined
   EXPECT_EQ(order, (std::vector<int>{1, 2}));
 }
 
