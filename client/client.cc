@@ -129,15 +129,27 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
   return PartOfView(*view, options);
 }
 
+namespace {
+
+// Nothing: this host has it, or is to have it.
+absl::StatusOr<std::optional<v1::TensorInfo>> ReadRemote(Session* session, std::string_view name, const GetOptions& options,
+                                                         const Deadline& deadline, const RemoteReads::Choose& choose) {
+  const uint64_t version = options.version.value_or(0);
+  if (const std::optional<PinnedRecord> here = session->AcquireHere(name, version)) {
+    session->Release(*here);
+    return std::nullopt;
+  }
+  const bool whole = !options.box && !options.part;
+  return session->remote_reads().Read(name, {.version = version, .whole = whole, .deadline = deadline, .cancelled = options.cancelled}, choose);
+}
+
+}  // namespace
+
 // A part of a tensor that this host does not have, in memory of this process's own. Nothing: to be got the other way.
 absl::StatusOr<std::optional<TensorView>> Client::GetElsewhere(std::string_view name, const GetOptions& options) {
   const Deadline deadline = connection_->DefaultDeadline();
   const absl::StatusOr<Session*> session = connection_->Live(deadline);
   if (!session.ok()) return session.status();
-  if (const std::optional<PinnedRecord> here = (*session)->AcquireHere(name, options.version.value_or(0))) {
-    (*session)->Release(*here);
-    return std::nullopt;
-  }
   client::PrivateTensor::Pointer tensor;
   Shape shape;
   const auto choose = [&](const v1::TensorInfo& message) -> absl::StatusOr<std::optional<RemoteReads::Target>> {
@@ -154,8 +166,7 @@ absl::StatusOr<std::optional<TensorView>> Client::GetElsewhere(std::string_view 
     shape = (*part)->shape;
     return RemoteReads::Target{runs, {tensor->data(), static_cast<size_t>(runs.bytes())}};
   };
-  const auto read = (*session)->remote_reads().Read(
-      name, {.version = options.version.value_or(0), .whole = false, .deadline = deadline, .cancelled = options.cancelled}, choose);
+  const auto read = ReadRemote(*session, name, options, deadline, choose);
   if (!read.ok()) return read.status();
   if (!*read) return std::nullopt;
   return client::PrivateTensor::View(std::move(tensor), *session, shape);
@@ -227,10 +238,6 @@ absl::StatusOr<std::optional<TensorInfo>> Client::ReadElsewhere(std::string_view
   const Deadline deadline = connection_->DefaultDeadline();
   const absl::StatusOr<Session*> session = connection_->Live(deadline);
   if (!session.ok()) return session.status();
-  if (const std::optional<PinnedRecord> here = (*session)->AcquireHere(name, options.version.value_or(0))) {
-    (*session)->Release(*here);
-    return std::nullopt;
-  }
   const auto choose = [&](const v1::TensorInfo& message) -> absl::StatusOr<std::optional<RemoteReads::Target>> {
     const TensorInfo info = client::InfoOf(message);
     const absl::StatusOr<std::optional<Part>> part = client::PartOf(options, info.dtype, info.shape);
@@ -240,9 +247,7 @@ absl::StatusOr<std::optional<TensorInfo>> Client::ReadElsewhere(std::string_view
     if (absl::Status s = CheckOut(name, out, out_bytes, runs.bytes()); !s.ok()) return s;
     return RemoteReads::Target{runs, {static_cast<char*>(out), static_cast<size_t>(out_bytes)}};
   };
-  const bool whole = !options.box && !options.part;
-  const auto read = (*session)->remote_reads().Read(
-      name, {.version = options.version.value_or(0), .whole = whole, .deadline = deadline, .cancelled = options.cancelled}, choose);
+  const auto read = ReadRemote(*session, name, options, deadline, choose);
   if (!read.ok()) return read.status();
   if (!*read) return std::nullopt;
   return client::InfoOf(**read);

@@ -34,6 +34,14 @@ uint32_t ResponseCapacity(rpc::Method method, size_t message_bytes) {
   }
 }
 
+void FillCall(rpc::Method method, std::string_view message, RingRequest* request) {
+  const layout::CallRequest call{static_cast<uint32_t>(method), static_cast<uint32_t>(message.size())};
+  memcpy(request->body(), &call, sizeof(call));
+  memcpy(request->body() + sizeof(call), message.data(), message.size());
+}
+
+uint32_t CallBytes(std::string_view message) { return static_cast<uint32_t>(sizeof(layout::CallRequest) + message.size()); }
+
 }  // namespace
 
 absl::Status Session::PrepareRing(const Deadline& deadline) {
@@ -82,28 +90,23 @@ absl::StatusOr<std::string> Session::Call(rpc::Method method, std::string_view m
     return absl::InvalidArgumentError(
         StrCat("a call with a message of ", message.size(), " bytes; at most 4 MiB are possible"));
   }
-  layout::CallRequest call{static_cast<uint32_t>(method), static_cast<uint32_t>(message.size())};
   absl::StatusOr<RingRequest> request = Request(
       {.op = RingOp::kCall,
-       .request_bytes = static_cast<uint32_t>(sizeof(call) + message.size()),
+       .request_bytes = CallBytes(message),
        .response_bytes = ResponseCapacity(method, message.size())},
       deadline);
   if (!request.ok()) return request.status();
-  memcpy(request->body(), &call, sizeof(call));
-  memcpy(request->body() + sizeof(call), message.data(), message.size());
+  FillCall(method, message, &*request);
   request->Submit();
   if (absl::Status s = request->Wait(deadline); !s.ok()) return s;
   return std::string(request->response());
 }
 
 void Session::Post(rpc::Method method, std::string_view message) {
-  layout::CallRequest call{static_cast<uint32_t>(method), static_cast<uint32_t>(message.size())};
   absl::StatusOr<RingRequest> request = Request(
-      {.op = RingOp::kCall, .request_bytes = static_cast<uint32_t>(sizeof(call) + message.size())},
-      Deadline::After(absl::Seconds(5)));
+      {.op = RingOp::kCall, .request_bytes = CallBytes(message)}, Deadline::After(absl::Seconds(5)));
   if (!request.ok()) return;
-  memcpy(request->body(), &call, sizeof(call));
-  memcpy(request->body() + sizeof(call), message.data(), message.size());
+  FillCall(method, message, &*request);
   request->Submit();
 }
 

@@ -63,24 +63,29 @@ absl::Status PeerNode::Judge(const grpc::Status& status) {
 
 absl::Status PeerNode::Decode(const v1::Status& status) { return absl::Status(static_cast<absl::StatusCode>(status.code()), status.message()); }
 
+absl::StatusOr<v1::OpenSessionResponse> PeerNode::OpenSessionThere(const std::string& label) {
+  if (absl::Status s = CheckUp(); !s.ok()) return s;
+  v1::OpenSessionRequest request;
+  request.set_label(label);
+  v1::OpenSessionResponse response;
+  grpc::ClientContext context;
+  Prepare(&context);
+  if (absl::Status s = Judge(peer_->OpenSession(&context, request, &response)); !s.ok()) return s;
+  if (response.token().size() == sizeof(LaneToken) && response.lanes_size() > 0 && response.lanes(0).name() == "stream") return response;
+  return absl::UnavailableError(StrCat("node ", address_, ": offers no lane that this node knows"));
+}
+
 absl::StatusOr<PeerNode::Open> PeerNode::Session() {
   std::lock_guard one(opening_);
   {
     std::lock_guard lock(mutex_);
     if (!open_.token.empty()) return open_;
   }
-  if (absl::Status s = CheckUp(); !s.ok()) return s;  // who waited for the lock need not find out again
-  v1::OpenSessionRequest request;
-  request.set_label("node");
-  v1::OpenSessionResponse response;
-  grpc::ClientContext context;
-  Prepare(&context);
   const absl::Time asked = MonotonicNow();
-  if (absl::Status s = Judge(peer_->OpenSession(&context, request, &response)); !s.ok()) return s;
+  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere("node");
+  if (!opened.ok()) return opened.status();
+  const v1::OpenSessionResponse& response = *opened;
   LaneToken token{};
-  if (response.token().size() != token.size() || response.lanes_size() == 0 || response.lanes(0).name() != "stream") {
-    return absl::UnavailableError(StrCat("node ", address_, ": offers no lane that this node knows"));
-  }
   std::copy(response.token().begin(), response.token().end(), token.begin());
   Open open{.token = response.token(),
             .lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token})};

@@ -145,6 +145,7 @@ class PeerNode {
   };
 
   void HearRecalls();
+  absl::StatusOr<v1::OpenSessionResponse> OpenSessionThere(const std::string& label);  // its first lane is the stream lane
   void OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open);
   void ReadByRdma(absl::Span<Reading* const> readings);
   absl::StatusOr<Open> AskLocate(absl::Span<const Wanted> wanted, v1::LocateResponse* response);

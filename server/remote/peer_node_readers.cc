@@ -8,17 +8,9 @@
 namespace penstock::server {
 
 absl::StatusOr<PeerNode::Reader> PeerNode::OpenReader(const std::string& label) {
-  if (absl::Status s = CheckUp(); !s.ok()) return s;
-  v1::OpenSessionRequest request;
-  request.set_label(label);
-  v1::OpenSessionResponse response;
-  grpc::ClientContext context;
-  Prepare(&context);
-  if (absl::Status s = Judge(peer_->OpenSession(&context, request, &response)); !s.ok()) return s;
-  if (response.lanes_size() == 0 || response.lanes(0).name() != "stream") {
-    return absl::UnavailableError(StrCat("node ", address_, ": offers no lane that this node knows"));
-  }
-  return Reader{response.token(), response.lanes(0).address()};
+  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere(label);
+  if (!opened.ok()) return opened.status();
+  return Reader{opened->token(), opened->lanes(0).address()};
 }
 
 absl::StatusOr<v1::LocateResult> PeerNode::LocateFor(const Reader& reader, const std::string& name, uint64_t version) {

@@ -37,7 +37,6 @@ class RemoteDraft : public std::enable_shared_from_this<RemoteDraft> {
             [this](const ByteRuns& runs, uint64_t skip, uint64_t length) { Wrote(runs, skip, length); }};
   }
   const std::string& name() const { return name_; }
-  uint64_t nbytes() const { return nbytes_; }
 
   // Nobody may be writing any more.
   absl::StatusOr<Published> Publish(LeaseRule leases) {

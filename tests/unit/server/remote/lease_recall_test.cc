@@ -218,7 +218,7 @@ TEST_F(LeaseRecallTest, WhoNeedsTheRoomWaitsForTheLeases) {
 
 TEST_F(LeaseRecallTest, LeasesThatAreOverAreForgotten) {
   Put("x");
-  store_->Hold("x", 0, absl::Milliseconds(5))->lease;
+  store_->Hold("x", 0, absl::Milliseconds(5)).value();
   EXPECT_TRUE(store_->may_be_leased());
   const absl::Time end = MonotonicNow() + kPatience;
   while (store_->may_be_leased() && MonotonicNow() < end) store_->Maintain();
