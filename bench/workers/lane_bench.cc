@@ -1,7 +1,7 @@
 // What the stream lane moves between two hosts, beside a bare socket.
 //
 //   lane_bench --serve=HOST          serves, prints "PORT BAREPORT", until stdin ends
-//   lane_bench --address=HOST:PORT --bare=HOST:PORT    the worker: asks that server
+//   lane_bench --address=HOST:PORT --secure=HOST:PORT --bare=HOST:PORT    the worker: asks that server
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -42,6 +42,7 @@ char* WarmMemory(uint64_t bytes) {
 class OneBlock final : public GrantTable {
  public:
   bool KnowsToken(const LaneToken& token) override { return token == Token(); }
+  std::optional<LaneToken> TokenOf(const TlsIdentity&) override { return Token(); }
   absl::StatusOr<GrantedBlock> Use(const LaneToken&, uint64_t, TransferKind) override { return GrantedBlock{data_, kBlockBytes, nullptr}; }
 
  private:
@@ -82,31 +83,37 @@ void ServeBare(int listener) {
 int Serve(const std::string& host) {
   OneBlock block;
   auto server = StreamServer::Start({.host = host, .port = 0, .grants = &block});
+  auto secure = StreamServer::Start({.host = host, .port = 0, .grants = &block, .tls = true});
   auto bare = ListenTcp(host, 0);
-  if (!server.ok() || !bare.ok()) {
-    std::fprintf(stderr, "lane_bench: %s\n", std::string((server.ok() ? bare.status() : server.status()).message()).c_str());
+  if (!server.ok() || !secure.ok() || !bare.ok()) {
+    const absl::Status& why = !server.ok() ? server.status() : !secure.ok() ? secure.status() : bare.status();
+    std::fprintf(stderr, "lane_bench: %s\n", std::string(why.message()).c_str());
     return 1;
   }
   std::thread(ServeBare, bare->get()).detach();
-  std::printf("%d %d\n", (*server)->port(), BoundPort(bare->get()).value_or(0));
+  std::printf("%d %d %d\n", (*server)->port(), (*secure)->port(), BoundPort(bare->get()).value_or(0));
   std::fflush(stdout);
   while (std::fgetc(stdin) != EOF) {
   }
   (*server)->Stop();
+  (*secure)->Stop();
   std::fflush(stdout);
   _exit(0);  // the detached threads wait in poll
 }
 
 class Client {
  public:
-  Client(std::string address, std::string bare_address) : address_(std::move(address)), bare_address_(std::move(bare_address)) {}
+  Client(std::string address, const std::string& secure_address, std::string bare_address)
+      : address_(std::move(address)), bare_address_(std::move(bare_address)), secure_{{.address = secure_address, .token = Token(), .tls = true}} {}
 
   // Bytes a second.
-  absl::StatusOr<double> Rate(TransferKind kind, uint64_t bytes) {
+  absl::StatusOr<double> Rate(TransferKind kind, uint64_t bytes) { return Rate(&lane_, kind, bytes); }
+  absl::StatusOr<double> SecureRate(TransferKind kind, uint64_t bytes) { return Rate(&secure_, kind, bytes); }
+  absl::StatusOr<double> Rate(StreamLane* lane, TransferKind kind, uint64_t bytes) {
     const int rounds = static_cast<int>(std::max<uint64_t>(1, (uint64_t{256} << 20) / bytes));
     const auto seconds = SecondsOnce([&]() -> absl::Status {
       for (int i = 0; i < rounds; ++i) {
-        if (absl::Status s = Run(&lane_, kind, bytes, memory_); !s.ok()) return s;
+        if (absl::Status s = Run(lane, kind, bytes, memory_); !s.ok()) return s;
       }
       return absl::OkStatus();
     });
@@ -160,17 +167,20 @@ class Client {
 
   const std::string address_, bare_address_;
   StreamLane lane_{{.address = address_, .token = Token()}};
+  StreamLane secure_;
   TcpSocket bare_;
   char* const memory_ = WarmMemory(kBlockBytes);
 };
 
 int Main(int argc, char** argv) {
   if (const std::string host = FlagValue(argc, argv, "serve"); !host.empty()) return Serve(host);
-  Client client(FlagValue(argc, argv, "address"), FlagValue(argc, argv, "bare"));
+  Client client(FlagValue(argc, argv, "address"), FlagValue(argc, argv, "secure"), FlagValue(argc, argv, "bare"));
   Worker worker;
   for (const auto& [name, bytes] : {std::pair<const char*, uint64_t>{"64 MiB", 64 << 20}, {"1 GiB", kBlockBytes}}) {
     worker.Add(std::string("read ") + name, [&client, bytes = bytes] { return client.Rate(TransferKind::kRead, bytes); });
     worker.Add(std::string("write ") + name, [&client, bytes = bytes] { return client.Rate(TransferKind::kWrite, bytes); });
+    worker.Add(std::string("read by TLS ") + name, [&client, bytes = bytes] { return client.SecureRate(TransferKind::kRead, bytes); });
+    worker.Add(std::string("write by TLS ") + name, [&client, bytes = bytes] { return client.SecureRate(TransferKind::kWrite, bytes); });
   }
   worker.Add("read 4 KiB", [&client] { return client.SmallRead(); });
   worker.Add("bare round trip", [&client] { return client.BareRoundTrip(); });

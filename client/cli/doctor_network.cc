@@ -96,12 +96,12 @@ Finding CheckDataPort(const v1::NodeInfoResponse& node) {
   if (address.empty()) {
     return {Health::kOk, "data port", "none: other hosts read nothing here (--data_port)", ""};
   }
-  Finding finding{Health::kOk, "data port", address, ""};
+  Finding finding{Health::kOk, "data port", StrCat(address, node.tls() ? ", TLS" : ""), ""};
   if (IsAny(address)) {
     finding.health = Health::kWarn;
     finding.advice = "this address is what other hosts are told, and none of them reaches it: --data_net=ADDRESS of this host";
-  } else if (!IsLoopback(address)) {
-    StrAppend(&finding.found, "; whoever reaches it and the gRPC port can read and put: a trusted network");
+  } else if (!IsLoopback(address) && !node.tls()) {
+    StrAppend(&finding.found, "; whoever reaches it and the gRPC port can read and put, and nothing is encrypted: a trusted network, or --tls_cert");
   } else if (node.peers_size() > 0) {
     finding.health = Health::kWarn;
     StrAppend(&finding.found, ", loopback");

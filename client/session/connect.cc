@@ -54,6 +54,8 @@ absl::Status Annotate(const absl::Status& status, const std::string& where) {
 absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadline& deadline) {
   const absl::StatusOr<std::vector<Address>> candidates = ResolveAddresses(options.address);
   if (!candidates.ok()) return candidates.status();
+  const absl::StatusOr<TlsFiles> tls = ResolveTlsFiles(options.tls);
+  if (!tls.ok()) return tls.status();
   absl::Status first_error;
   std::string tried;
   for (const Address& candidate : *candidates) {
@@ -61,7 +63,7 @@ absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadl
     absl::Status status;
     std::string expected_uuid;
     if (!candidate.is_socket_dir) {
-      absl::StatusOr<RemoteNode> node = AskRemoteNode(candidate.text, deadline);
+      absl::StatusOr<RemoteNode> node = AskRemoteNode(candidate.text, *tls, deadline);
       if (node.ok()) {
         dir = node->socket_dir;
         expected_uuid = node->node_uuid;

@@ -6,7 +6,11 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
+#include <fstream>
+#include <iterator>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "client/session/remote_address.h"
@@ -25,9 +29,23 @@ std::string BytesOf(const grpc::ByteBuffer& buffer) {
 
 }  // namespace
 
-extern "C" int penstock_grpc_node_info(const char* host_and_port, long long timeout_ns,
+extern "C" int penstock_grpc_node_info(const char* host_and_port, const penstock::TlsFiles* tls, long long timeout_ns,
                                        std::string* out) {
-  grpc::GenericStub stub(grpc::CreateChannel(host_and_port, grpc::InsecureChannelCredentials()));
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (tls != nullptr) {
+    grpc::SslCredentialsOptions options;
+    for (const auto& [path, text] : {std::pair{&tls->ca, &options.pem_root_certs}, {&tls->cert, &options.pem_cert_chain},
+                                     {&tls->key, &options.pem_private_key}}) {
+      std::ifstream file(*path);
+      text->assign(std::istreambuf_iterator<char>(file), {});
+      if (text->empty()) {
+        *out = "tls: cannot read " + *path;
+        return static_cast<int>(absl::StatusCode::kInvalidArgument);
+      }
+    }
+    credentials = grpc::SslCredentials(options);
+  }
+  grpc::GenericStub stub(grpc::CreateChannel(host_and_port, credentials));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::nanoseconds(timeout_ns));
   const grpc::Slice nothing;  // NodeInfoRequest has no fields

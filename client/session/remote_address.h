@@ -13,6 +13,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "client/include/penstock/client.h"
 #include "client/session/deadline.h"
 
 namespace penstock::client {
@@ -22,14 +23,17 @@ struct RemoteNode {
   std::string socket_dir;
 };
 
-absl::StatusOr<RemoteNode> AskRemoteNode(const std::string& host_and_port,
-                                         const Deadline& deadline);
+// `tls`: all empty or all set.
+absl::StatusOr<RemoteNode> AskRemoteNode(const std::string& host_and_port, const TlsFiles& tls, const Deadline& deadline);
+
+// `given`, and what it lacks from the environment. INVALID_ARGUMENT for one or two files.
+absl::StatusOr<TlsFiles> ResolveTlsFiles(const TlsFiles& given);
 
 }  // namespace penstock::client
 
 // The one symbol of libpenstock_grpc.so: serialized NodeInfoResponse into `out`, or the error text;
-// returns the absl::StatusCode.
-extern "C" int penstock_grpc_node_info(const char* host_and_port, long long timeout_ns,
+// returns the absl::StatusCode. `tls`: three paths, or null.
+extern "C" int penstock_grpc_node_info(const char* host_and_port, const penstock::TlsFiles* tls, long long timeout_ns,
                                        std::string* out);
 
 #endif  // PENSTOCK_CLIENT_SESSION_REMOTE_ADDRESS_H_

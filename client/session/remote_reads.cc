@@ -38,7 +38,7 @@ std::shared_ptr<StreamLane> RemoteReads::LaneOf(const v1::OpenReadResponse& open
     LaneToken bytes{};
     memcpy(bytes.data(), opened.token().data(), std::min(bytes.size(), opened.token().size()));
     token = opened.token();
-    lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = opened.data_address(), .token = bytes});
+    lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = opened.data_address(), .token = bytes, .tls = opened.tls()});
   }
   return lane;
 }

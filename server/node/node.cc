@@ -19,6 +19,7 @@
 #include "server/remote/remote_sessions.h"
 #include "server/remote/remote_store.h"
 #include "server/rpc/grpc_server.h"
+#include "server/rpc/grpc_tls.h"
 #include "server/rpc/peer_service.h"
 #include "server/rpc/store_service.h"
 #include "server/store/store.h"
@@ -105,6 +106,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const sigset_t stop_signals = BlockStopSignals();
   const NodeConfig& config = *context->config;
+  if (absl::Status s = CheckTlsFiles(config.tls); !s.ok()) return s;
   auto* scratch = static_cast<Scratch*>(context->scratch);
   if (scratch->memory_bytes == 0) scratch->memory_bytes = Budget(config);
   absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(
@@ -117,7 +119,8 @@ absl::Status RunNode(warden::NodeContext* context) {
   std::string data_address;
   if (config.data_port != kNoTcp) {
     absl::StatusOr<std::unique_ptr<StreamServer>> listening =
-        StreamServer::Start({.host = config.data_net, .port = scratch->data_port != 0 ? scratch->data_port : config.data_port, .grants = &remote});
+        StreamServer::Start({.host = config.data_net, .port = scratch->data_port != 0 ? scratch->data_port : config.data_port,
+                             .grants = &remote, .tls = config.tls.on()});
     if (!listening.ok()) {
       return absl::Status(listening.status().code(), StrCat("data port: ", std::string(listening.status().message()), " (--data_port, --data_net)"));
     }
@@ -129,8 +132,8 @@ absl::Status RunNode(warden::NodeContext* context) {
   }
   std::vector<std::string> lanes;
   if (data != nullptr) lanes.push_back("stream");
-  const bool may_rdma = config.rdma != Rdma::kOff;
-  absl::StatusOr<std::unique_ptr<RdmaMemory>> rdma = absl::NotFoundError("no data port, or --rdma=off");
+  const bool may_rdma = config.MayUseRdma();
+  absl::StatusOr<std::unique_ptr<RdmaMemory>> rdma = absl::NotFoundError("not asked for");
   if (data != nullptr && may_rdma) rdma = RdmaMemory::Open();
   if (rdma.ok()) {
     lanes.push_back("rdma");
@@ -138,12 +141,14 @@ absl::Status RunNode(warden::NodeContext* context) {
   } else if (!absl::IsNotFound(rdma.status())) {
     Say(StrCat("rdma: ", std::string(rdma.status().message()), "; peers read over the stream lane"));
   }
-  PeerService peer(store->get(), &remote, PENSTOCK_VERSION, data_address, rdma.ok() ? rdma->get() : nullptr);
+  PeerService peer(store->get(), &remote, PENSTOCK_VERSION, data_address, config.tls.on(), rdma.ok() ? rdma->get() : nullptr);
   StoreService service(store->get(), &recall, {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
-                                      .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address, .lanes = lanes},
+                                      .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address,
+                                      .tls = config.tls.on(), .lanes = lanes},
                        &remote);
-  RemoteStore others(store->get(), &recall, config.peers,
-                     {.may = may_rdma, .must = config.require_transport == RequireTransport::kRdma});
+  RemoteStore others(store->get(), &recall, config.peers, config.tls,
+                     {.may = may_rdma, .must = config.require_transport == RequireTransport::kRdma,
+                      .why_not = config.rdma == Rdma::kOff ? "--rdma=off" : "RDMA is not encrypted, and --tls_cert asks for TLS (--rdma=on allows it)"});
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();
   service.OnPeers([&others](v1::NodeInfoResponse* response) { others.AddPeers(response); });
@@ -154,7 +159,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (!control.ok()) return control.status();
   const int port = scratch->grpc_port != 0 ? scratch->grpc_port : config.grpc_port;
   absl::StatusOr<std::unique_ptr<GrpcServer>> grpc =
-      GrpcServer::Start(&service, data != nullptr ? &peer : nullptr, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port});
+      GrpcServer::Start(&service, data != nullptr ? &peer : nullptr, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port, .tls = config.tls});
   if (!grpc.ok()) return grpc.status();
   scratch->grpc_port = (*grpc)->port();
   Maintenance maintenance(store->get(), &remote);

@@ -57,6 +57,11 @@ absl::Status ResolveMemory(NodeConfig* config) {
 absl::Status Resolve(const Environment& environment, const std::string& executable,
                      NodeConfig* config) {
   if (config->data_port == kDataPortAsGrpc) config->data_port = config->grpc_port > 0 ? kDefaultDataPort : config->grpc_port;
+  const TlsFiles& tls = config->tls;
+  if (tls.cert.empty() != tls.key.empty() || tls.cert.empty() != tls.ca.empty()) {
+    return absl::InvalidArgumentError(StrCat("flag --", tls.cert.empty() ? "tls_cert" : tls.key.empty() ? "tls_key" : "tls_ca",
+                                             " is missing: TLS takes --tls_cert, --tls_key and --tls_ca, or none of them"));
+  }
   if (config->socket_dir.empty()) config->socket_dir = DefaultSocketDir(environment);
   auto directory = AbsoluteSocketDir(config->socket_dir);
   if (!directory.ok()) return directory.status();

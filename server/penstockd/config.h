@@ -21,13 +21,19 @@ namespace penstock::server {
 
 enum class HugePages : uint8_t { kAuto, kThp, kHugetlb, kOff };
 enum class Adopt : uint8_t { kAuto, kAlways };
-enum class Rdma : uint8_t { kAuto, kOff };
+enum class Rdma : uint8_t { kAuto, kOn, kOff };  // auto: not beside TLS, for RDMA is in clear
 enum class RequireTransport : uint8_t { kNone, kRdma };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
 
 inline constexpr uint64_t kMinMemoryBytes = uint64_t{64} << 20;
 inline constexpr int kNoTcp = -1;
 inline constexpr int kDataPortAsGrpc = -2;  // 7412, or as --grpc_port where that is 0 or none
+
+// PEM files; all three or none.
+struct TlsFiles {
+  std::string cert, key, ca;
+  bool on() const { return !cert.empty(); }
+};
 
 struct NodeConfig {
   std::string socket_dir;          // absolute after LoadConfig
@@ -39,6 +45,7 @@ struct NodeConfig {
   std::string data_net = "127.0.0.1";  // where the data port listens
   std::vector<std::string> peers;      // gRPC addresses of the other nodes
   Rdma rdma = Rdma::kAuto;
+  TlsFiles tls;  // of gRPC; the data port then speaks TLS, too
   RequireTransport require_transport = RequireTransport::kNone;
   HugePages huge_pages = HugePages::kAuto;
   Adopt adopt = Adopt::kAuto;
@@ -51,6 +58,7 @@ struct NodeConfig {
 
   std::string FdSocketPath() const { return socket_dir + "/fd.sock"; }
   std::string GrpcSocketPath() const { return socket_dir + "/grpc.sock"; }
+  bool MayUseRdma() const { return rdma == Rdma::kOn || (rdma == Rdma::kAuto && !tls.on()); }
   uint32_t SocketFileMode() const { return socket_mode & 0666; }
 };
 

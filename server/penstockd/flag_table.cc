@@ -37,7 +37,7 @@ absl::Status SetWord(std::string_view value, const char* const (&words)[N], Enum
 
 constexpr const char* kHugePages[] = {"auto", "thp", "hugetlb", "off"};
 constexpr const char* kAdopt[] = {"auto", "always"};
-constexpr const char* kRdma[] = {"auto", "off"};
+constexpr const char* kRdma[] = {"auto", "on", "off"};
 constexpr const char* kRequireTransport[] = {"none", "rdma"};
 constexpr const char* kLogLevels[] = {"debug", "info", "warning", "error"};
 
@@ -163,9 +163,21 @@ constexpr Flag kFlags[] = {
      "gRPC addresses of the other nodes of the store: tensors that were put there are found and\n"
      "copied here when they are asked for (default: none)", false,
      SetPeers, [](const NodeConfig& c) { return PrintList(c.peers); }},
-    {"rdma", "auto or off",
-     "read other nodes, and let them read this one, by RDMA where both have a device (auto): they\n"
-     "are then given keys with which they could also write; or over TCP only (off) (default auto)",
+    {"tls_cert", "a PEM file",
+     "this node's certificate; with --tls_key and --tls_ca gRPC over TCP demands TLS and a certificate\n"
+     "of that CA from nodes and clients, and the data port speaks TLS only (default: no TLS)", false,
+     [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->tls.cert); },
+     [](const NodeConfig& c) { return c.tls.cert; }},
+    {"tls_key", "a PEM file", "the private key of --tls_cert, without a passphrase", false,
+     [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->tls.key); },
+     [](const NodeConfig& c) { return c.tls.key; }},
+    {"tls_ca", "a PEM file", "the CA that every certificate is checked against", false,
+     [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->tls.ca); },
+     [](const NodeConfig& c) { return c.tls.ca; }},
+    {"rdma", "auto, on or off",
+     "read other nodes, and let them read this one, by RDMA where both have a device: they are then\n"
+     "given keys with which they could also write, and nothing is encrypted (on); the same, but not\n"
+     "beside --tls_cert (auto); over TCP only (off) (default auto)",
      false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kRdma, &c->rdma); },
      [](const NodeConfig& c) { return std::string(kRdma[static_cast<int>(c.rdma)]); }},
     {"require_transport", "none or rdma",

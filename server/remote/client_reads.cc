@@ -77,6 +77,7 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
     response->set_grant(located->grant());
     response->set_token(reader.token);
     response->set_data_address(reader.data_address);
+    response->set_tls(reader.tls);
     return absl::OkStatus();
   }
   return missing;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "proto/strcat.h"
+#include "server/rpc/grpc_tls.h"
 #include "transport/monotonic.h"
 #include "transport/stream/stream_lane.h"
 
@@ -16,22 +17,23 @@ namespace {
 
 constexpr absl::Duration kDown = absl::Milliseconds(500);  // how long a peer that failed is not asked again
 
-std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> NewChannel(const std::string& address, const TlsFiles& tls) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 1000);  // how long connecting may take
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(address, PeerCredentialsOf(tls), arguments);
 }
 
 }  // namespace
 
-PeerNode::PeerNode(std::string address, Store* store, RdmaReader* rdma, std::string no_rdma)
-    : PeerNode(address, store, rdma, std::move(no_rdma), NewChannel(address)) {}
+PeerNode::PeerNode(std::string address, Store* store, const TlsFiles& tls, RdmaReader* rdma, std::string no_rdma)
+    : PeerNode(address, store, tls, rdma, std::move(no_rdma), NewChannel(address, tls)) {}
 
-PeerNode::PeerNode(std::string address, Store* store, RdmaReader* rdma, std::string no_rdma, const std::shared_ptr<grpc::Channel>& channel)
-    : address_(std::move(address)), rdma_(rdma), no_rdma_(std::move(no_rdma)), peer_(v1::Peer::NewStub(channel)),
+PeerNode::PeerNode(std::string address, Store* store, const TlsFiles& tls, RdmaReader* rdma, std::string no_rdma,
+                   const std::shared_ptr<grpc::Channel>& channel)
+    : address_(std::move(address)), tls_(tls.on()), rdma_(rdma), no_rdma_(std::move(no_rdma)), peer_(v1::Peer::NewStub(channel)),
       store_(v1::Store::NewStub(channel)), leases_(store), why_(no_rdma_) {}
 
 void PeerNode::Prepare(grpc::ClientContext* context, int seconds) {
@@ -71,8 +73,13 @@ absl::StatusOr<v1::OpenSessionResponse> PeerNode::OpenSessionThere(const std::st
   grpc::ClientContext context;
   Prepare(&context);
   if (absl::Status s = Judge(peer_->OpenSession(&context, request, &response)); !s.ok()) return s;
-  if (response.token().size() == sizeof(LaneToken) && response.lanes_size() > 0 && response.lanes(0).name() == "stream") return response;
-  return absl::UnavailableError(StrCat("node ", address_, ": offers no lane that this node knows"));
+  if (response.token().size() != sizeof(LaneToken) || response.lanes_size() == 0 || response.lanes(0).name() != "stream") {
+    return absl::UnavailableError(StrCat("node ", address_, ": offers no lane that this node knows"));
+  }
+  if (tls_ && !response.lanes(0).tls()) {  // cannot be, from a node that is what it says
+    return absl::UnavailableError(StrCat("node ", address_, ": its data port speaks no TLS, this node does nothing else (--tls_cert)"));
+  }
+  return response;
 }
 
 absl::StatusOr<PeerNode::Open> PeerNode::Session() {
@@ -88,7 +95,7 @@ absl::StatusOr<PeerNode::Open> PeerNode::Session() {
   LaneToken token{};
   std::copy(response.token().begin(), response.token().end(), token.begin());
   Open open{.token = response.token(),
-            .lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token})};
+            .lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token, .tls = response.lanes(0).tls()})};
   if (response.node_id().size() != open.id.size()) return absl::UnavailableError(StrCat("node ", address_, ": does not tell its uuid"));
   std::copy(response.node_id().begin(), response.node_id().end(), open.id.begin());
   open.ttl = absl::Nanoseconds(static_cast<int64_t>(response.ttl_ns()));

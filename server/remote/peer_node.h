@@ -29,6 +29,7 @@
 #include "absl/types/span.h"
 #include "peer.grpc.pb.h"
 #include "proto/uuid_text.h"
+#include "server/penstockd/config.h"
 #include "server/remote/held_leases.h"
 #include "server/remote/rdma_reader.h"
 #include "server/store/store.h"
@@ -42,8 +43,8 @@ class PeerNode {
   static constexpr int kCallSeconds = 2;
   static constexpr int kReserveSeconds = 7;
 
-  // `address`: of its gRPC, host:port. `rdma`: null where there is none, for the reason `no_rdma`.
-  PeerNode(std::string address, Store* store, RdmaReader* rdma, std::string no_rdma);
+  // `address`: of its gRPC, host:port, which speaks TLS if `tls` is on. `rdma`: null where there is none, for the reason `no_rdma`.
+  PeerNode(std::string address, Store* store, const TlsFiles& tls, RdmaReader* rdma, std::string no_rdma);
   ~PeerNode() { Stop(); }
 
   struct Wanted {
@@ -105,6 +106,7 @@ class PeerNode {
   struct Reader {
     std::string token;
     std::string data_address;
+    bool tls = false;
   };
   absl::StatusOr<Reader> OpenReader(const std::string& label);
   absl::StatusOr<v1::LocateResult> LocateFor(const Reader& reader, const std::string& name, uint64_t version);
@@ -131,7 +133,8 @@ class PeerNode {
   const std::string& address() const { return address_; }
 
  private:
-  PeerNode(std::string address, Store* store, RdmaReader* rdma, std::string no_rdma, const std::shared_ptr<grpc::Channel>& channel);
+  PeerNode(std::string address, Store* store, const TlsFiles& tls, RdmaReader* rdma, std::string no_rdma,
+           const std::shared_ptr<grpc::Channel>& channel);
 
   struct Open {
     std::string token;
@@ -168,6 +171,7 @@ class PeerNode {
   void Forget(const std::string& token);
 
   const std::string address_;
+  const bool tls_;
   RdmaReader* const rdma_;
   const std::string no_rdma_;
   const std::unique_ptr<v1::Peer::Stub> peer_;

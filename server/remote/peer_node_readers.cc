@@ -10,7 +10,7 @@ namespace penstock::server {
 absl::StatusOr<PeerNode::Reader> PeerNode::OpenReader(const std::string& label) {
   const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere(label);
   if (!opened.ok()) return opened.status();
-  return Reader{opened->token(), opened->lanes(0).address()};
+  return Reader{opened->token(), opened->lanes(0).address(), opened->lanes(0).tls()};
 }
 
 absl::StatusOr<v1::LocateResult> PeerNode::LocateFor(const Reader& reader, const std::string& name, uint64_t version) {

@@ -10,6 +10,7 @@
 #include "proto/errors.h"
 #include "proto/strcat.h"
 #include "transport/monotonic.h"
+#include "transport/stream/tls.h"
 
 namespace penstock::server {
 
@@ -37,6 +38,7 @@ absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view lab
   if (getrandom(opened.token.data(), opened.token.size(), 0) != static_cast<ssize_t>(opened.token.size())) {
     return ErrnoStatus(errno, "getrandom");
   }
+  const TlsIdentity identity = stream::TlsKeyOf(opened.token).identity;
   uint64_t id = 0;
   {
     std::lock_guard lock(mutex_);
@@ -46,6 +48,7 @@ absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view lab
     id = kFirstId + next_id_++;
     sessions_.emplace(opened.token, RemoteSession{.id = id, .label = std::string(label), .ttl = ttl, .deadline = now + ttl + kMargin,
                                                 .opened_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .grants = {}, .drafts = {}});
+    identities_[identity] = opened.token;
   }
   store_->LogEvent(v1::Event::SESSION, StrCat("remote session ", id, " (", label, ") opened"));  // from now on Expire has work
   return opened;
@@ -69,9 +72,21 @@ void RemoteSessions::Close(const LaneToken& token) {
   Sessions::node_type ended;  // its pins are given back without the lock
   {
     std::lock_guard lock(mutex_);
-    ended = sessions_.extract(token);
+    if (const auto it = sessions_.find(token); it != sessions_.end()) ended = TakeOut(it);
   }
   if (!ended.empty()) Ended(token);
+}
+
+RemoteSessions::Sessions::node_type RemoteSessions::TakeOut(Sessions::const_iterator session) {
+  identities_.erase(stream::TlsKeyOf(session->first).identity);
+  return sessions_.extract(session);
+}
+
+std::optional<LaneToken> RemoteSessions::TokenOf(const TlsIdentity& identity) {
+  std::lock_guard lock(mutex_);
+  const auto it = identities_.find(identity);
+  if (it == identities_.end() || !Find(it->second).ok()) return std::nullopt;
+  return it->second;
 }
 
 void RemoteSessions::Ended(const LaneToken& token) {
@@ -176,7 +191,7 @@ void RemoteSessions::Expire(absl::Time now) {
     std::lock_guard lock(mutex_);
     for (auto it = sessions_.begin(); it != sessions_.end();) {
       const auto here = it++;
-      if (here->second.deadline <= now) ended.push_back(sessions_.extract(here));
+      if (here->second.deadline <= now) ended.push_back(TakeOut(here));
     }
   }
   for (const Sessions::node_type& node : ended) {

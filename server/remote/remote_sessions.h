@@ -106,6 +106,7 @@ class RemoteSessions final : public GrantTable {
 
   // --- GrantTable: the data port asks ---
   bool KnowsToken(const LaneToken& token) override { return Check(token).ok(); }
+  std::optional<LaneToken> TokenOf(const TlsIdentity& identity) override;
   absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) override;
 
  private:
@@ -121,6 +122,7 @@ class RemoteSessions final : public GrantTable {
   };
   using Sessions = std::map<LaneToken, RemoteSession>;
 
+  Sessions::node_type TakeOut(Sessions::const_iterator session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Ended(const LaneToken& token);
   absl::StatusOr<std::shared_ptr<RemoteDraft>> TakeDraft(const LaneToken& token, uint64_t number);
   absl::StatusOr<RemoteSession*> Find(const LaneToken& token) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -133,6 +135,7 @@ class RemoteSessions final : public GrantTable {
 
   mutable std::mutex mutex_;
   Sessions sessions_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<TlsIdentity, LaneToken> identities_ ABSL_GUARDED_BY(mutex_);  // of the same sessions
   uint64_t next_id_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t next_grant_ ABSL_GUARDED_BY(mutex_) = 1;
 };

@@ -49,8 +49,9 @@ class RemoteStore {
   struct Rdma {
     bool may = false;   // use it where there is
     bool must = false;  // use nothing else, for whatever session
+    std::string why_not;  // it may not be used
   };
-  RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, const Rdma& rdma);
+  RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, const TlsFiles& tls, const Rdma& rdma);
   ~RemoteStore() { Stop(); }
 
   // published: of Get, Delete and Publish; response: of Call, the serialized message.

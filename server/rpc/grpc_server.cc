@@ -12,6 +12,7 @@
 #include "proto/errors.h"
 #include "proto/strcat.h"
 #include "peer.grpc.pb.h"
+#include "server/rpc/grpc_tls.h"
 #include "store.grpc.pb.h"
 #include "transport/monotonic.h"
 
@@ -128,7 +129,7 @@ class GrpcServerOnSockets final : public GrpcServer {
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddListeningPort("unix:" + options.unix_socket, grpc::InsecureServerCredentials());
     if (options.port >= 0) {
-      builder.AddListeningPort(StrCat(options.host, ":", options.port), grpc::InsecureServerCredentials(), &port_);
+      builder.AddListeningPort(StrCat(options.host, ":", options.port), ServerCredentialsOf(options.tls), &port_);
     }
     builder.RegisterService(&service_);
     if (serves_peers_) builder.RegisterService(&peer_);

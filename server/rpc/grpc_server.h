@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "server/penstockd/config.h"
 #include "server/rpc/peer_service.h"
 #include "server/rpc/store_service.h"
 
@@ -21,6 +22,7 @@ struct GrpcOptions {
   uint32_t socket_mode = 0600;
   std::string host = "127.0.0.1";
   int port = -1;            // -1: no TCP; 0: a free one
+  TlsFiles tls;             // of TCP
 };
 
 class GrpcServer {

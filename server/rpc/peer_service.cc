@@ -55,6 +55,7 @@ absl::Status PeerService::OpenSession(const v1::OpenSessionRequest& request, v1:
   v1::Lane* stream = response->add_lanes();
   stream->set_name("stream");
   stream->set_address(data_address_);
+  stream->set_tls(tls_);
   if (rdma_ != nullptr) {
     v1::Lane* rdma = response->add_lanes();
     rdma->set_name("rdma");

@@ -21,8 +21,8 @@ namespace penstock::server {
 class PeerService {
  public:
   // `data_address`: of the stream lane; `rdma`: null without.
-  PeerService(Store* store, RemoteSessions* sessions, std::string version, std::string data_address, RdmaMemory* rdma)
-      : store_(store), sessions_(sessions), version_(std::move(version)), data_address_(std::move(data_address)), rdma_(rdma) {}
+  PeerService(Store* store, RemoteSessions* sessions, std::string version, std::string data_address, bool tls, RdmaMemory* rdma)
+      : store_(store), sessions_(sessions), version_(std::move(version)), data_address_(std::move(data_address)), tls_(tls), rdma_(rdma) {}
 
   // `token`: as the call's metadata has it.
   absl::Status OpenSession(const v1::OpenSessionRequest& request, v1::OpenSessionResponse* response);
@@ -39,6 +39,7 @@ class PeerService {
   RemoteSessions* const sessions_;
   const std::string version_;
   const std::string data_address_;
+  const bool tls_;  // what the stream lane speaks
   RdmaMemory* const rdma_;
 };
 

@@ -28,6 +28,7 @@ struct NodeFacts {
   std::string version;
   uint32_t warden_pid = 0;
   std::string data_address;  // empty: none
+  bool tls = false;          // what gRPC over TCP and the data port speak
   std::vector<std::string> lanes;
 };
 

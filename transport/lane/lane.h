@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -56,6 +57,7 @@ class Lane {
 // --- the owner's side ---
 
 using LaneToken = std::array<uint8_t, 16>;
+using TlsIdentity = std::array<uint8_t, 16>;  // names a token to who knows it (stream/tls.h)
 
 // A granted block while a transfer uses it: it stays valid and is not reused until this goes.
 struct GrantedBlock {
@@ -71,6 +73,8 @@ class GrantTable {
  public:
   virtual ~GrantTable() = default;
   virtual bool KnowsToken(const LaneToken& token) = 0;
+  // The known token with this identity; only asked where the stream lane speaks TLS.
+  virtual std::optional<LaneToken> TokenOf(const TlsIdentity& identity) = 0;
   // PERMISSION_DENIED when the holder of the token may not do this with the grant.
   virtual absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) = 0;
 };

@@ -19,9 +19,12 @@ constexpr uint64_t kTurnBytes = uint64_t{4} << 20;  // one channel's, before the
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ClientChannel>> ClientChannel::Connect(const std::string& address, const LaneToken& token) {
+absl::StatusOr<std::unique_ptr<ClientChannel>> ClientChannel::Connect(const std::string& address, const LaneToken& token, bool tls) {
   absl::StatusOr<TcpSocket> socket = TcpSocket::BeginConnect(address);
   if (!socket.ok()) return socket.status();
+  if (tls) {
+    if (absl::Status s = socket->UseTlsAsClient(token); !s.ok()) return s;
+  }
   return Over(*std::move(socket), token);
 }
 
@@ -61,7 +64,10 @@ std::string& ClientChannel::OwnTail() {
   return out_.back().own;
 }
 
-short ClientChannel::wanted_events() const { return static_cast<short>(POLLIN | (out_.empty() ? 0 : POLLOUT)); }
+short ClientChannel::wanted_events() const {
+  if (!connected_) return POLLOUT;
+  return socket_.PollEvents(static_cast<short>(POLLIN | (out_.empty() ? 0 : POLLOUT)));
+}
 
 absl::Status ClientChannel::Step(std::vector<DoneChunk>* done) {
   if (!connected_) {

@@ -34,7 +34,7 @@ struct DoneChunk {
 
 class ClientChannel {
  public:
-  static absl::StatusOr<std::unique_ptr<ClientChannel>> Connect(const std::string& address, const LaneToken& token);
+  static absl::StatusOr<std::unique_ptr<ClientChannel>> Connect(const std::string& address, const LaneToken& token, bool tls);
   // Over a socket that is connected, or about to be.
   static std::unique_ptr<ClientChannel> Over(TcpSocket socket, const LaneToken& token);
 
@@ -44,6 +44,7 @@ class ClientChannel {
 
   int fd() const { return socket_.fd(); }
   short wanted_events() const;  // for poll
+  bool has_input() const { return socket_.has_input(); }  // poll would not tell
   bool idle() const { return open_.empty() && out_.empty(); }
   uint64_t open_bytes() const { return open_bytes_; }
   size_t open_count() const { return open_.size(); }

@@ -1,5 +1,7 @@
 #include "transport/stream/server_connection.h"
 
+#include <poll.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -62,8 +64,11 @@ ServerConnection::Progress ServerConnection::FillInput(size_t wanted) {
       in_end_ -= std::exchange(in_begin_, 0);
     }
     const absl::StatusOr<size_t> received = socket_.Receive(in_ + in_end_, sizeof(in_) - in_end_);
-    if (!received.ok()) return Progress::kClosed;
-    if (*received == 0) return Progress::kNeedInput;
+    if (!received.ok()) {
+      if (absl::IsPermissionDenied(received.status())) counters_->refused.fetch_add(1, std::memory_order_relaxed);
+      return Progress::kClosed;
+    }
+    if (*received == 0) return (socket_.PollEvents(POLLIN) & POLLIN) != 0 ? Progress::kNeedInput : Progress::kNeedOutput;
     in_end_ += *received;
   }
   return Progress::kGoOn;

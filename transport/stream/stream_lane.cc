@@ -131,6 +131,7 @@ class StreamLane::Work {
       }
       if (options_.cancelled) wait = std::min(wait, kCancelSlice);
       wait = std::min(wait, absl::Seconds(3600));
+      if (channel.has_input()) return absl::OkStatus();
       const int ready = poll(&entry, 1, static_cast<int>(absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1)))));
       if (ready > 0) return absl::OkStatus();
       if (ready < 0 && errno != EINTR) return SysError(errno, "poll");
@@ -195,7 +196,7 @@ absl::StatusOr<std::unique_ptr<ClientChannel>> StreamLane::Take() {
     std::vector<DoneChunk> none;
     if (channel->Step(&none).ok()) return channel;  // not closed by the peer meanwhile
   }
-  return ClientChannel::Connect(options_.address, options_.token);
+  return ClientChannel::Connect(options_.address, options_.token, options_.tls);
 }
 
 void StreamLane::GiveBack(std::unique_ptr<ClientChannel> channel) {

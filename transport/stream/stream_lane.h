@@ -29,6 +29,7 @@ struct StreamLaneOptions {
   std::string address;  // "host:port" of the peer's data port
   LaneToken token{};
   int streams = 2;
+  bool tls = false;  // as the peer's data port has it
 };
 
 class StreamLane final : public Lane {

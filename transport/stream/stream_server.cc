@@ -37,6 +37,10 @@ class Census {
     ++connections_;
     return true;
   }
+  void Abandon() {
+    std::lock_guard lock(mutex_);
+    --connections_;
+  }
   bool Introduce(const LaneToken& token, int fd) {
     std::lock_guard lock(mutex_);
     std::vector<int>& of_token = by_token_[token];
@@ -162,6 +166,10 @@ class Loop {
       if (strangers_.size() >= shared_->options.max_strangers) {
         shared_->counters.refused.fetch_add(1, std::memory_order_relaxed);
         Close(strangers_.front());
+      }
+      if (shared_->options.tls && !socket->UseTlsAsServer(shared_->options.grants).ok()) {
+        shared_->census.Abandon();
+        continue;
       }
       const int fd = socket->fd();
       Guest guest{.connection = std::make_unique<ServerConnection>(*std::move(socket), shared_->options.grants, &shared_->counters)};

@@ -35,6 +35,7 @@ struct StreamServerOptions {
   size_t max_connections_per_token = 256;
   size_t max_strangers = 256;
   absl::Duration hello_timeout = absl::Seconds(5);
+  bool tls = false;  // nothing but TLS 1.3 is spoken, keyed by the sessions' tokens (tls.h)
 };
 
 struct StreamServerCounts {

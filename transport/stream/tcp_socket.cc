@@ -3,6 +3,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -78,7 +79,25 @@ absl::Status TcpSocket::ConnectError() const {
   return error == 0 ? absl::OkStatus() : SysError(error, "connect");
 }
 
+absl::Status TcpSocket::UseTlsAsClient(const LaneToken& token) {
+  absl::StatusOr<std::unique_ptr<stream::TlsSession>> tls = stream::TlsSession::Client(fd(), token);
+  if (tls.ok()) tls_ = *std::move(tls);
+  return tls.status();
+}
+
+absl::Status TcpSocket::UseTlsAsServer(GrantTable* grants) {
+  absl::StatusOr<std::unique_ptr<stream::TlsSession>> tls = stream::TlsSession::Server(fd(), grants);
+  if (tls.ok()) tls_ = *std::move(tls);
+  return tls.status();
+}
+
+short TcpSocket::PollEvents(short wanted) const {
+  if (tls_ == nullptr || !tls_->shaking_hands()) return wanted;
+  return tls_->wants_output() ? POLLOUT : POLLIN;
+}
+
 absl::StatusOr<size_t> TcpSocket::Receive(char* to, size_t bytes) {
+  if (tls_ != nullptr) return tls_->Receive(to, bytes);
   const ssize_t n = recv(fd(), to, bytes, 0);
   if (n > 0) return static_cast<size_t>(n);
   if (n == 0) return absl::UnavailableError("the peer closed the connection");
@@ -87,14 +106,17 @@ absl::StatusOr<size_t> TcpSocket::Receive(char* to, size_t bytes) {
 }
 
 absl::StatusOr<size_t> TcpSocket::Send(const char* from, size_t bytes, bool more_follows) {
+  if (tls_ != nullptr) return tls_->Send(from, bytes);
   const ssize_t n = send(fd(), from, bytes, MSG_NOSIGNAL | (more_follows ? MSG_MORE : 0));
   if (n >= 0) return static_cast<size_t>(n);
   if (WouldBlock(errno) || errno == EINTR) return size_t{0};
   return SysError(errno, "send");
 }
 
-void TcpSocket::FinishSending() const { (void)shutdown(fd(), SHUT_WR); }
-
+void TcpSocket::FinishSending() {
+  if (tls_ != nullptr) tls_->FinishSending();
+  (void)shutdown(fd(), SHUT_WR);
+}
 
 absl::StatusOr<UniqueFd> ListenTcp(const std::string& host, int port) {
   const absl::StatusOr<AddressList> list = Resolve(host, absl::StrCat(port), AI_PASSIVE);

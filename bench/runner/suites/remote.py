@@ -30,6 +30,10 @@ CASES = [
     _rate("read, 1 GiB", "read 1 GiB", "ratio >= 1.3"),
     _rate("write, 64 MiB", "write 64 MiB", "ratio >= 1.3"),
     _rate("write, 1 GiB", "write 1 GiB", "ratio >= 1.3"),
+    _rate("read by TLS, 64 MiB", "read by TLS 64 MiB", "ratio >= 0.6"),
+    _rate("read by TLS, 1 GiB", "read by TLS 1 GiB", "ratio >= 0.6"),
+    _rate("write by TLS, 64 MiB", "write by TLS 64 MiB", "ratio >= 0.6"),
+    _rate("write by TLS, 1 GiB", "write by TLS 1 GiB", "ratio >= 0.6"),
     Case("read, 4 KiB", "us", Ask("lane", "read 4 KiB", 1e-3), Ask("lane", "bare round trip", 1e-3),
          "us of a bare socket round trip", "ratio >= 0.5"),
     Case("slowest of 64 readers", "means", Ask("lane", "slowest of 64 readers"), goal="value >= 0.7", better="higher"),
@@ -42,8 +46,9 @@ def _serving(hosts: TwoHosts, setting: Setting) -> Iterator[Worker]:
     server = subprocess.Popen([*hosts.server, program, f"--serve={SERVER}"], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, env=clean_environment())
     try:
-        port, bare = server.stdout.readline().split()
-        words = [*hosts.client, program, f"--address={SERVER}:{int(port)}", f"--bare={SERVER}:{int(bare)}"]
+        port, secure, bare = server.stdout.readline().split()
+        words = [*hosts.client, program, f"--address={SERVER}:{int(port)}",
+                 f"--secure={SERVER}:{int(secure)}", f"--bare={SERVER}:{int(bare)}"]
         with Worker(words, env=clean_environment()) as worker:
             yield worker
     finally:

@@ -39,7 +39,7 @@ absl::Status Run(Invocation& invocation) {
   table.Add({node.node_uuid(), node.version(), StrCat(node.pid()), StrCat(node.warden_pid()),
              StrCat(node.generation()), AgeText(absl::Now() - started), node.page_kind(),
              node.socket_dir(), node.grpc_address().empty() ? "-" : node.grpc_address(),
-             node.data_address().empty() ? "-" : node.data_address()});
+             node.data_address().empty() ? "-" : StrCat(node.data_address(), node.tls() ? " (TLS)" : "")});
   table.Print();
   if (node.peers().empty()) return absl::OkStatus();
   Table peers({{"PEER"}, {"NODE"}, {"LANE"}, {"READS", Table::Align::kRight}, {"BYTES", Table::Align::kRight}, {"WHY"}});
@@ -64,7 +64,7 @@ const Verb kNodes = {
         "an array of objects with the fields of NodeInfoResponse in store.proto: node_uuid, "
         "generation, version, layout_version, socket_dir, started_ns, pid, warden_pid, "
         "grpc_address, page_kind, data_address, lanes (an array of texts), and peers (an array of objects: "
-        "address, node_uuid, lane, why, reads, read_bytes)",
+        "address, node_uuid, lane, why, reads, read_bytes), and tls (whether gRPC over TCP and the data port speak TLS only)",
     .examples = kExamples,
     .run = Run,
 };

@@ -46,12 +46,20 @@ class Connection;  // internal
 class Deadline;    // internal
 }  // namespace client
 
+// PEM files, for addresses host:port of nodes with TLS (penstockd --tls_cert): the CA that the node's certificate is
+// checked against, a certificate of that CA, and its key. Empty: $PENSTOCK_TLS_CA, $PENSTOCK_TLS_CERT, $PENSTOCK_TLS_KEY,
+// else no TLS. All three or none.
+struct TlsFiles {
+  std::string ca, cert, key;
+};
+
 struct ClientOptions {
   std::string address;                            // socket directory or host:port; empty: $PENSTOCK_ADDRESS, then the default
   absl::Duration timeout = absl::Seconds(5);      // of connecting, and of every call without a timeout of its own
   std::string label;                              // shown by `penstock sessions`; empty: the program's name
   // "rdma": bytes of other nodes come by RDMA, or the call fails (UNAVAILABLE, a TransportError); empty: by what there is.
   std::string require_transport;
+  TlsFiles tls;
 };
 
 struct Version {

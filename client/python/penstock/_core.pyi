@@ -152,6 +152,9 @@ class Store:
         timeout: _Seconds = 5.0,
         label: str | None = None,
         require_transport: str | None = None,
+        tls_ca: str | None = None,
+        tls_cert: str | None = None,
+        tls_key: str | None = None,
     ) -> None: ...
     @property
     def address(self) -> str: ...

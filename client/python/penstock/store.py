@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, TypeAlias
 
 from penstock import _core
 from penstock._core import TensorInfo, TensorView
-from penstock.errors import Error, PartialError
+from penstock.errors import Error, InvalidArgumentError, PartialError
 from penstock.events import Watch
 
 if TYPE_CHECKING:
@@ -23,12 +24,23 @@ _Results: TypeAlias = list[TensorInfo | Error]
 _Transports: TypeAlias = list[dict[str, Any]]
 
 
+def _tls_files(tls: Mapping[str, Any] | None) -> dict[str, str]:
+    if tls is None:
+        return {}
+    if not isinstance(tls, Mapping) or not set(tls) <= {"ca", "cert", "key"}:
+        raise InvalidArgumentError(
+            f"tls: must be a dict with the keys ca, cert and key, paths of PEM files, not {tls!r}"
+        )
+    return {key: os.fspath(path) for key, path in tls.items()}
+
+
 def connect(
     address: str | None = None,
     *,
     timeout: float = 5.0,
     label: str | None = None,
     require_transport: str | None = None,
+    tls: Mapping[str, Any] | None = None,
 ) -> Store:
     """Opens a session with the store node of this host.
 
@@ -37,9 +49,13 @@ def connect(
     call without a timeout of its own. label: shown by ``penstock sessions``.
     require_transport: ``"rdma"`` = bytes of other nodes come by RDMA, or the call raises
     TransportError; None = by the best there is (``store.transports()`` tells).
+    tls: for ``host:port`` of a node with TLS: ``{"ca": path, "cert": path, "key": path}``, PEM files;
+    what is not given comes from $PENSTOCK_TLS_CA, $PENSTOCK_TLS_CERT and $PENSTOCK_TLS_KEY.
     Raises UnavailableError when no node answers.
     """
-    return Store(address, timeout=timeout, label=label, require_transport=require_transport)
+    return Store(
+        address, timeout=timeout, label=label, require_transport=require_transport, tls=tls
+    )
 
 
 class Store(_core.Store):
@@ -59,13 +75,24 @@ class Store(_core.Store):
         timeout: float = 5.0,
         label: str | None = None,
         require_transport: str | None = None,
+        tls: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(address, timeout=timeout, label=label, require_transport=require_transport)
+        files = _tls_files(tls)
+        super().__init__(
+            address,
+            timeout=timeout,
+            label=label,
+            require_transport=require_transport,
+            tls_ca=files.get("ca"),
+            tls_cert=files.get("cert"),
+            tls_key=files.get("key"),
+        )
         self._arguments = {
             "address": address,
             "timeout": timeout,
             "label": label,
             "require_transport": require_transport,
+            "tls": files or None,
         }
 
     def __enter__(self) -> Store:

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "transport/lane/lane.h"
+#include "transport/stream/tls.h"
 
 namespace penstock {
 
@@ -53,6 +54,13 @@ class GrantsForTest final : public GrantTable {
   bool KnowsToken(const LaneToken& token) override {
     std::lock_guard lock(mutex_);
     return std::find(tokens_.begin(), tokens_.end(), token) != tokens_.end();
+  }
+  std::optional<LaneToken> TokenOf(const TlsIdentity& identity) override {
+    std::lock_guard lock(mutex_);
+    for (const LaneToken& token : tokens_) {
+      if (stream::TlsKeyOf(token).identity == identity) return token;
+    }
+    return std::nullopt;
   }
   absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) override {
     std::lock_guard lock(mutex_);

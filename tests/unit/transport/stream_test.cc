@@ -6,12 +6,14 @@
 #include <sys/socket.h>
 
 #include <cstring>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "tests/unit/transport/lane_conformance.h"
 #include "transport/stream/stream_lane.h"
 #include "transport/stream/stream_server.h"
 #include "transport/stream/stream_wire.h"
+#include "transport/stream/tcp_socket.h"
 #include "transport/unique_fd.h"
 
 namespace penstock {
@@ -27,7 +29,7 @@ class StreamPair final : public LanePair {
   explicit StreamPair(StreamServerOptions options = {}) : options_(std::move(options)) { StartTarget(); }
 
   std::unique_ptr<Lane> NewLane(const LaneToken& token) override {
-    return std::make_unique<StreamLane>(StreamLaneOptions{.address = absl::StrCat("127.0.0.1:", options_.port), .token = token});
+    return std::make_unique<StreamLane>(StreamLaneOptions{.address = absl::StrCat("127.0.0.1:", options_.port), .token = token, .tls = options_.tls});
   }
   void StopTarget() override { server_.reset(); }
   void StartTarget() override {
@@ -47,6 +49,9 @@ class StreamPair final : public LanePair {
 
 INSTANTIATE_TEST_SUITE_P(Stream, LaneConformance,
                          ::testing::Values(+[]() -> std::unique_ptr<LanePair> { return std::make_unique<StreamPair>(); }));
+INSTANTIATE_TEST_SUITE_P(StreamTls, LaneConformance, ::testing::Values(+[]() -> std::unique_ptr<LanePair> {
+                           return std::make_unique<StreamPair>(StreamServerOptions{.tls = true});
+                         }));
 
 // --- strangers at the port ---
 
@@ -250,6 +255,145 @@ TEST_F(StreamPortTest, AForkedChildHasConnectionsOfItsOwn) {
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
   EXPECT_TRUE(reads());
+}
+
+// --- TLS ---
+
+// Between a client and the port, with an ear on the wire.
+class Wiretap {
+ public:
+  explicit Wiretap(int port) : to_(absl::StrCat("127.0.0.1:", port)), listener_(*ListenTcp("127.0.0.1", 0)) {
+    thread_ = std::thread([this] { Relay(); });
+  }
+  ~Wiretap() { (void)Heard(); }
+  std::string address() const { return absl::StrCat("127.0.0.1:", *BoundPort(listener_.get())); }
+  // All that went by; it ends with the connection.
+  const std::string& Heard() {
+    if (thread_.joinable()) thread_.join();
+    return heard_;
+  }
+
+ private:
+  void Relay() {
+    pollfd coming{listener_.get(), POLLIN, 0};
+    if (poll(&coming, 1, 10'000) <= 0) return;
+    TcpSocket ends[2] = {*AcceptTcp(listener_.get()), *TcpSocket::BeginConnect(to_)};
+    pollfd connected{ends[1].fd(), POLLOUT, 0};
+    (void)poll(&connected, 1, 10'000);
+    while (true) {
+      pollfd entries[2] = {{ends[0].fd(), POLLIN, 0}, {ends[1].fd(), POLLIN, 0}};
+      if (poll(entries, 2, 10'000) <= 0) return;
+      for (int from = 0; from < 2; ++from) {
+        if (entries[from].revents == 0) continue;
+        char bytes[65536];
+        const absl::StatusOr<size_t> got = ends[from].Receive(bytes, sizeof(bytes));
+        if (!got.ok()) return;
+        heard_.append(bytes, *got);
+        for (size_t sent = 0; sent < *got;) {
+          const absl::StatusOr<size_t> n = ends[1 - from].Send(bytes + sent, *got - sent, false);
+          if (!n.ok()) return;
+          sent += *n;
+        }
+      }
+    }
+  }
+
+  const std::string to_;
+  const UniqueFd listener_;
+  std::string heard_;
+  std::thread thread_;
+};
+
+TEST_F(StreamPortTest, NothingIsReadableOnTheWireWithTls) {
+  for (const bool tls : {false, true}) {
+    Open({.tls = tls});
+    const std::string secret = "the launch codes are 0000";
+    std::string block;
+    while (block.size() < 300'000) block += secret;
+    const uint64_t grant = pair_->grants().Add(GrantsForTest::Token(kToken), std::vector<char>(block.begin(), block.end()), true);
+    Wiretap wire(pair_->port());
+    {
+      StreamLane lane({.address = wire.address(), .token = GrantsForTest::Token(kToken), .streams = 1, .tls = tls});
+      std::vector<char> out(block.size());
+      Transfer transfers[] = {{.kind = TransferKind::kRead, .grant = grant, .runs = ByteRuns::Whole(out.size()), .memory = absl::MakeSpan(out)},
+                              {.kind = TransferKind::kWrite, .grant = grant, .runs = ByteRuns::Whole(out.size()), .memory = absl::MakeSpan(out)}};
+      for (Transfer& one : transfers) {
+        lane.Run(absl::MakeSpan(&one, 1), {});
+        ASSERT_TRUE(one.status.ok()) << one.status;
+      }
+      EXPECT_EQ(std::string(out.begin(), out.end()), block);
+    }
+    const std::string& heard = wire.Heard();
+    EXPECT_GT(heard.size(), 2 * block.size());
+    const LaneToken token = GrantsForTest::Token(kToken);
+    for (const std::string& clear : {secret, std::string(token.begin(), token.end()), std::string("PENSTRM1").substr(0, 7)}) {
+      EXPECT_EQ(heard.find(clear) == std::string::npos, tls) << clear;
+    }
+  }
+}
+
+TEST_F(StreamPortTest, WithTlsAStrangerDoesNotGetPastTheHandshake) {
+  Open({.hello_timeout = absl::Milliseconds(600), .tls = true});
+  const uint64_t grant = pair_->grants().Add(GrantsForTest::Token(kToken), std::vector<char>(100, 'x'));
+  const std::string address = absl::StrCat("127.0.0.1:", pair_->port());
+  const auto read = [&](uint8_t token, bool tls) {
+    std::vector<char> out(100);
+    Transfer transfer{.grant = grant, .runs = ByteRuns::Whole(100), .memory = absl::MakeSpan(out)};
+    StreamLane({.address = address, .token = GrantsForTest::Token(token), .tls = tls}).Run(absl::MakeSpan(&transfer, 1), {});
+    EXPECT_EQ(transfer.status.ok(), out[0] == 'x');
+    return transfer.status;
+  };
+  EXPECT_TRUE(absl::IsPermissionDenied(read(99, true))) << read(99, true);
+  EXPECT_TRUE(absl::IsUnavailable(read(kToken, false))) << read(kToken, false);  // in clear: not even with the right token
+  EXPECT_TRUE(read(kToken, true).ok());
+  EXPECT_TRUE(Comes([&] { return pair_->server().counts().refused >= 2; }));
+  std::vector<UniqueFd> silent;
+  for (int i = 0; i < 50; ++i) silent.push_back(Connect());
+  for (int i = 0; i < 50; ++i) Send(silent[i], Hello());
+  EXPECT_TRUE(Serves());
+  EXPECT_TRUE(Comes([&] { return pair_->server().counts().connections == 0; }));
+  pair_->grants().ForgetToken(GrantsForTest::Token(kToken));
+  EXPECT_TRUE(absl::IsPermissionDenied(read(kToken, true)));
+  Open({.tls = false});
+  EXPECT_TRUE(absl::IsUnavailable(read(kToken, true)));  // one that speaks no TLS is not taken for one that does
+}
+
+TEST_F(StreamPortTest, ARecordThatIsChangedOnTheWayEndsTheConnection) {
+  const LaneToken token = GrantsForTest::Token(kToken);
+  Open({.tls = true});
+  TcpSocket ends[2];
+  int pair[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+  int raw[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, raw), 0);
+  ends[0] = TcpSocket(UniqueFd(pair[0]));
+  ends[1] = TcpSocket(UniqueFd(raw[0]));
+  const UniqueFd from(pair[1]), to(raw[1]);
+  ASSERT_TRUE(ends[0].UseTlsAsClient(token).ok());
+  ASSERT_TRUE(ends[1].UseTlsAsServer(&pair_->grants()).ok());
+  int flip_at = -1;
+  const auto carry = [&](int a, int b) {
+    char bytes[4096];
+    const ssize_t n = read(a, bytes, sizeof(bytes));
+    if (n <= 0) return;
+    if (flip_at >= 0 && flip_at < n) bytes[flip_at] ^= 1;
+    ASSERT_EQ(write(b, bytes, static_cast<size_t>(n)), n);
+  };
+  char got[16];
+  size_t sent = 0;
+  absl::StatusOr<size_t> received = size_t{0};
+  for (int i = 0; i < 20 && received.ok() && *received == 0; ++i) {
+    if (sent == 0) sent = ends[0].Send("hello", 5, false).value_or(0);
+    carry(from.get(), to.get());
+    received = ends[1].Receive(got, sizeof(got));
+    carry(to.get(), from.get());
+  }
+  ASSERT_TRUE(received.ok()) << received.status();
+  EXPECT_EQ(std::string(got, *received), "hello");
+  flip_at = 10;  // in the record's body
+  ASSERT_EQ(ends[0].Send("hello", 5, false).value_or(0), 5u);
+  carry(from.get(), to.get());
+  EXPECT_TRUE(absl::IsUnavailable(ends[1].Receive(got, sizeof(got)).status()));
 }
 
 TEST_F(StreamPortTest, BadAddressesAreClearErrors) {
