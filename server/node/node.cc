@@ -115,6 +115,9 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (!store.ok()) return store.status();
   LeaseRecall recall(store->get());
   RemoteSessions remote(store->get(), &recall, config.max_sessions);
+  const bool may_rdma = config.MayUseRdma();
+  absl::StatusOr<std::unique_ptr<RdmaMemory>> rdma = absl::NotFoundError("not asked for");
+  if (config.data_port != kNoTcp && may_rdma) rdma = RdmaMemory::Open();  // before there are other threads
   std::unique_ptr<StreamServer> data;
   std::string data_address;
   if (config.data_port != kNoTcp) {
@@ -132,9 +135,6 @@ absl::Status RunNode(warden::NodeContext* context) {
   }
   std::vector<std::string> lanes;
   if (data != nullptr) lanes.push_back("stream");
-  const bool may_rdma = config.MayUseRdma();
-  absl::StatusOr<std::unique_ptr<RdmaMemory>> rdma = absl::NotFoundError("not asked for");
-  if (data != nullptr && may_rdma) rdma = RdmaMemory::Open();
   if (rdma.ok()) {
     lanes.push_back("rdma");
     (*store)->OnSegmentDrop([raw = rdma->get()](uint32_t segment) { raw->Forget(segment); });

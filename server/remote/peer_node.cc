@@ -65,10 +65,11 @@ absl::Status PeerNode::Judge(const grpc::Status& status) {
 
 absl::Status PeerNode::Decode(const v1::Status& status) { return absl::Status(static_cast<absl::StatusCode>(status.code()), status.message()); }
 
-absl::StatusOr<v1::OpenSessionResponse> PeerNode::OpenSessionThere(const std::string& label) {
+absl::StatusOr<v1::OpenSessionResponse> PeerNode::OpenSessionThere(const std::string& label, const std::string& rdma_version) {
   if (absl::Status s = CheckUp(); !s.ok()) return s;
   v1::OpenSessionRequest request;
   request.set_label(label);
+  request.set_rdma_version(rdma_version);
   v1::OpenSessionResponse response;
   grpc::ClientContext context;
   Prepare(&context);
@@ -89,7 +90,7 @@ absl::StatusOr<PeerNode::Open> PeerNode::Session() {
     if (!open_.token.empty()) return open_;
   }
   const absl::Time asked = MonotonicNow();
-  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere("node");
+  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere("node", rdma_ != nullptr ? rdma_->version() : std::string());
   if (!opened.ok()) return opened.status();
   const v1::OpenSessionResponse& response = *opened;
   LaneToken token{};

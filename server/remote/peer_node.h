@@ -82,20 +82,26 @@ class PeerNode {
   // A draft there, if the peer is the home of the name.
   struct Reserving {
     const v1::CreateSpec* spec = nullptr;
+    uint64_t nbytes = 0;
     uint64_t request_key = 0;
+    bool rdma_only = false;
   };
   struct Reserved {
     uint64_t draft = 0;
     std::optional<Published> published;  // by this very request, before; no draft then
     std::shared_ptr<Lane> lane;
+    std::shared_ptr<Lane> rdma;  // null: the stream lane only
+    std::shared_ptr<GrantedBlocks> blocks;
     std::string token;
     NodeUuid home{};
+    bool written_by_rdma = false;
   };
   std::vector<absl::StatusOr<Reserved>> ReserveIfHome(absl::Span<const Reserving> items);
   struct Writing {
-    const Reserved* reserved = nullptr;
+    Reserved* reserved = nullptr;
     absl::Span<const char> bytes;  // all of them
-    absl::Status status;           // afterwards
+    bool rdma_only = false;
+    absl::Status status{};  // afterwards
   };
   void Write(absl::Span<Writing> writings);  // of one ReserveIfHome
   // The drafts are over then.
@@ -148,9 +154,13 @@ class PeerNode {
   };
 
   void HearRecalls();
-  absl::StatusOr<v1::OpenSessionResponse> OpenSessionThere(const std::string& label);  // its first lane is the stream lane
+  absl::StatusOr<v1::OpenSessionResponse> OpenSessionThere(const std::string& label, const std::string& rdma_version);  // its first lane is the stream lane
   void OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open);
   void ReadByRdma(absl::Span<Reading* const> readings);
+  void WriteByRdma(absl::Span<Writing* const> writings);
+  static std::vector<Transfer> TransfersOf(absl::Span<Writing* const> writings);
+  bool RdmaIsUp();
+  void NoteRdmaFailure(const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Open> AskLocate(absl::Span<const Wanted> wanted, v1::LocateResponse* response);
   Found TakeFound(const Open& session, v1::LocateResult* result, absl::Time asked);
   static void Prepare(grpc::ClientContext* context, int seconds = kCallSeconds);
@@ -195,5 +205,21 @@ class PeerNode {
   grpc::ClientContext* hearing_ ABSL_GUARDED_BY(mutex_) = nullptr;           // the call that waits for recalls
   std::thread hears_recalls_ ABSL_GUARDED_BY(mutex_);                        // from the first lease on
 };
+
+template <class Request, class Response>
+absl::StatusOr<PeerNode::Open> PeerNode::AskInSession(grpc::Status (v1::Peer::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                                      const Request& request, Response* response, int seconds) {
+  for (int attempt = 0;; ++attempt) {
+    if (absl::Status s = CheckUp(); !s.ok()) return s;
+    absl::StatusOr<Open> session = Session();
+    if (!session.ok()) return session.status();
+    grpc::ClientContext context;
+    Prepare(&context, session->token, seconds);
+    absl::Status status = Judge((peer_.get()->*method)(&context, request, response));
+    if (status.ok()) return session;
+    if (!absl::IsPermissionDenied(status) || attempt > 0) return status;
+    Forget(session->token);  // lapsed, or of an earlier node process
+  }
+}
 
 }  // namespace penstock::server

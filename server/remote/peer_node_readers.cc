@@ -8,7 +8,7 @@
 namespace penstock::server {
 
 absl::StatusOr<PeerNode::Reader> PeerNode::OpenReader(const std::string& label) {
-  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere(label);
+  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere(label, /*rdma_version=*/"");
   if (!opened.ok()) return opened.status();
   return Reader{opened->token(), opened->lanes(0).address(), opened->lanes(0).tls()};
 }

@@ -1,4 +1,4 @@
-// PeerNode: finding, reading, writing and publishing there.
+// PeerNode's reads: finding and pinning there, the bytes, and giving back.
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
@@ -17,27 +17,7 @@ namespace {
 constexpr absl::Duration kRdmaDown = absl::Seconds(10);  // how long the stream lane is used after a failure
 constexpr int64_t kSlowestBytesPerSecond = 10'000'000;
 
-Published PublishedThere(const v1::TensorInfo& info, const NodeUuid& home) {
-  return {.version_term = info.version().term(), .version_number = info.version().number(), .created_ns = info.created_ns(), .home = home};
-}
-
 }  // namespace
-
-template <class Request, class Response>
-absl::StatusOr<PeerNode::Open> PeerNode::AskInSession(grpc::Status (v1::Peer::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-                                                      const Request& request, Response* response, int seconds) {
-  for (int attempt = 0;; ++attempt) {
-    if (absl::Status s = CheckUp(); !s.ok()) return s;
-    absl::StatusOr<Open> session = Session();
-    if (!session.ok()) return session.status();
-    grpc::ClientContext context;
-    Prepare(&context, session->token, seconds);
-    absl::Status status = Judge((peer_.get()->*method)(&context, request, response));
-    if (status.ok()) return session;
-    if (!absl::IsPermissionDenied(status) || attempt > 0) return status;
-    Forget(session->token);  // lapsed, or of an earlier node process
-  }
-}
 
 absl::StatusOr<PeerNode::Open> PeerNode::AskLocate(absl::Span<const Wanted> wanted, v1::LocateResponse* response) {
   v1::LocateRequest request;
@@ -113,11 +93,7 @@ void PeerNode::Move(Lane* lane, const std::string& token, absl::Span<Transfer> t
 
 void PeerNode::Read(absl::Span<Reading> readings) {
   std::vector<Reading*> by_rdma, by_stream;
-  bool rdma_up = false;
-  {
-    std::lock_guard lock(mutex_);
-    rdma_up = MonotonicNow() >= rdma_down_until_;
-  }
+  const bool rdma_up = RdmaIsUp();
   for (Reading& reading : readings) {
     reading.status = absl::OkStatus();
     if (reading.found->info.nbytes() == 0) continue;
@@ -148,6 +124,16 @@ void PeerNode::Read(absl::Span<Reading> readings) {
   if (!by_rdma.empty() || !by_stream.empty()) lane_ = by_stream.empty() ? "rdma" : "stream";
 }
 
+bool PeerNode::RdmaIsUp() {
+  std::lock_guard lock(mutex_);
+  return MonotonicNow() >= rdma_down_until_;
+}
+
+void PeerNode::NoteRdmaFailure(const absl::Status& why) {
+  rdma_down_until_ = MonotonicNow() + kRdmaDown;
+  why_ = StrCat("a transfer failed: ", std::string(why.message()));
+}
+
 absl::Status PeerNode::NoRdma() const {
   std::lock_guard lock(mutex_);
   return TransportError(StrCat("node ", address_, ": RDMA is required (require_transport), but there is only the stream lane: ", why_));
@@ -167,8 +153,7 @@ void PeerNode::ReadByRdma(absl::Span<Reading* const> readings) {
   why_.clear();
   for (size_t i = 0; i < transfers.size(); ++i) {
     if (!transfers[i].status.ok()) {
-      rdma_down_until_ = MonotonicNow() + kRdmaDown;
-      why_ = StrCat("a read failed: ", std::string(transfers[i].status.message()));
+      NoteRdmaFailure(transfers[i].status);
       readings[i]->status = absl::UnknownError(why_);
     } else if (!in_time) {
       readings[i]->status = absl::UnavailableError(StrCat("node ", address_, ": the read ended after the session's deadline; what was read does not count"));
@@ -194,89 +179,6 @@ void PeerNode::GiveBack(const std::string& token, absl::Span<const uint64_t> num
   grpc::ClientContext context;
   Prepare(&context, token);
   (void)peer_->Release(&context, request, &response);  // if it fails, the deadline does it
-}
-
-std::vector<absl::StatusOr<PeerNode::Reserved>> PeerNode::ReserveIfHome(absl::Span<const Reserving> items) {
-  v1::ReserveDraftsRequest request;
-  for (const Reserving& reserving : items) {
-    v1::ReserveItem* item = request.add_items();
-    *item->mutable_spec() = *reserving.spec;
-    item->set_if_home(true);
-    item->set_request_key(reserving.request_key);
-  }
-  v1::ReserveDraftsResponse response;
-  absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::ReserveDrafts, request, &response, kReserveSeconds);
-  if (session.ok() && response.results_size() != request.items_size()) {
-    session = absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to ReserveDrafts"));
-  }
-  if (!session.ok()) return {items.size(), session.status()};
-  std::vector<absl::StatusOr<Reserved>> all;
-  int drafts = 0;
-  for (const v1::ReserveResult& result : response.results()) {
-    if (result.status().code() != 0) {
-      all.push_back(Decode(result.status()));
-      continue;
-    }
-    Reserved reserved{.draft = result.draft(), .published = std::nullopt, .lane = session->lane, .token = session->token, .home = session->id};
-    if (result.has_published()) {
-      reserved.published = PublishedThere(result.published(), session->id);
-    } else {
-      ++drafts;
-    }
-    all.push_back(std::move(reserved));
-  }
-  Count(session->token, drafts);
-  return all;
-}
-
-void PeerNode::Write(absl::Span<Writing> writings) {
-  std::vector<Transfer> transfers;
-  std::vector<Writing*> moved;
-  for (Writing& writing : writings) {
-    writing.status = absl::OkStatus();
-    if (writing.bytes.empty()) continue;
-    moved.push_back(&writing);
-    transfers.push_back({.kind = TransferKind::kWrite, .grant = writing.reserved->draft, .runs = ByteRuns::Whole(writing.bytes.size()),
-                         .memory = {const_cast<char*>(writing.bytes.data()), writing.bytes.size()}});  // a write only reads its memory
-  }
-  if (moved.empty()) return;
-  Move(moved[0]->reserved->lane.get(), moved[0]->reserved->token, absl::MakeSpan(transfers));
-  for (size_t i = 0; i < moved.size(); ++i) moved[i]->status = transfers[i].status;
-}
-
-std::vector<absl::StatusOr<Published>> PeerNode::Publish(absl::Span<const Reserved* const> reserved) {
-  v1::PublishDraftsRequest request;
-  for (const Reserved* one : reserved) request.add_drafts(one->draft);
-  Count(reserved[0]->token, -static_cast<int>(reserved.size()));
-  v1::PublishDraftsResponse response;
-  grpc::ClientContext context;
-  Prepare(&context, reserved[0]->token);
-  absl::Status asked = Judge(peer_->PublishDrafts(&context, request, &response));
-  if (absl::IsPermissionDenied(asked)) {
-    asked = Lapsed(reserved[0]->token, asked);
-  } else if (!asked.ok()) {
-    asked = absl::Status(asked.code(), StrCat(std::string(asked.message()), "; whether it was published there is not known"));
-  } else if (response.results_size() != request.drafts_size()) {
-    asked = absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to PublishDrafts"));
-  }
-  if (!asked.ok()) return {reserved.size(), asked};
-  std::vector<absl::StatusOr<Published>> published;
-  for (const v1::TensorResult& result : response.results()) {
-    if (result.status().code() != 0) {
-      published.push_back(Decode(result.status()));
-    } else {
-      published.push_back(PublishedThere(result.info(), reserved[0]->home));
-    }
-  }
-  return published;
-}
-
-void PeerNode::Abort(absl::Span<const Reserved* const> reserved) {
-  if (reserved.empty()) return;
-  std::vector<uint64_t> drafts;
-  for (const Reserved* one : reserved) drafts.push_back(one->draft);
-  Count(reserved[0]->token, -static_cast<int>(drafts.size()));
-  GiveBack(reserved[0]->token, drafts);
 }
 
 }  // namespace penstock::server

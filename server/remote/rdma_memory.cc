@@ -38,6 +38,11 @@ std::string RdmaMemory::KeyOf(const SharedSegment& segment) {
   return registered_.emplace(segment.id, *std::move(registered)).first->second.key;
 }
 
+absl::StatusOr<RdmaTarget::Registration> RdmaMemory::RegisterBlock(char* data, uint64_t bytes) {
+  if (!target_->takes_back()) return absl::NotFoundError("this UCX keeps what was unregistered");
+  return target_->Register(data, bytes);
+}
+
 #else
 
 absl::StatusOr<std::unique_ptr<RdmaMemory>> RdmaMemory::Open() { return absl::NotFoundError("this build has no UCX"); }
@@ -48,6 +53,7 @@ const std::string& RdmaMemory::worker() const {
 }
 std::string RdmaMemory::version() const { return {}; }
 std::string RdmaMemory::KeyOf(const SharedSegment&) { return {}; }
+absl::StatusOr<RdmaTarget::Registration> RdmaMemory::RegisterBlock(char*, uint64_t) { return absl::NotFoundError("this build has no UCX"); }
 
 #endif
 

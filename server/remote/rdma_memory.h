@@ -31,6 +31,8 @@ class RdmaMemory {
   std::string version() const;        // of UCX
   std::string KeyOf(const SharedSegment& segment);  // empty: none
   void Forget(uint32_t segment);
+  // A key for one block alone, which is worth nothing when the registration goes. NOT_FOUND: none can be had here.
+  absl::StatusOr<RdmaTarget::Registration> RegisterBlock(char* data, uint64_t bytes);
 
  private:
   explicit RdmaMemory(std::unique_ptr<RdmaTarget> target);

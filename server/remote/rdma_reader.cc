@@ -8,11 +8,11 @@
 namespace penstock::server {
 
 absl::StatusOr<RemoteBlock> GrantedBlocks::Find(uint64_t grant, TransferKind kind) const {
-  if (kind != TransferKind::kRead) return absl::PermissionDeniedError("rdma: for reading only");
   std::lock_guard lock(mutex_);
   auto it = blocks_.find(grant);
   if (it == blocks_.end()) return absl::PermissionDeniedError(StrCat("grant ", grant, ": not this session's, or released"));
-  return it->second;
+  if (it->second.second != kind) return absl::PermissionDeniedError(StrCat("grant ", grant, ": not for this"));
+  return it->second.first;
 }
 
 #ifdef PENSTOCK_HAS_UCX

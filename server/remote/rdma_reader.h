@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -20,9 +21,9 @@ namespace penstock::server {
 // Where the blocks of the grants of one session lie, as the peer told when it gave them out.
 class GrantedBlocks {
  public:
-  void Add(uint64_t grant, RemoteBlock block) {
+  void Add(uint64_t grant, RemoteBlock block, TransferKind kind = TransferKind::kRead) {
     std::lock_guard lock(mutex_);
-    blocks_.insert_or_assign(grant, std::move(block));
+    blocks_.insert_or_assign(grant, std::pair(std::move(block), kind));
   }
   void Remove(uint64_t grant) {
     std::lock_guard lock(mutex_);
@@ -32,7 +33,7 @@ class GrantedBlocks {
 
  private:
   mutable std::mutex mutex_;
-  absl::flat_hash_map<uint64_t, RemoteBlock> blocks_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, std::pair<RemoteBlock, TransferKind>> blocks_ ABSL_GUARDED_BY(mutex_);
 };
 
 class RdmaReader {

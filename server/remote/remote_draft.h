@@ -29,6 +29,7 @@ class RemoteDraft : public std::enable_shared_from_this<RemoteDraft> {
   RemoteDraft(NodeSession* session, std::string name, const Placed& placed, uint64_t nbytes)
       : session_(session), name_(std::move(name)), placed_(placed), nbytes_(nbytes) {}
   ~RemoteDraft() {
+    ShareByRdma(nullptr);  // nobody writes there any more
     if (!published_) session_->Abort(placed_);
   }
 
@@ -38,10 +39,22 @@ class RemoteDraft : public std::enable_shared_from_this<RemoteDraft> {
   }
   const std::string& name() const { return name_; }
 
+  // The writer has got a key with which it writes by RDMA, as long as `registration` lives.
+  void ShareByRdma(std::shared_ptr<const void> registration) {
+    std::lock_guard lock(mutex_);
+    registration_ = std::move(registration);
+  }
+  // So it says: these bytes did not come through this process.
+  void WrittenByRdma() {
+    std::lock_guard lock(mutex_);
+    if (registration_ != nullptr) written_.Add(0, nbytes_);
+  }
+
   // Nobody may be writing any more.
   absl::StatusOr<Published> Publish(LeaseRule leases) {
     {
       std::lock_guard lock(mutex_);
+      registration_.reset();
       if (written_.bytes() != nbytes_) {
         return absl::FailedPreconditionError(StrCat("publish: ", written_.bytes(), " of ", nbytes_, " bytes were written; write all of them first"));
       }
@@ -67,6 +80,7 @@ class RemoteDraft : public std::enable_shared_from_this<RemoteDraft> {
   const uint64_t nbytes_;
   bool published_ = false;
   std::mutex mutex_;
+  std::shared_ptr<const void> registration_ ABSL_GUARDED_BY(mutex_);
   ByteCoverage written_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "proto/errors.h"
 #include "proto/layout/name_hash.h"
 #include "proto/strcat.h"
 #include "transport/fault_point.h"
@@ -56,7 +57,7 @@ void RemotePuts::FindHomes(std::vector<Going>* all) {
   for (const auto& peer : *peers_) {
     if (missing.empty()) break;
     std::vector<PeerNode::Reserving> items;
-    for (const Going* going : missing) items.push_back({&going->draft.spec, going->request_key});
+    for (const Going* going : missing) items.push_back({&going->draft.spec, going->draft.nbytes, going->request_key, going->require_rdma});
     std::vector<absl::StatusOr<PeerNode::Reserved>> reserved = peer->ReserveIfHome(items);
     std::vector<Going*> still;
     for (size_t i = 0; i < reserved.size(); ++i) {
@@ -94,22 +95,12 @@ void RemotePuts::FindHomes(std::vector<Going>* all) {
 
 // A home whose process is replaced meanwhile is asked again: it knows by the key what it has published.
 void RemotePuts::PublishAt(PeerNode& peer, std::vector<Going*> going) {
-  std::erase_if(going, [&](Going* one) {  // writes go over the stream lane
-    if (one->require_rdma && !one->reserved.published) {
-      peer.Abort({&one->reserved});
-      one->result = peer.NoRdma();
-      Answer(*one);
-      return true;
-    }
-    return false;
-  });
-  if (going.empty()) return;
   PENSTOCK_FAULT_POINT("node.remote.reserved");
   for (int attempt = 0; !going.empty(); ++attempt) {
     WriteAndPublish(peer, going);
     std::vector<Going*> lost;
     for (Going* one : going) {
-      if (absl::IsUnavailable(one->result.status()) && attempt < kRestartAttempts && one->request_key != 0) {
+      if (absl::IsUnavailable(one->result.status()) && !IsTransportError(one->result.status()) && attempt < kRestartAttempts && one->request_key != 0) {
         lost.push_back(one);
       } else {
         Answer(*one);
@@ -123,7 +114,7 @@ void RemotePuts::PublishAt(PeerNode& peer, std::vector<Going*> going) {
 std::vector<RemotePuts::Going*> RemotePuts::ReserveAgain(PeerNode& peer, const std::vector<Going*>& lost) {
   if (lost.empty()) return {};
   std::vector<PeerNode::Reserving> items;
-  for (const Going* going : lost) items.push_back({&going->draft.spec, going->request_key});
+  for (const Going* going : lost) items.push_back({&going->draft.spec, going->draft.nbytes, going->request_key, going->require_rdma});
   std::vector<absl::StatusOr<PeerNode::Reserved>> reserved;
   for (int i = 0; i < kRestartAttempts; ++i) {
     if (PauseOrStop(kRestartPause)) break;
@@ -152,7 +143,7 @@ void RemotePuts::WriteAndPublish(PeerNode& peer, const std::vector<Going*>& all)
       continue;
     }
     going.push_back(one);
-    writings.push_back({.reserved = &one->reserved, .bytes = {one->draft.data, one->draft.nbytes}});
+    writings.push_back({.reserved = &one->reserved, .bytes = {one->draft.data, one->draft.nbytes}, .rdma_only = one->require_rdma});
   }
   peer.Write(absl::MakeSpan(writings));
   std::vector<Going*> written;

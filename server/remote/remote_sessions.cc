@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
@@ -26,7 +27,7 @@ absl::Status Over() {
 
 }  // namespace
 
-absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view label, absl::Duration ttl, absl::Time now) {
+absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view label, absl::Duration ttl, bool rdma, absl::Time now) {
   if (label.size() > kMaxLabelBytes) {
     return absl::InvalidArgumentError(StrCat("label: has ", label.size(), " bytes; at most ", kMaxLabelBytes));
   }
@@ -46,7 +47,7 @@ absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view lab
       return absl::ResourceExhaustedError(StrCat("remote sessions: ", sessions_.size(), " are open, the most that this node takes (--max_sessions)"));
     }
     id = kFirstId + next_id_++;
-    sessions_.emplace(opened.token, RemoteSession{.id = id, .label = std::string(label), .ttl = ttl, .deadline = now + ttl + kMargin,
+    sessions_.emplace(opened.token, RemoteSession{.id = id, .label = std::string(label), .ttl = ttl, .deadline = now + ttl + kMargin, .rdma = rdma,
                                                 .opened_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .grants = {}, .drafts = {}});
     identities_[identity] = opened.token;
   }
@@ -110,6 +111,7 @@ absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& 
     return absl::ResourceExhaustedError(StrCat("pins: this remote session has ", kMaxGrants, ", the most that one may have; release some"));
   }
   located.grant = next_grant_++;
+  located.rdma = (*session)->rdma;
   (*session)->grants.emplace(located.grant, *std::move(held));
   return located;
 }
@@ -153,8 +155,20 @@ absl::StatusOr<RemoteSessions::Reserved> RemoteSessions::Reserve(const LaneToken
     return absl::ResourceExhaustedError(StrCat("drafts: this remote session has ", kMaxDrafts, ", the most that one may have; publish or release some"));
   }
   reserved.draft = next_grant_++;
+  reserved.data = placed->block.address;
+  reserved.rdma = (*session)->rdma;
   (*session)->drafts.emplace(reserved.draft, draft);
   return reserved;
+}
+
+absl::Status RemoteSessions::ShareByRdma(const LaneToken& token, uint64_t draft, std::shared_ptr<const void> registration) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);
+  if (!session.ok()) return session.status();
+  const auto it = (*session)->drafts.find(draft);
+  if (it == (*session)->drafts.end()) return absl::NotFoundError(StrCat("draft ", draft, ": is over"));
+  it->second->ShareByRdma(std::move(registration));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<RemoteDraft>> RemoteSessions::TakeDraft(const LaneToken& token, uint64_t number) {
@@ -173,12 +187,15 @@ absl::StatusOr<std::shared_ptr<RemoteDraft>> RemoteSessions::TakeDraft(const Lan
   return draft;
 }
 
-std::vector<absl::StatusOr<Published>> RemoteSessions::Publish(const LaneToken& token, absl::Span<const uint64_t> numbers) {
+std::vector<absl::StatusOr<Published>> RemoteSessions::Publish(const LaneToken& token, absl::Span<const uint64_t> numbers,
+                                                               absl::Span<const uint64_t> written_by_rdma) {
+  const absl::flat_hash_set<uint64_t> by_rdma(written_by_rdma.begin(), written_by_rdma.end());
   std::vector<absl::StatusOr<std::shared_ptr<RemoteDraft>>> drafts;
   std::vector<std::string> names;
   for (uint64_t number : numbers) {
     drafts.push_back(TakeDraft(token, number));
     names.push_back(drafts.back().ok() ? (*drafts.back())->name() : std::string());
+    if (drafts.back().ok() && by_rdma.contains(number)) (*drafts.back())->WrittenByRdma();
   }
   return recall_->ChangeMany(names, [&](size_t i, LeaseRule leases) {
     return drafts[i].ok() ? (*drafts[i])->Publish(leases) : absl::StatusOr<Published>(drafts[i].status());

@@ -57,7 +57,7 @@ class RemoteSessions final : public GrantTable {
     absl::Duration ttl;
   };
   // `now` here and below: MonotonicNow.
-  absl::StatusOr<Opened> Open(std::string_view label, absl::Duration ttl, absl::Time now);
+  absl::StatusOr<Opened> Open(std::string_view label, absl::Duration ttl, bool rdma, absl::Time now);
   absl::StatusOr<absl::Duration> Renew(const LaneToken& token, absl::Time now);
   void Close(const LaneToken& token);
 
@@ -74,6 +74,7 @@ class RemoteSessions final : public GrantTable {
     SharedSegment segment;  // Store::HeldTensor's
     bool unchanged = false;
     absl::Duration lease;
+    bool rdma = false;  // as the session
   };
   absl::StatusOr<Located> Locate(const LaneToken& token, std::string_view name, const Wanted& wanted);
   // Waits for the session's next recalls, at most kAwaitRecalls. LeaseRecall::Await
@@ -84,12 +85,17 @@ class RemoteSessions final : public GrantTable {
   struct Reserved {
     uint64_t draft = 0;
     std::optional<Published> published;  // by this very request, which has come before; no draft then
+    char* data = nullptr;                // of the draft
+    bool rdma = false;                   // as the session
   };
   // Waits for memory, at most kMemoryWait. `if_home`: NOT_FOUND unless this node has a tensor of the name as its own.
   // spec.request_id: told from all others, or 0.
   absl::StatusOr<Reserved> Reserve(const LaneToken& token, const CreateSpec& spec, bool if_home);
   // One result each. FAILED_PRECONDITION while a transfer still writes to it; else the draft is over, whatever the result.
-  std::vector<absl::StatusOr<Published>> Publish(const LaneToken& token, absl::Span<const uint64_t> drafts);
+  // `written_by_rdma`: drafts that the writer has written whole with the key that it got.
+  std::vector<absl::StatusOr<Published>> Publish(const LaneToken& token, absl::Span<const uint64_t> drafts, absl::Span<const uint64_t> written_by_rdma = {});
+  // The draft keeps the registration until it is over. NOT_FOUND, PERMISSION_DENIED: it is.
+  absl::Status ShareByRdma(const LaneToken& token, uint64_t draft, std::shared_ptr<const void> registration);
   // OK while the session lives.
   absl::Status Check(const LaneToken& token);
   absl::Status BeginCall(const LaneToken& token);  // the same, and counts it
@@ -115,6 +121,7 @@ class RemoteSessions final : public GrantTable {
     std::string label;
     absl::Duration ttl;
     absl::Time deadline;
+    bool rdma;  // gets keys
     uint64_t opened_ns;
     uint64_t requests = 0;
     absl::flat_hash_map<uint64_t, Store::HeldTensor> grants;

@@ -44,7 +44,7 @@ absl::Status CheckBatch(const char* field, int items) {
 
 absl::Status PeerService::OpenSession(const v1::OpenSessionRequest& request, v1::OpenSessionResponse* response) {
   const absl::Duration ttl = request.ttl_ns() > uint64_t{1} << 62 ? absl::InfiniteDuration() : absl::Nanoseconds(static_cast<int64_t>(request.ttl_ns()));
-  const absl::StatusOr<RemoteSessions::Opened> opened = sessions_->Open(request.label(), ttl, MonotonicNow());
+  const absl::StatusOr<RemoteSessions::Opened> opened = sessions_->Open(request.label(), ttl, rdma_ != nullptr && request.rdma_version() == rdma_->version(), MonotonicNow());
   if (!opened.ok()) return opened.status();
   response->set_token(std::string(reinterpret_cast<const char*>(opened->token.data()), opened->token.size()));
   response->set_node_uuid(UuidText(store_->header()->node_uuid));
@@ -99,7 +99,7 @@ absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest
         located->info.clear_location();  // addresses inside the node are nobody else's business
         *result->mutable_info() = std::move(located->info);
         result->set_grant(located->grant);
-        const std::string key = rdma_ != nullptr && located->grant != 0 ? rdma_->KeyOf(located->segment) : std::string();
+        const std::string key = located->rdma && located->grant != 0 ? rdma_->KeyOf(located->segment) : std::string();
         if (!key.empty()) {
           result->mutable_memory()->set_address(reinterpret_cast<uint64_t>(located->data));
           result->mutable_memory()->set_key(key);
@@ -143,6 +143,7 @@ absl::Status PeerService::ReserveDrafts(std::string_view bytes, const v1::Reserv
       const absl::StatusOr<RemoteSessions::Reserved> reserved = sessions_->Reserve(*token, *spec, item.if_home());
       status = reserved.status();
       if (status.ok()) result->set_draft(reserved->draft);
+      if (status.ok() && item.rdma() && reserved->rdma && reserved->draft != 0 && spec->nbytes > 0) ShareByRdma(*token, *reserved, spec->nbytes, result);
       if (status.ok() && reserved->published) Encode(*reserved->published, result->mutable_published());
     }
     Encode(status, result->mutable_status());
@@ -151,12 +152,20 @@ absl::Status PeerService::ReserveDrafts(std::string_view bytes, const v1::Reserv
   return absl::OkStatus();
 }
 
+// If it cannot be, the draft is written over the stream lane.
+void PeerService::ShareByRdma(const LaneToken& token, const RemoteSessions::Reserved& reserved, uint64_t bytes, v1::ReserveResult* result) {
+  const absl::StatusOr<RdmaTarget::Registration> registered = rdma_->RegisterBlock(reserved.data, bytes);
+  if (!registered.ok() || !sessions_->ShareByRdma(token, reserved.draft, registered->memory).ok()) return;
+  result->mutable_memory()->set_address(reinterpret_cast<uint64_t>(reserved.data));
+  result->mutable_memory()->set_key(registered->key);
+}
+
 absl::Status PeerService::PublishDrafts(std::string_view bytes, const v1::PublishDraftsRequest& request, v1::PublishDraftsResponse* response) {
   const absl::StatusOr<LaneToken> token = ParseToken(bytes);
   if (!token.ok()) return token.status();
   if (absl::Status s = sessions_->BeginCall(*token); !s.ok()) return s;
   if (absl::Status s = CheckBatch("drafts", request.drafts_size()); !s.ok()) return s;
-  for (const absl::StatusOr<Published>& published : sessions_->Publish(*token, request.drafts())) {
+  for (const absl::StatusOr<Published>& published : sessions_->Publish(*token, request.drafts(), request.written_by_rdma())) {
     v1::TensorResult* result = response->add_results();
     Encode(published.status(), result->mutable_status());
     if (published.ok()) Encode(*published, result->mutable_info());

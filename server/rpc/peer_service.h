@@ -35,6 +35,8 @@ class PeerService {
   absl::Status PublishDrafts(std::string_view token, const v1::PublishDraftsRequest& request, v1::PublishDraftsResponse* response);
 
  private:
+  void ShareByRdma(const LaneToken& token, const RemoteSessions::Reserved& reserved, uint64_t bytes, v1::ReserveResult* result);
+
   Store* const store_;
   RemoteSessions* const sessions_;
   const std::string version_;

@@ -60,6 +60,69 @@ def test_what_is_read_is_a_whole_version_while_the_home_overwrites(stores):
         assert view[0] == n and not np.any(view != n)
 
 
+@pytest.fixture
+def strict(nodes) -> Iterator[penstock.Store]:
+    with penstock.connect(str(nodes[1].socket_dir), timeout=30, require_transport="rdma") as store:
+        yield store
+
+
+def test_a_put_to_its_home_goes_over_verbs(stores, strict):
+    a, b = stores
+    for n, nbytes in enumerate((65_536, 3 * MIB + 5, MIB)):
+        version = a.put("x", pattern(99, 10)).version
+        before = int(PACKETS.read_text())
+        assert b.put("x", pattern(n, nbytes)).version == version + 1
+        assert shows(a.get("x").numpy(), n)
+        assert int(PACKETS.read_text()) - before > nbytes // 4096, "the bytes went over the device"
+    a.put_many({f"m/{i}": pattern(i, 10) for i in range(8)})
+    strict.put_many({f"m/{i}": pattern(i + 50, 100_000 * i) for i in range(8)})
+    assert all(shows(view.numpy(), i + 50) for i, view in enumerate(a.get_many([f"m/{i}" for i in range(8)]).values()))
+    for nbytes in (0, 1, 4096):  # over the stream lane, if nothing else is asked for
+        a.put("x", pattern(99, 10))
+        before = int(PACKETS.read_text())
+        strict.put("x", pattern(7, nbytes))
+        assert shows(a.get("x").numpy(), 7)
+        assert nbytes == 0 or int(PACKETS.read_text()) > before
+    assert int(a.stats()["drafts"]) == 0
+
+
+def test_a_put_survives_that_its_home_is_restarted_or_its_link_is_cut(nodes, stores, strict):
+    a, b = stores
+    a.put("x", pattern(1, 10))
+    node = nodes[0].node_pid
+    os.kill(node, signal.SIGKILL)
+    until(lambda: nodes[0].node_pid not in (None, node), "the warden has made another node")
+
+    def put() -> bool:
+        try:
+            strict.put("x", pattern(2, MIB))
+        except penstock.UnavailableError:
+            return False
+        return True
+
+    until(put, "b has a session with the new node")
+    assert shows(a.get("x").numpy(), 2)
+    subprocess.run(["ip", "link", "set", "rdma0", "down"], check=True)
+    try:
+        with pytest.raises(penstock.TransportError):
+            strict.put("x", pattern(3, MIB))
+        assert shows(a.get("x").numpy(), 2)
+        b.put("x", pattern(4, MIB))
+        assert shows(a.get("x").numpy(), 4) and "a transfer failed" in b.transports()[1]["why"]
+    finally:
+        subprocess.run(["ip", "link", "set", "rdma0", "up"], check=True)
+
+    def by_rdma() -> bool:
+        try:
+            strict.put("x", pattern(5, MIB))
+        except penstock.TransportError:
+            return False
+        return shows(a.get("x").numpy(), 5)
+
+    until(by_rdma, "the link is used again", deadline_s=40)
+    assert int(a.stats()["drafts"]) == 0
+
+
 def test_a_home_that_is_restarted_is_read_again(nodes, stores):
     a, b = stores
     a.put("x", pattern(1, MIB))
@@ -88,7 +151,7 @@ def test_a_link_that_is_cut_costs_no_read(stores):
         a.put("x", pattern(2, MIB))
         assert shows(b.get("x").numpy(), 2)
         told = b.transports()[1]
-        assert told["path"] == "stream" and "a read failed" in told["why"]
+        assert told["path"] == "stream" and "a transfer failed" in told["why"]
     finally:
         subprocess.run(["ip", "link", "set", "rdma0", "up"], check=True)
 

@@ -7,7 +7,7 @@
 // Threading:  any thread; one thread of its own answers those who connect, and sleeps otherwise.
 // Ownership:  registered memory must stay mapped while its Registration lives.
 // Errors:     as ucx/ucp_context.h and ucp_memory.h
-// Limits:     no read-only keys: who has one may write
+// Limits:     no read-only keys: who has one may write, until what it is for is unregistered (takes_back)
 #ifndef PENSTOCK_TRANSPORT_UCX_RDMA_TARGET_H_
 #define PENSTOCK_TRANSPORT_UCX_RDMA_TARGET_H_
 
@@ -29,7 +29,8 @@ enum class RdmaEnd {
   kReader,  // connects: an RdmaLane
   kOwner,   // is connected to: an RdmaTarget
 };
-// A context for RDMA devices only; NOT_FOUND when there is none.
+// A context for RDMA devices only; NOT_FOUND when there is none. An owner's sets a variable of the environment meanwhile: nobody
+// may be reading it.
 absl::StatusOr<std::shared_ptr<ucx::UcpContext>> OpenRdma(RdmaEnd end);
 // For tests: with these transports, whatever they are.
 absl::StatusOr<std::shared_ptr<ucx::UcpContext>> OpenUcxForTest(const std::string& tls);
@@ -47,14 +48,18 @@ class RdmaTarget {
   };
   absl::StatusOr<Registration> Register(void* address, size_t bytes);
   const std::string& address() const { return address_; }
+  // Whether a key is worth nothing once its registration is gone, whatever else of that memory is registered.
+  bool takes_back() const { return takes_back_; }
 
  private:
   RdmaTarget(std::shared_ptr<ucx::UcpContext> context, std::unique_ptr<ucx::UcpWorker> worker, std::string address);
   void Serve();
+  bool KeysDiffer();
 
   const std::shared_ptr<ucx::UcpContext> context_;
   const std::unique_ptr<ucx::UcpWorker> worker_;
   const std::string address_;
+  bool takes_back_ = false;
   std::atomic<bool> stopping_{false};
   std::thread thread_;
 };

@@ -24,12 +24,12 @@ absl::Status UcsError(ucs_status_t status, std::string_view what) {
   }
 }
 
-absl::StatusOr<std::shared_ptr<UcpContext>> UcpContext::Open(const std::string& tls, const std::string& ud_timeout) {
+absl::StatusOr<std::shared_ptr<UcpContext>> UcpContext::Open(const std::string& tls, absl::Span<const Setting> settings) {
   ucp_config_t* config = nullptr;
   if (ucs_status_t s = ucp_config_read(nullptr, nullptr, &config); s != UCS_OK) return UcsError(s, "ucp_config_read");
   ucs_status_t status = ucp_config_modify(config, "TLS", tls.c_str());
-  if (status == UCS_OK && !ud_timeout.empty() && std::getenv("UCX_UD_TIMEOUT") == nullptr) {
-    status = ucp_config_modify(config, "UD_TIMEOUT", ud_timeout.c_str());
+  for (const Setting& setting : settings) {
+    if (setting.always || std::getenv(absl::StrCat("UCX_", setting.name).c_str()) == nullptr) (void)ucp_config_modify(config, setting.name, setting.value);
   }
   ucp_context_h handle = nullptr;
   if (status == UCS_OK) {

@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 
 namespace penstock::ucx {
 
@@ -26,9 +27,13 @@ absl::Status UcsError(ucs_status_t status, std::string_view what);
 
 class UcpContext {
  public:
-  // `ud_timeout`: when UCX's unreliable datagrams, on which rc connects, give up; empty: UCX's own, and what the
-  // environment says goes before it.
-  static absl::StatusOr<std::shared_ptr<UcpContext>> Open(const std::string& tls, const std::string& ud_timeout = {});
+  struct Setting {
+    const char* name;   // as UCX's variable, without UCX_
+    const char* value;
+    bool always;        // whatever the environment says; else it goes before
+  };
+  // A setting that this UCX does not know is passed over.
+  static absl::StatusOr<std::shared_ptr<UcpContext>> Open(const std::string& tls, absl::Span<const Setting> settings = {});
   ~UcpContext() { ucp_cleanup(handle_); }
   UcpContext(const UcpContext&) = delete;
   UcpContext& operator=(const UcpContext&) = delete;

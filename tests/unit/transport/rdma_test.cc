@@ -108,7 +108,18 @@ class TargetProcess {
     block_.bytes = bytes;
     block_.key = Receive();
     worker_ = Receive();
+    part_key_ = Receive();
   }
+  // From now on its middle third is a part of the whole only.
+  void TakeBackPart() {
+    char done = 0;
+    EXPECT_EQ(write(fd_, "u", 1), 1);
+    EXPECT_EQ(read(fd_, &done, 1), 1);
+  }
+  // With the key of the part.
+  void UsePart() { block_ = {.address = block_.address + bytes_ / 3, .bytes = bytes_ / 3, .key = part_key_, .hold = nullptr}; }
+  void UseWhole(const RemoteBlock& block) { block_ = block; }
+  const RemoteBlock& block() const { return block_; }
   ~TargetProcess() {
     Signal(SIGKILL);
     waitpid(pid_, nullptr, 0);
@@ -132,12 +143,17 @@ class TargetProcess {
     char* data = static_cast<char*>(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0));
     std::memset(data, 'x', bytes_);
     const RdmaTarget::Registration registered = target->Register(data, bytes_).value();
+    RdmaTarget::Registration part = target->Register(data + bytes_ / 3, bytes_ / 3).value();
     const auto address = reinterpret_cast<uint64_t>(data);
     if (write(fd, &address, sizeof(address)) < 0) return;
     Say(fd, registered.key);
     Say(fd, target->address());
-    char end;
-    (void)!read(fd, &end, 1);
+    Say(fd, part.key);
+    char go;
+    (void)!read(fd, &go, 1);
+    part = {};
+    (void)!write(fd, &go, 1);
+    (void)!read(fd, &go, 1);
   }
   static void Say(int fd, const std::string& text) {
     const uint32_t size = static_cast<uint32_t>(text.size());
@@ -155,7 +171,7 @@ class TargetProcess {
   pid_t pid_ = -1;
   int fd_ = -1;
   RemoteBlock block_;
-  std::string worker_;
+  std::string worker_, part_key_;
 };
 
 class OnVerbs : public ::testing::Test {
@@ -174,7 +190,7 @@ class OnVerbs : public ::testing::Test {
     return WEXITSTATUS(status) == 0 ? std::make_unique<TargetProcess>(kBytes) : nullptr;
   }
   absl::Status Move(TransferKind kind, absl::Duration timeout = absl::Seconds(30)) {
-    Transfer transfer{.kind = kind, .grant = 1, .runs = ByteRuns::Whole(kBytes), .memory = absl::MakeSpan(memory_)};
+    Transfer transfer{.kind = kind, .grant = 1, .runs = ByteRuns::Whole(memory_.size()), .memory = absl::MakeSpan(memory_)};
     lane_->Run(absl::MakeSpan(&transfer, 1), {.timeout = timeout});
     return transfer.status;
   }
@@ -195,6 +211,28 @@ TEST_F(OnVerbs, AStoppedTargetIsReadAndWritten) {
   const absl::Status read = Move(TransferKind::kRead);
   EXPECT_TRUE(read.ok()) << read;
   EXPECT_TRUE(AllAre('n'));
+}
+
+// What a writer was given goes when it is taken back, whatever else is registered there and whoever still holds the key.
+TEST_F(OnVerbs, WhatIsUnregisteredIsWrittenNoMore) {
+  ASSERT_TRUE(RdmaTarget::Start(OpenRdma(RdmaEnd::kOwner).value()).value()->takes_back());
+  ASSERT_TRUE(Move(TransferKind::kRead).ok());
+  const RemoteBlock whole = target_->block();
+  target_->UsePart();
+  memory_.assign(kBytes / 3, 'p');
+  ASSERT_TRUE(Move(TransferKind::kWrite).ok());
+  target_->TakeBackPart();
+  memory_.assign(kBytes / 3, 'q');
+  const absl::Status late = Move(TransferKind::kWrite);
+  EXPECT_TRUE(absl::IsUnavailable(late)) << late;
+  target_->UseWhole(whole);
+  memory_.assign(kBytes, 'm');
+  const absl::Status read = Move(TransferKind::kRead);
+  ASSERT_TRUE(read.ok()) << read;
+  const size_t third = kBytes / 3;
+  EXPECT_EQ(std::count(memory_.begin(), memory_.end(), 'q'), 0);
+  EXPECT_EQ(std::count(memory_.begin() + third, memory_.begin() + 2 * third, 'p'), static_cast<ptrdiff_t>(third));
+  EXPECT_EQ(std::count(memory_.begin(), memory_.end(), 'x'), static_cast<ptrdiff_t>(2 * third));
 }
 
 TEST_F(OnVerbs, AKilledTargetIsUnavailable) {

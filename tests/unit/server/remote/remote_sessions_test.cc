@@ -13,7 +13,7 @@ using ::testing::HasSubstr;
 class RemoteSessionsTest : public StoreTest {
  protected:
   RemoteSessions::Opened Open(absl::Duration ttl = absl::Seconds(10), absl::Duration ago = absl::ZeroDuration()) {
-    return remote().Open("test", ttl, MonotonicNow() - ago).value();
+    return remote().Open("test", ttl, false, MonotonicNow() - ago).value();
   }
   RemoteSessions& remote() {
     if (remote_ == nullptr) {
@@ -133,9 +133,9 @@ TEST_F(RemoteSessionsTest, EmptyTensorsNeedNoGrant) {
 
 TEST_F(RemoteSessionsTest, WhatIsWrongIsSaid) {
   const absl::Time now = MonotonicNow();
-  EXPECT_THAT(std::string(remote().Open(std::string(64, 'l'), absl::Seconds(2), now).status().message()), HasSubstr("label"));
+  EXPECT_THAT(std::string(remote().Open(std::string(64, 'l'), absl::Seconds(2), false, now).status().message()), HasSubstr("label"));
   for (absl::Duration ttl : {absl::Milliseconds(999), absl::Seconds(61), absl::InfiniteDuration(), -absl::Seconds(1)}) {
-    EXPECT_THAT(std::string(remote().Open("", ttl, now).status().message()), HasSubstr("ttl_ns"));
+    EXPECT_THAT(std::string(remote().Open("", ttl, false, now).status().message()), HasSubstr("ttl_ns"));
   }
   const LaneToken token = Open().token;
   EXPECT_TRUE(absl::IsNotFound(remote().Locate(token, "missing", {}).status()));
@@ -143,7 +143,7 @@ TEST_F(RemoteSessionsTest, WhatIsWrongIsSaid) {
   EXPECT_TRUE(absl::IsNotFound(remote().Locate(token, "x", {.version = 77}).status()));
   Open();
   Open();
-  EXPECT_TRUE(absl::IsResourceExhausted(remote().Open("", absl::Seconds(2), now).status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(remote().Open("", absl::Seconds(2), false, now).status()));
 }
 
 TEST_F(RemoteSessionsTest, PinsOfASessionAreBounded) {
@@ -211,6 +211,37 @@ TEST_F(RemoteDraftTest, BytesThatAreMissingForbidToPublish) {
   EXPECT_EQ(Df().drafts(), 0u);
   draft = Reserve(token, "x", 0);
   EXPECT_EQ(Publish(token, draft)->version_number, 1u) << "no bytes, none missing";
+}
+
+// What came by RDMA nobody saw here: the writer's word counts, but only from one who has got a key.
+TEST_F(RemoteDraftTest, WhatWasWrittenByRdmaIsTakenFromWhoHasAKey) {
+  const LaneToken token = Open().token;
+  const uint64_t without = Reserve(token, "x", 1000), with = Reserve(token, "y", 1000);
+  auto key = std::make_shared<int>();
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().ShareByRdma(LaneToken{}, with, key)));
+  EXPECT_TRUE(absl::IsNotFound(remote().ShareByRdma(token, 999, key)));
+  ASSERT_TRUE(remote().ShareByRdma(token, with, key).ok());
+  EXPECT_EQ(key.use_count(), 2);
+  const auto published = remote().Publish(token, {without, with}, {without, with});
+  EXPECT_TRUE(absl::IsFailedPrecondition(published[0].status())) << published[0].status();
+  EXPECT_TRUE(published[1].ok()) << published[1].status();
+  EXPECT_EQ(key.use_count(), 1) << "what is immutable is not written any more";
+}
+
+TEST_F(RemoteDraftTest, AKeyGoesBeforeItsBlockDoes) {
+  const LaneToken token = Open().token;
+  for (const bool release : {true, false}) {
+    const uint64_t draft = Reserve(token, "x", 1000);
+    uint64_t drafts_when_it_went = 0;
+    ASSERT_TRUE(remote().ShareByRdma(token, draft, std::shared_ptr<void>(nullptr, [&](void*) { drafts_when_it_went = Df().drafts(); })).ok());
+    if (release) {
+      remote().Release(token, absl::MakeConstSpan(&draft, 1)).IgnoreError();
+    } else {
+      remote().Close(token);
+    }
+    EXPECT_EQ(drafts_when_it_went, 1u);
+    EXPECT_EQ(Df().drafts(), 0u);
+  }
 }
 
 TEST_F(RemoteDraftTest, AWriteUnderWayForbidsToPublish) {
