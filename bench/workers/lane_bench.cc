@@ -1,6 +1,6 @@
 // What the stream lane moves between two hosts, beside a bare socket.
 //
-//   lane_bench --serve=HOST          serves, prints "PORT BAREPORT", until stdin ends
+//   lane_bench --serve=HOST          serves, prints "PORT TLSPORT BAREPORT", until stdin ends
 //   lane_bench --address=HOST:PORT --secure=HOST:PORT --bare=HOST:PORT    the worker: asks that server
 #include <netinet/in.h>
 #include <netinet/tcp.h>

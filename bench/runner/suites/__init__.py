@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.suites import boxes, fetch, local, names, peers, put, python, remote, seeds
+from runner.suites import boxes, fetch, local, names, peers, put, python, rdma, remote, seeds
 
 SUITES = {
     "local": local,
@@ -11,6 +11,7 @@ SUITES = {
     "names": names,
     "seeds": seeds,
     "remote": remote,
+    "rdma": rdma,
     "fetch": fetch,
     "boxes": boxes,
     "peers": peers,
