@@ -58,6 +58,7 @@ absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadl
   if (!tls.ok()) return tls.status();
   absl::Status first_error;
   std::string tried;
+  std::string far;  // answer, and are not of this host
   for (const Address& candidate : *candidates) {
     std::string dir = candidate.text;
     absl::Status status;
@@ -79,10 +80,9 @@ absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadl
         return session;
       }
       session->Unref();
-      if (!expected_uuid.empty() && !absl::IsFailedPrecondition(status)) {
-        status = absl::UnavailableError(StrCat(
-            "node ", candidate.text, " is on another host: its fd socket in ", dir,
-            " is not reachable here"));
+      if (!expected_uuid.empty() && (status.ok() || absl::IsNotFound(status) || absl::IsUnavailable(status))) {
+        StrAppend(&far, far.empty() ? "" : ",", candidate.text);
+        continue;
       }
     }
     StrAppend(&tried, tried.empty() ? "" : ", ", candidate.text);
@@ -90,6 +90,10 @@ absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadl
     if (first_error.ok() || absl::IsUnavailable(first_error) || absl::IsNotFound(first_error)) {
       first_error = Annotate(status, candidate.text);
     }
+  }
+  if (!far.empty()) {
+    return absl::UnavailableError(StrCat("node ", far, " is on another host: its sockets are not reachable here; a node of this host with --peers=", far,
+                                         " --new_names=peers would be the way (Python starts one by itself)"));
   }
   if (candidates->size() > 1 &&
       (absl::IsUnavailable(first_error) || absl::IsNotFound(first_error))) {

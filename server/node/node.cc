@@ -146,9 +146,11 @@ absl::Status RunNode(warden::NodeContext* context) {
                                       .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address,
                                       .tls = config.tls.on(), .lanes = lanes},
                        &remote);
-  RemoteStore others(store->get(), &recall, config.peers, config.tls,
-                     {.may = may_rdma, .must = config.require_transport == RequireTransport::kRdma,
-                      .why_not = config.rdma == Rdma::kOff ? "--rdma=off" : "RDMA is not encrypted, and --tls_cert asks for TLS (--rdma=on allows it)"});
+  RemoteStore others(store->get(), &recall,
+                     {.peers = config.peers, .tls = config.tls, .may_use_rdma = may_rdma,
+                      .why_no_rdma = config.rdma == Rdma::kOff ? "--rdma=off" : "RDMA is not encrypted, and --tls_cert asks for TLS (--rdma=on allows it)",
+                      .require_rdma = config.require_transport == RequireTransport::kRdma,
+                      .new_names_at_peers = config.new_names == NewNames::kPeers});
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();
   service.OnPeers([&others](v1::NodeInfoResponse* response) { others.AddPeers(response); });

@@ -62,6 +62,9 @@ absl::Status Resolve(const Environment& environment, const std::string& executab
     return absl::InvalidArgumentError(StrCat("flag --", tls.cert.empty() ? "tls_cert" : tls.key.empty() ? "tls_key" : "tls_ca",
                                              " is missing: TLS takes --tls_cert, --tls_key and --tls_ca, or none of them"));
   }
+  if (config->new_names == NewNames::kPeers && config->peers.empty()) {
+    return absl::InvalidArgumentError("flag --new_names cannot be 'peers' without --peers");
+  }
   if (config->socket_dir.empty()) config->socket_dir = DefaultSocketDir(environment);
   auto directory = AbsoluteSocketDir(config->socket_dir);
   if (!directory.ok()) return directory.status();

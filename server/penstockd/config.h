@@ -22,6 +22,7 @@ namespace penstock::server {
 enum class HugePages : uint8_t { kAuto, kThp, kHugetlb, kOff };
 enum class Adopt : uint8_t { kAuto, kAlways };
 enum class Rdma : uint8_t { kAuto, kOn, kOff };  // auto: not beside TLS, for RDMA is in clear
+enum class NewNames : uint8_t { kHere, kPeers };
 enum class RequireTransport : uint8_t { kNone, kRdma };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
 
@@ -44,6 +45,7 @@ struct NodeConfig {
   int data_port = kDataPortAsGrpc;  // 0 = a free one, kNoTcp = none; never kDataPortAsGrpc after LoadConfig
   std::string data_net = "127.0.0.1";  // where the data port listens
   std::vector<std::string> peers;      // gRPC addresses of the other nodes
+  NewNames new_names = NewNames::kHere;  // who is the home of a name that no node has
   Rdma rdma = Rdma::kAuto;
   TlsFiles tls;  // of gRPC; the data port then speaks TLS, too
   RequireTransport require_transport = RequireTransport::kNone;

@@ -37,6 +37,7 @@ absl::Status SetWord(std::string_view value, const char* const (&words)[N], Enum
 
 constexpr const char* kHugePages[] = {"auto", "thp", "hugetlb", "off"};
 constexpr const char* kAdopt[] = {"auto", "always"};
+constexpr const char* kNewNames[] = {"here", "peers"};
 constexpr const char* kRdma[] = {"auto", "on", "off"};
 constexpr const char* kRequireTransport[] = {"none", "rdma"};
 constexpr const char* kLogLevels[] = {"debug", "info", "warning", "error"};
@@ -163,6 +164,11 @@ constexpr Flag kFlags[] = {
      "gRPC addresses of the other nodes of the store: tensors that were put there are found and\n"
      "copied here when they are asked for (default: none)", false,
      SetPeers, [](const NodeConfig& c) { return PrintList(c.peers); }},
+    {"new_names", "here or peers",
+     "where a tensor is kept whose name no node has yet: in this one (here), or in the first of --peers\n"
+     "(peers): this node then keeps copies only, and nothing is lost with it (default here)", false,
+     [](std::string_view v, NodeConfig* c) { return SetWord(v, kNewNames, &c->new_names); },
+     [](const NodeConfig& c) { return std::string(kNewNames[static_cast<int>(c.new_names)]); }},
     {"tls_cert", "a PEM file",
      "this node's certificate; with --tls_key and --tls_ca gRPC over TCP demands TLS and a certificate\n"
      "of that CA from nodes and clients, and the data port speaks TLS only (default: no TLS)", false,

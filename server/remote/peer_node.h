@@ -79,12 +79,13 @@ class PeerNode {
   // The lease that was found, if any, is this copy's. Recalls are heard from now on.
   void TakeLease(const Found& found, const Published& copy);
 
-  // A draft there, if the peer is the home of the name.
+  // A draft there.
   struct Reserving {
     const v1::CreateSpec* spec = nullptr;
     uint64_t nbytes = 0;
     uint64_t request_key = 0;
     bool rdma_only = false;
+    bool if_home = true;  // NOT_FOUND unless the peer is the home of the name; else it becomes that
   };
   struct Reserved {
     uint64_t draft = 0;
@@ -96,14 +97,14 @@ class PeerNode {
     NodeUuid home{};
     bool written_by_rdma = false;
   };
-  std::vector<absl::StatusOr<Reserved>> ReserveIfHome(absl::Span<const Reserving> items);
+  std::vector<absl::StatusOr<Reserved>> Reserve(absl::Span<const Reserving> items);
   struct Writing {
     Reserved* reserved = nullptr;
     absl::Span<const char> bytes;  // all of them
     bool rdma_only = false;
     absl::Status status{};  // afterwards
   };
-  void Write(absl::Span<Writing> writings);  // of one ReserveIfHome
+  void Write(absl::Span<Writing> writings);  // of one Reserve
   // The drafts are over then.
   std::vector<absl::StatusOr<Published>> Publish(absl::Span<const Reserved* const> reserved);
   void Abort(absl::Span<const Reserved* const> reserved);

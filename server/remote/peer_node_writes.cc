@@ -21,13 +21,13 @@ Published PublishedThere(const v1::TensorInfo& info, const NodeUuid& home) {
 
 }  // namespace
 
-std::vector<absl::StatusOr<PeerNode::Reserved>> PeerNode::ReserveIfHome(absl::Span<const Reserving> items) {
+std::vector<absl::StatusOr<PeerNode::Reserved>> PeerNode::Reserve(absl::Span<const Reserving> items) {
   v1::ReserveDraftsRequest request;
   const bool rdma_up = RdmaIsUp();
   for (const Reserving& reserving : items) {
     v1::ReserveItem* item = request.add_items();
     *item->mutable_spec() = *reserving.spec;
-    item->set_if_home(true);
+    item->set_if_home(reserving.if_home);
     item->set_request_key(reserving.request_key);
     item->set_rdma(rdma_ != nullptr && rdma_up && (reserving.rdma_only || reserving.nbytes >= kLeastRdmaBytes));
   }

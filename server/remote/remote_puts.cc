@@ -57,8 +57,8 @@ void RemotePuts::FindHomes(std::vector<Going>* all) {
   for (const auto& peer : *peers_) {
     if (missing.empty()) break;
     std::vector<PeerNode::Reserving> items;
-    for (const Going* going : missing) items.push_back({&going->draft.spec, going->draft.nbytes, going->request_key, going->require_rdma});
-    std::vector<absl::StatusOr<PeerNode::Reserved>> reserved = peer->ReserveIfHome(items);
+    for (const Going* going : missing) items.push_back(going->Ask());
+    std::vector<absl::StatusOr<PeerNode::Reserved>> reserved = peer->Reserve(items);
     std::vector<Going*> still;
     for (size_t i = 0; i < reserved.size(); ++i) {
       Going* going = missing[i];
@@ -77,6 +77,14 @@ void RemotePuts::FindHomes(std::vector<Going>* all) {
     }
     missing = std::move(still);
   }
+  if (new_names_at_peers_) {
+    std::vector<Going*> fresh;
+    for (Going* going : missing) {
+      if (absl::IsNotFound(going->result.status())) fresh.push_back(going);
+    }
+    std::erase_if(missing, [](const Going* going) { return absl::IsNotFound(going->result.status()); });
+    for (Going* going : MakeHome(*(*peers_)[0], fresh)) homes[(*peers_)[0].get()].push_back(going);
+  }
   std::vector<std::thread> others;  // each home at the same time, the last one on this thread
   for (auto it = homes.begin(); it != homes.end() && std::next(it) != homes.end(); ++it) {
     others.emplace_back([this, peer = it->first, &going = it->second] { PublishAt(*peer, going); });
@@ -91,6 +99,29 @@ void RemotePuts::FindHomes(std::vector<Going>* all) {
     Finish(going->key, recall_->Change(going->draft.spec.name(), [&](LeaseRule leases) { return store_->PublishTaken(going->draft.record, leases); }));
   }
   for (std::thread& other : others) other.join();
+}
+
+// Names that nobody has: the peer is their home from now on. Those that it takes; the others are answered.
+std::vector<RemotePuts::Going*> RemotePuts::MakeHome(PeerNode& peer, const std::vector<Going*>& fresh) {
+  if (fresh.empty()) return {};
+  std::vector<PeerNode::Reserving> items;
+  for (Going* going : fresh) {
+    store_->DropCopy(going->draft.spec.name());  // of what its home has deleted
+    going->if_home = false;
+    items.push_back(going->Ask());
+  }
+  std::vector<absl::StatusOr<PeerNode::Reserved>> reserved = peer.Reserve(items);
+  std::vector<Going*> taken;
+  for (size_t i = 0; i < fresh.size(); ++i) {
+    if (reserved[i].ok()) {
+      fresh[i]->reserved = *std::move(reserved[i]);
+      taken.push_back(fresh[i]);
+    } else {
+      fresh[i]->result = reserved[i].status();
+      Answer(*fresh[i]);
+    }
+  }
+  return taken;
 }
 
 // A home whose process is replaced meanwhile is asked again: it knows by the key what it has published.
@@ -114,11 +145,11 @@ void RemotePuts::PublishAt(PeerNode& peer, std::vector<Going*> going) {
 std::vector<RemotePuts::Going*> RemotePuts::ReserveAgain(PeerNode& peer, const std::vector<Going*>& lost) {
   if (lost.empty()) return {};
   std::vector<PeerNode::Reserving> items;
-  for (const Going* going : lost) items.push_back({&going->draft.spec, going->draft.nbytes, going->request_key, going->require_rdma});
+  for (const Going* going : lost) items.push_back(going->Ask());
   std::vector<absl::StatusOr<PeerNode::Reserved>> reserved;
   for (int i = 0; i < kRestartAttempts; ++i) {
     if (PauseOrStop(kRestartPause)) break;
-    reserved = peer.ReserveIfHome(items);
+    reserved = peer.Reserve(items);
     if (!absl::IsUnavailable(reserved[0].status())) break;
   }
   std::vector<Going*> again;

@@ -30,8 +30,8 @@ namespace penstock::server {
 class RemotePuts {
  public:
   using Peers = std::vector<std::unique_ptr<PeerNode>>;
-  RemotePuts(Store* store, LeaseRecall* recall, const Peers* peers, RemoteJobs* jobs, bool require_rdma)
-      : store_(store), recall_(recall), peers_(peers), jobs_(jobs), require_rdma_(require_rdma) {}
+  RemotePuts(Store* store, LeaseRecall* recall, const Peers* peers, RemoteJobs* jobs, bool require_rdma, bool new_names_at_peers)
+      : store_(store), recall_(recall), peers_(peers), jobs_(jobs), require_rdma_(require_rdma), new_names_at_peers_(new_names_at_peers) {}
 
   struct Item {
     std::shared_ptr<Session> session;  // null if it has ended
@@ -50,12 +50,16 @@ class RemotePuts {
     Store::TakenDraft draft;
     uint64_t request_key = 0;  // 0: not told apart
     bool require_rdma = false;
+    bool if_home = true;
     PeerNode::Reserved reserved;
     absl::StatusOr<Published> result = absl::UnknownError("");
+
+    PeerNode::Reserving Ask() const { return {&draft.spec, draft.nbytes, request_key, require_rdma, if_home}; }
   };
 
   void PublishHere(const std::vector<const Item*>& items);
   void FindHomes(std::vector<Going>* going);
+  std::vector<Going*> MakeHome(PeerNode& peer, const std::vector<Going*>& fresh);
   void PublishAt(PeerNode& peer, std::vector<Going*> going);
   void WriteAndPublish(PeerNode& peer, const std::vector<Going*>& going);
   std::vector<Going*> ReserveAgain(PeerNode& peer, const std::vector<Going*>& going);
@@ -69,6 +73,7 @@ class RemotePuts {
   const Peers* const peers_;
   RemoteJobs* const jobs_;
   const bool require_rdma_;
+  const bool new_names_at_peers_;  // what nobody has is put at the first of them
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -23,15 +23,15 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 
 }  // namespace
 
-RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, const TlsFiles& tls, const Rdma& use)
-    : store_(store), recall_(recall), require_rdma_(use.must), gets_(store, &peers_, &jobs_), puts_(store, recall, &peers_, &jobs_, use.must),
-      reads_(store, &peers_, use.must) {
-  if (peers.empty()) return;
-  absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError(use.why_not);
-  if (use.may) rdma = RdmaReader::Open();
+RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOptions& options)
+    : store_(store), recall_(recall), require_rdma_(options.require_rdma), gets_(store, &peers_, &jobs_),
+      puts_(store, recall, &peers_, &jobs_, options.require_rdma, options.new_names_at_peers), reads_(store, &peers_, options.require_rdma) {
+  if (options.peers.empty()) return;
+  absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError(options.why_no_rdma);
+  if (options.may_use_rdma) rdma = RdmaReader::Open();
   if (rdma.ok()) rdma_ = *std::move(rdma);
-  for (const std::string& address : peers) {
-    peers_.push_back(std::make_unique<PeerNode>(address, store, tls, rdma_.get(), std::string(rdma.status().message())));
+  for (const std::string& address : options.peers) {
+    peers_.push_back(std::make_unique<PeerNode>(address, store, options.tls, rdma_.get(), std::string(rdma.status().message())));
   }
   renewing_ = std::thread([this] { RenewLoop(); });
 }

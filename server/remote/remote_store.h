@@ -43,15 +43,18 @@
 
 namespace penstock::server {
 
+struct RemoteStoreOptions {
+  std::vector<std::string> peers;   // addresses of their gRPC; empty: only changes that wait for leases are its business
+  TlsFiles tls;                     // of gRPC
+  bool may_use_rdma = false;        // where there is
+  std::string why_no_rdma;          // it may not be used
+  bool require_rdma = false;        // nothing else, for whatever session
+  bool new_names_at_peers = false;  // what nobody has is put at the first of them
+};
+
 class RemoteStore {
  public:
-  // `peers`: addresses of their gRPC; may be empty: then only changes that wait for leases are its business.
-  struct Rdma {
-    bool may = false;   // use it where there is
-    bool must = false;  // use nothing else, for whatever session
-    std::string why_not;  // it may not be used
-  };
-  RemoteStore(Store* store, LeaseRecall* recall, const std::vector<std::string>& peers, const TlsFiles& tls, const Rdma& rdma);
+  RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOptions& options);
   ~RemoteStore() { Stop(); }
 
   // published: of Get, Delete and Publish; response: of Call, the serialized message.

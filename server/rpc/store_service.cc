@@ -9,6 +9,7 @@
 #include "proto/strcat.h"
 #include "proto/uuid_text.h"
 #include "server/store/spec_message.h"
+#include "transport/lane/quarantine.h"
 #include "transport/monotonic.h"
 
 namespace penstock::server {
@@ -172,6 +173,7 @@ absl::Status StoreService::List(const v1::ListRequest& request, uint64_t page_by
 
 absl::Status StoreService::Df(const v1::DfRequest&, v1::DfResponse* response) {
   store_->Df(response);
+  response->set_quarantined_bytes(Quarantine::bytes());
   if (remote_ != nullptr) response->set_sessions(response->sessions() + remote_->count());
   return absl::OkStatus();
 }

@@ -37,6 +37,13 @@ def stores(nodes) -> Iterator[tuple[penstock.Store, penstock.Store]]:
         yield a, b
 
 
+def test_the_nodes_run_with_the_ucx_that_is_meant(nodes):
+    for daemon in nodes:
+        maps = Path(f"/proc/{daemon.node_pid}/maps").read_text().split()
+        loaded = {word for word in maps if "/libucp.so" in word}
+        assert loaded and all(path.startswith(os.environ.get("LD_LIBRARY_PATH", "/usr/lib/")) for path in loaded)
+
+
 def test_a_fetch_goes_over_verbs(nodes, stores):
     a, b = stores
     assert Cli(nodes[0].socket_dir).json("nodes")[0]["lanes"] == ["stream", "rdma"]

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "transport/lane/quarantine.h"
 #include "transport/monotonic.h"
 #include "transport/ucx/ucp_endpoint.h"
 
@@ -154,6 +155,11 @@ class RdmaLane::Work {
     uint64_t moved;  // bytes given to UCX
   };
 
+  struct UnderWay {
+    UcpRequest request;
+    uint64_t bytes;
+  };
+
   // No memory of the caller's is used before the peer has answered.
   absl::Status Establish() {
     {
@@ -208,12 +214,14 @@ class RdmaLane::Work {
       item.moved = 0;
     }
     absl::Status stop;
+    std::optional<Quarantine> quarantine;
     return Until([&](bool* busy) -> std::optional<absl::Status> {
       if (absl::Status s = Reap(busy); !s.ok() && stop.ok()) stop = s;
       if (stop.ok() && connection_->endpoint->failed()) stop = Gone(connection_->endpoint->failure());
       if (stop.ok()) stop = Interrupted();
       if (stop.ok()) stop = Submit();
       if (!stop.ok()) connection_->endpoint->ForceClose();  // UCX lets go of the memory, and says so
+      if (!stop.ok() && !quarantine && !under_way_.empty()) quarantine.emplace(BytesUnderWay());
       if (under_way_.empty() && (!stop.ok() || Finished())) return stop;
       return std::nullopt;
     });
@@ -223,7 +231,7 @@ class RdmaLane::Work {
     if (next_ < items_.size()) return false;
     if (!flush_) return true;
     flush_ = false;  // puts are over here; there, only after this
-    under_way_.push_back(connection_->endpoint->Flush());
+    under_way_.push_back({connection_->endpoint->Flush(), 0});
     return false;
   }
 
@@ -241,9 +249,10 @@ class RdmaLane::Work {
       char* memory = item.transfer->memory.data() + item.moved;
       const uint64_t there = item.block.address + piece.offset;
       item.moved += piece.length;
-      under_way_.push_back(item.transfer->kind == TransferKind::kRead
-                               ? connection_->endpoint->Get(memory, piece.length, there, **key)
-                               : connection_->endpoint->Put(memory, piece.length, there, **key));
+      under_way_.push_back({item.transfer->kind == TransferKind::kRead
+                                ? connection_->endpoint->Get(memory, piece.length, there, **key)
+                                : connection_->endpoint->Put(memory, piece.length, there, **key),
+                            piece.length});
     }
     return absl::OkStatus();
   }
@@ -251,7 +260,7 @@ class RdmaLane::Work {
   absl::Status Reap(bool* busy) {
     absl::Status failed;
     for (size_t i = 0; i < under_way_.size();) {
-      const ucs_status_t status = under_way_[i].Check();
+      const ucs_status_t status = under_way_[i].request.Check();
       if (status == UCS_INPROGRESS) {
         ++i;
         continue;
@@ -262,6 +271,12 @@ class RdmaLane::Work {
       under_way_.pop_back();
     }
     return failed;
+  }
+
+  uint64_t BytesUnderWay() const {
+    uint64_t bytes = 0;
+    for (const UnderWay& one : under_way_) bytes += one.bytes;
+    return bytes;
   }
 
   // Whatever ends an operation on a connection ends the connection.
@@ -285,7 +300,7 @@ class RdmaLane::Work {
   std::unique_ptr<Connections::Connection> connection_;
   size_t next_ = 0;  // the first item that has bytes left to be given to UCX
   bool flush_ = false;
-  std::vector<UcpRequest> under_way_;
+  std::vector<UnderWay> under_way_;
 };
 
 RdmaLane::RdmaLane(std::unique_ptr<Connections> connections, RdmaLaneOptions options)

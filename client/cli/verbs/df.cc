@@ -52,6 +52,7 @@ absl::Status Run(Invocation& invocation) {
   row("drafts (not published)", StrCat(df.drafts()), df.draft_bytes());
   row("retired (deleted, in use)", StrCat(df.retired()), df.retired_bytes());
   row("leaving (unmapping)", "", df.leaving_bytes());
+  row("quarantined (given up)", "", df.quarantined_bytes());
   row("catalog", "", df.catalog_bytes());
   table.Print();
   invocation.Print(StrCat("\n", df.pins(), " pins, ", df.sessions(),
@@ -71,7 +72,7 @@ const Verb kDf = {
     .json =
         "an object with the fields of DfResponse in store.proto: memory_bytes, segment_bytes, "
         "tensor_bytes, block_bytes, draft_bytes, retired_bytes, tensors, drafts, retired, pins, "
-        "sessions, arena_bytes, extent_bytes, arenas, extents, catalog_bytes, leaving_bytes, "
+        "sessions, arena_bytes, extent_bytes, arenas, extents, catalog_bytes, leaving_bytes, quarantined_bytes, "
         "page_kind, cache_bytes, puts, deletes, evictions, expirations, adoptions, started_ns, "
         "generation",
     .flags = kFlags,

@@ -12,10 +12,13 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from penstock.errors import UnavailableError
-from penstock.store import Store, connect
+from penstock.tls import tls_files
+
+if TYPE_CHECKING:
+    from penstock.store import Store
 
 __all__ = ["LocalNode", "find_penstockd", "start_local"]
 
@@ -23,13 +26,26 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 
 
-def start_local(memory: str | int = "1GiB", *, arguments: Sequence[str] = ()) -> LocalNode:
+def start_local(
+    memory: str | int = "1GiB",
+    *,
+    peers: Sequence[str] = (),
+    tls: Mapping[str, Any] | None = None,
+    arguments: Sequence[str] = (),
+) -> LocalNode:
     """Starts a penstockd of one's own; it ends with this process, or with ``node.close()``.
 
-    memory: bytes, or a size as "512MiB" or "50%". arguments: further flags of penstockd.
+    memory: bytes, or a size as "512MiB" or "50%". peers: ``host:port`` of nodes of a store that this
+    one is a window to, for hosts that have no node: it keeps copies only, what is put through it is
+    kept by them (new names by the first), so nothing is lost with it. tls: as in connect().
+    arguments: further flags of penstockd.
     Raises UnavailableError when it does not come up; the message has what it said.
     """
-    return LocalNode(memory, arguments)
+    flags = []
+    if peers:
+        flags += [f"--peers={','.join(peers)}", "--new_names=peers"]
+    flags += [f"--tls_{key}={path}" for key, path in tls_files(tls).items()]
+    return LocalNode(memory, [*flags, *arguments])
 
 
 def find_penstockd() -> str:
@@ -104,6 +120,8 @@ class LocalNode:
 
     def connect(self, **options: Any) -> Store:
         """A Store of this node; options as penstock.connect()."""
+        from penstock.store import connect
+
         return connect(self.address, **options)
 
     def log(self) -> str:
@@ -122,6 +140,10 @@ class LocalNode:
             self._process.wait()
         self._log.close()
         self._directory.cleanup()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_process"):
+            self.close()
 
     def __enter__(self) -> LocalNode:
         return self

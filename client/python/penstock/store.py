@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import re
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, TypeAlias
 
 from penstock import _core
 from penstock._core import TensorInfo, TensorView
-from penstock.errors import Error, InvalidArgumentError, PartialError
+from penstock.errors import Error, PartialError, UnavailableError
 from penstock.events import Watch
+from penstock.tls import tls_files
 
 if TYPE_CHECKING:
     from penstock.aio import AsyncStore
+    from penstock.local import LocalNode
 
 __all__ = ["Store", "connect"]
 
 _LIST_PAGE = 1000
+# What connecting says of addresses that answer and are not of this host (client/session/connect.cc).
+_FAR_NODES = re.compile(r"node (\S+) is on another host")
 
 # In the class, `list` is its method.
 _Page: TypeAlias = tuple[list[TensorInfo], bool]
 _Results: TypeAlias = list[TensorInfo | Error]
 _Transports: TypeAlias = list[dict[str, Any]]
-
-
-def _tls_files(tls: Mapping[str, Any] | None) -> dict[str, str]:
-    if tls is None:
-        return {}
-    if not isinstance(tls, Mapping) or not set(tls) <= {"ca", "cert", "key"}:
-        raise InvalidArgumentError(
-            f"tls: must be a dict with the keys ca, cert and key, paths of PEM files, not {tls!r}"
-        )
-    return {key: os.fspath(path) for key, path in tls.items()}
 
 
 def connect(
@@ -41,11 +35,15 @@ def connect(
     label: str | None = None,
     require_transport: str | None = None,
     tls: Mapping[str, Any] | None = None,
+    gateway_memory: str | int = "25%",
 ) -> Store:
-    """Opens a session with the store node of this host.
+    """Opens a session with the store node of this host, or with a store that has none here.
 
     address: a socket directory (``/run/penstock``), ``host:port``, or a comma list of them; else
-    $PENSTOCK_ADDRESS, else the default socket directory. timeout: seconds for connecting and for each
+    $PENSTOCK_ADDRESS, else the default socket directory. If ``host:port`` is a node of another host,
+    this process starts a node of its own that keeps copies only (``start_local(peers=...)``, with
+    ``gateway_memory``) and ends with the Store: gets are copied once and then mapped, puts go through.
+    timeout: seconds for connecting and for each
     call without a timeout of its own. label: shown by ``penstock sessions``.
     require_transport: ``"rdma"`` = bytes of other nodes come by RDMA, or the call raises
     TransportError; None = by the best there is (``store.transports()`` tells).
@@ -54,7 +52,12 @@ def connect(
     Raises UnavailableError when no node answers.
     """
     return Store(
-        address, timeout=timeout, label=label, require_transport=require_transport, tls=tls
+        address,
+        timeout=timeout,
+        label=label,
+        require_transport=require_transport,
+        tls=tls,
+        gateway_memory=gateway_memory,
     )
 
 
@@ -67,6 +70,7 @@ class Store(_core.Store):
 
     _arguments: dict[str, Any]
     _aio: AsyncStore | None = None
+    _gateway: LocalNode | None
 
     def __init__(
         self,
@@ -76,24 +80,42 @@ class Store(_core.Store):
         label: str | None = None,
         require_transport: str | None = None,
         tls: Mapping[str, Any] | None = None,
+        gateway_memory: str | int = "25%",
     ) -> None:
-        files = _tls_files(tls)
-        super().__init__(
-            address,
-            timeout=timeout,
-            label=label,
-            require_transport=require_transport,
-            tls_ca=files.get("ca"),
-            tls_cert=files.get("cert"),
-            tls_key=files.get("key"),
-        )
-        self._arguments = {
-            "address": address,
+        files = tls_files(tls)
+        options: dict[str, Any] = {
             "timeout": timeout,
             "label": label,
             "require_transport": require_transport,
-            "tls": files or None,
         }
+        self._gateway = None
+        try:
+            super().__init__(
+                address,
+                **options,
+                tls_ca=files.get("ca"),
+                tls_cert=files.get("cert"),
+                tls_key=files.get("key"),
+            )
+        except UnavailableError as error:
+            far = _FAR_NODES.search(str(error))
+            if far is None:
+                raise
+            from penstock.local import start_local
+
+            self._gateway = start_local(gateway_memory, peers=far[1].split(","), tls=tls)
+            super().__init__(self._gateway.address, **options)
+        self._arguments = options | {
+            "address": address,
+            "tls": files or None,
+            "gateway_memory": gateway_memory,
+        }
+
+    def close(self) -> None:
+        """Ends this object's use of the store. Views and drafts stay valid. Idempotent."""
+        super().close()
+        if self._gateway is not None:
+            self._gateway.close()
 
     def __enter__(self) -> Store:
         return self
@@ -107,7 +129,9 @@ class Store(_core.Store):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        arguments = dict(self._arguments, address=self.address)
+        arguments = dict(self._arguments)
+        if self._gateway is None:
+            arguments["address"] = self.address
         return (_reconnect, (arguments,))
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ class RemoteStoreTest : public StoreTest {
  protected:
   absl::Status Publish(std::shared_ptr<Session> session, const Placed& draft) {
     LeaseRecall recall(store_.get());
-    RemoteStore remote(store_.get(), &recall, {}, {}, {});
+    RemoteStore remote(store_.get(), &recall, {});
     absl::Notification done;
     remote.OnDone([&](uint64_t) { done.Notify(); });
     const uint64_t key = remote.StartPublish(std::move(session), draft.record, draft.record_seq, "x");
@@ -33,7 +33,7 @@ TEST_F(RemoteStoreTest, WhatNobodyElseHasIsPublishedHere) {
 TEST_F(RemoteStoreTest, PutsOfOneOrderKeepIt) {
   const auto session = NewSession();
   LeaseRecall recall(store_.get());
-  RemoteStore remote(store_.get(), &recall, {}, {}, {});
+  RemoteStore remote(store_.get(), &recall, {});
   absl::BlockingCounter done(3);
   remote.OnDone([&](uint64_t) { done.DecrementCount(); });
   for (uint64_t bytes : {uint64_t{8}, uint64_t{5} << 20, uint64_t{16}}) {  // the second one would go alone
