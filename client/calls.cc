@@ -32,11 +32,36 @@ absl::StatusOr<Response> Ask(client::Connection& connection, Method method, cons
   return response;
 }
 
+// How long an answer may take beyond the time that a wait was given.
+constexpr absl::Duration kPatience = absl::Milliseconds(900);
+
 // The node keeps a call at most this long; a wait is as many calls as it takes.
 constexpr absl::Duration kLongestCall = absl::Seconds(1);
 
 uint64_t CallNanos(const Deadline& deadline) {
   return static_cast<uint64_t>(absl::ToInt64Nanoseconds(deadline.Slice(kLongestCall)));
+}
+
+absl::StatusOr<TensorInfo> StatBy(client::Connection& connection, std::string_view name, uint64_t version, const Deadline& deadline) {
+  const absl::StatusOr<Session*> session = connection.Live(deadline);
+  if (!session.ok()) return session.status();
+  if (const auto pinned = (*session)->AcquireHere(name, version)) {
+    TensorInfo info = client::InfoOf(pinned->record, (*session)->catalog().node_uuid());
+    (*session)->Release(*pinned);
+    return info;
+  }
+  v1::StatRequest request;
+  v1::TensorRef* item = request.add_items();
+  item->set_name(std::string(name));
+  item->set_version(version);
+  const auto response = Ask<v1::StatResponse>(connection, Method::kStat, request, deadline);
+  if (!response.ok()) return response.status();
+  if (response->results_size() != 1) return absl::InternalError("the node's answer cannot be read");
+  const v1::TensorResult& result = response->results(0);
+  const auto code = static_cast<absl::StatusCode>(result.status().code());
+  if (code == absl::StatusCode::kOk) return client::InfoOf(result.info());
+  if (code != absl::StatusCode::kNotFound) return absl::Status(code, result.status().message());
+  return client::NoSuchTensor(name, version);
 }
 
 class NodeWatcher : public Watcher {
@@ -143,37 +168,18 @@ absl::StatusOr<uint32_t> Client::LongestPrefix(absl::Span<const std::string> nam
 
 absl::StatusOr<TensorInfo> Client::Stat(std::string_view name, std::optional<uint64_t> version) {
   if (absl::Status s = ValidateName(name); !s.ok()) return s;
-  const Deadline deadline = connection_->DefaultDeadline();
-  const absl::StatusOr<Session*> session = connection_->Live(deadline);
-  if (!session.ok()) return session.status();
-  if (const auto pinned = (*session)->AcquireHere(name, version.value_or(0))) {
-    TensorInfo info = client::InfoOf(pinned->record, (*session)->catalog().node_uuid());
-    (*session)->Release(*pinned);
-    return info;
-  }
-  v1::StatRequest request;
-  v1::TensorRef* item = request.add_items();
-  item->set_name(std::string(name));
-  item->set_version(version.value_or(0));
-  const auto response = Ask<v1::StatResponse>(*connection_, Method::kStat, request, deadline);
-  if (!response.ok()) return response.status();
-  if (response->results_size() != 1) return absl::InternalError("the node's answer cannot be read");
-  const v1::TensorResult& result = response->results(0);
-  const auto code = static_cast<absl::StatusCode>(result.status().code());
-  if (code == absl::StatusCode::kOk) return client::InfoOf(result.info());
-  if (code != absl::StatusCode::kNotFound) return absl::Status(code, result.status().message());
-  return client::NoSuchTensor(name, version.value_or(0));
+  return StatBy(*connection_, name, version.value_or(0), connection_->DefaultDeadline());
 }
 
 absl::StatusOr<TensorInfo> Client::Wait(std::string_view name, uint64_t version,
                                         absl::Duration timeout) {
   if (absl::Status s = ValidateName(name); !s.ok()) return s;
-  const Deadline deadline = Deadline::After(timeout);
+  const Deadline deadline = Deadline::After(timeout), patience = Deadline::After(timeout + kPatience);
   v1::WaitRequest request;
   request.set_name(std::string(name));
   request.set_version(version);
   while (true) {
-    absl::StatusOr<TensorInfo> present = Stat(name);
+    absl::StatusOr<TensorInfo> present = StatBy(*connection_, name, 0, Deadline::After(patience.Slice(connection_->timeout())));
     if (present.ok() ? present->version.number >= version : !absl::IsNotFound(present.status())) {
       return present;
     }
@@ -181,7 +187,7 @@ absl::StatusOr<TensorInfo> Client::Wait(std::string_view name, uint64_t version,
     request.set_timeout_ns(nanos);
     const auto response = Ask<v1::WaitResponse>(
         *connection_, Method::kWait, request,
-        Deadline::After(connection_->timeout() + absl::Nanoseconds(nanos)));
+        Deadline::After(patience.Slice(connection_->timeout() + absl::Nanoseconds(nanos))));
     if (response.ok()) return client::InfoOf(response->info());
     if (absl::IsResourceExhausted(response.status())) {
       // Has come, with much metadata: little room is kept for the answer, since many may wait.

@@ -100,10 +100,12 @@ std::vector<absl::StatusOr<PinnedRecord>> Session::AcquireMany(absl::Span<const 
   constexpr size_t kMostAsked = 1024;  // at a time
   std::vector<absl::StatusOr<PinnedRecord>> results(wanted.size(), absl::UnknownError("not asked"));
   std::deque<std::pair<size_t, RingRequest>> asked;
+  Deadline deadline = Deadline::After(timeout);  // put off by each tensor that comes
   const auto take_first = [&] {
     auto [i, request] = std::move(asked.front());
     asked.pop_front();
-    results[i] = TakeFound(wanted[i], std::move(request), timeout);
+    results[i] = TakeFound(wanted[i], std::move(request), deadline);
+    if (results[i].ok()) deadline = Deadline::After(timeout);
   };
   for (size_t i = 0; i < wanted.size(); ++i) {
     const auto [name, version] = wanted[i];
@@ -117,7 +119,7 @@ std::vector<absl::StatusOr<PinnedRecord>> Session::AcquireMany(absl::Span<const 
         take_first();
       }
       absl::StatusOr<RingRequest> request =
-          LookupRequest(layout::RingOp::kLookup, name, version, Deadline::After(timeout));
+          LookupRequest(layout::RingOp::kLookup, name, version, deadline);
       if (!request.ok()) {
         results[i] = request.status();
         continue;
@@ -132,8 +134,7 @@ std::vector<absl::StatusOr<PinnedRecord>> Session::AcquireMany(absl::Span<const 
 }
 
 absl::StatusOr<PinnedRecord> Session::TakeFound(const Wanted& wanted, RingRequest request,
-                                                absl::Duration timeout) {
-  const Deadline deadline = Deadline::After(timeout);
+                                                const Deadline& deadline) {
   absl::Status status = request.Wait(deadline);
   if (absl::IsNotFound(status)) return NoSuchTensor(wanted.name, wanted.version);
   if (!status.ok()) return status;

@@ -83,7 +83,7 @@ class Session {
     uint64_t version = 0;
   };
   // The same for many: what the node must be asked for is asked for before any answer is awaited.
-  // Each answer may take `timeout` from the one before it.
+  // What has not come `timeout` after the last one that came has failed, together.
   std::vector<absl::StatusOr<PinnedRecord>> AcquireMany(absl::Span<const Wanted> wanted,
                                                         absl::Duration timeout);
   // The same from the catalog alone; nothing when the node would have to be asked.
@@ -149,7 +149,7 @@ class Session {
   absl::Status TakeWelcome(FdReply welcome, bool first);
   absl::StatusOr<Mapping> GrowPins(uint32_t chunk);
   absl::StatusOr<PinnedRecord> TakeFound(const Wanted& wanted, RingRequest request,
-                                         absl::Duration timeout);
+                                         const Deadline& deadline);
   bool MayServeNow(const layout::Record* record, uint64_t serve_until) const;
   bool IsFresh(const layout::Record* record) const;
   static void ReleasePrivate(const layout::Record* record);  // private_tensor.cc

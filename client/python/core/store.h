@@ -72,7 +72,7 @@ auto WaitInSlices(std::optional<absl::Duration> timeout, Step step)
     }
     const bool not_yet =
         absl::IsDeadlineExceeded(result.status()) || absl::IsNotFound(result.status());
-    if (result.ok() || !not_yet || left <= slice) return result;
+    if (result.ok() || !not_yet || MonotonicNow() >= end) return result;
     if (PyErr_CheckSignals() != 0) ThrowPythonError();
   }
 }
