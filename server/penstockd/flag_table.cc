@@ -89,6 +89,11 @@ absl::Status SetPort(std::string_view value, int* out) {
   return absl::OkStatus();
 }
 
+absl::Status SetFile(std::string_view value, std::string* out) {
+  *out = std::string(value);
+  return absl::OkStatus();
+}
+
 absl::Status SetPeers(std::string_view value, NodeConfig* config) {
   std::vector<std::string> peers;
   while (!value.empty()) {
@@ -169,16 +174,16 @@ constexpr Flag kFlags[] = {
      "(peers): this node then keeps copies only, and nothing is lost with it (default here)", false,
      [](std::string_view v, NodeConfig* c) { return SetWord(v, kNewNames, &c->new_names); },
      [](const NodeConfig& c) { return std::string(kNewNames[static_cast<int>(c.new_names)]); }},
-    {"tls_cert", "a PEM file",
+    {"tls_cert", "a PEM file, or nothing",
      "this node's certificate; with --tls_key and --tls_ca gRPC over TCP demands TLS and a certificate\n"
      "of that CA from nodes and clients, and the data port speaks TLS only (default: no TLS)", false,
-     [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->tls.cert); },
+     [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->tls.cert); },
      [](const NodeConfig& c) { return c.tls.cert; }},
-    {"tls_key", "a PEM file", "the private key of --tls_cert, without a passphrase", false,
-     [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->tls.key); },
+    {"tls_key", "a PEM file, or nothing", "the private key of --tls_cert, without a passphrase", false,
+     [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->tls.key); },
      [](const NodeConfig& c) { return c.tls.key; }},
-    {"tls_ca", "a PEM file", "the CA that every certificate is checked against", false,
-     [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->tls.ca); },
+    {"tls_ca", "a PEM file, or nothing", "the CA that every certificate is checked against", false,
+     [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->tls.ca); },
      [](const NodeConfig& c) { return c.tls.ca; }},
     {"rdma", "auto, on or off",
      "read other nodes, and let them read this one, by RDMA where both have a device: they are then\n"

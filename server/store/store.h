@@ -250,6 +250,7 @@ class Store {
   layout::RecordRef FindRepetition(const Session& session, const CreateSpec& spec, layout::RecordRef current)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   layout::RecordRef FindOwn(std::string_view name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // 0: none
+  void CountTakenOut(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Published> MakeLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteDraft(layout::Record* record, const Session& session, const CreateSpec& spec, const Block& block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -182,9 +182,7 @@ absl::StatusOr<Store::TakenDraft> Store::TakeDraft(Session& session, RecordRef r
   const absl::StatusOr<Record*> found = FindDraft(session, ref, seq);
   if (!found.ok()) return found.status();
   const Record* record = *found;
-  session.drafts.erase(ref);
-  --drafts_;
-  draft_bytes_ -= record->nbytes;
+  session.drafts.erase(ref);  // and stays in the books until it is over
   TakenDraft taken{.spec = {}, .record = ref, .request_id = record->request_id, .nbytes = record->nbytes};
   if (record->nbytes > 0) taken.data = blocks_.Address(record->segment, record->offset);
   taken.spec.set_name(std::string(NameOf(record)));
@@ -203,7 +201,13 @@ absl::StatusOr<Store::TakenDraft> Store::TakeDraft(Session& session, RecordRef r
 absl::StatusOr<Published> Store::PublishTaken(RecordRef ref, LeaseRule leases) {
   std::lock_guard lock(mutex_);
   if (absl::Status s = CheckLeases(NameOf(slabs_->At(ref)), leases); !s.ok()) return s;
+  CountTakenOut(ref);
   return MakeLive(ref);
+}
+
+void Store::CountTakenOut(RecordRef ref) {
+  --drafts_;
+  draft_bytes_ -= slabs_->At(ref)->nbytes;
 }
 
 absl::StatusOr<Published> Store::PublishAsCopy(RecordRef ref, const Published& original) {
@@ -214,11 +218,13 @@ absl::StatusOr<Published> Store::PublishAsCopy(RecordRef ref, const Published& o
   record->version_term = original.version_term;
   record->created_ns = original.created_ns;
   record->expires_ns.store(layout::kLeaseBase);
+  CountTakenOut(ref);
   return MakeLive(ref);
 }
 
 void Store::DropTaken(RecordRef ref) {
   std::lock_guard lock(mutex_);
+  CountTakenOut(ref);
   FreeRecord(ref);
   Changed();
 }

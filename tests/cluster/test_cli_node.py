@@ -15,11 +15,11 @@ DF_FIELDS = {
     "memory_bytes", "segment_bytes", "tensor_bytes", "block_bytes", "draft_bytes", "retired_bytes", "tensors",
     "drafts", "retired", "pins", "sessions", "arena_bytes", "extent_bytes", "arenas", "extents", "catalog_bytes",
     "leaving_bytes", "page_kind", "cache_bytes", "puts", "deletes", "evictions", "expirations", "adoptions",
-    "started_ns", "generation",
+    "started_ns", "generation", "quarantined_bytes",
 }
 NODE_FIELDS = {
     "node_uuid", "generation", "version", "layout_version", "socket_dir", "started_ns", "pid", "warden_pid",
-    "grpc_address", "page_kind", "data_address", "lanes", "peers",
+    "grpc_address", "page_kind", "data_address", "lanes", "peers", "tls",
 }
 SESSION_FIELDS = {
     "id", "pid", "uid", "label", "pins", "drafts", "extent_bytes", "pinned_retired_bytes", "opened_ns", "requests",
@@ -49,6 +49,7 @@ def test_nodes_shows_the_one_that_answers(cli: Cli, daemon: Daemon) -> None:
     assert set(node) == NODE_FIELDS
     assert node["warden_pid"] == daemon.process.pid and node["socket_dir"] == str(daemon.socket_dir)
     assert node["lanes"] == ["stream", "rdma"][:1 + HAS_RDMA] and node["peers"] == []
+    assert node["tls"] is False and "TLS" not in cli.text("nodes")
     assert node["node_uuid"] in cli.text("nodes") and "PEER" not in cli.text("nodes")
 
 

@@ -75,7 +75,8 @@ TEST_F(ConfigTest, DefaultsAreWhatTheDocumentationSays) {
 TEST_F(ConfigTest, EveryFlagIsRead) {
   const NodeConfig config =
       Good({"--socket_dir=/tmp/s", "--socket_mode=0770", "--memory=1.5GiB", "--grpc_port=0",
-            "--host=::1", "--data_port=8", "--data_net=::2", "--peers=a:1,[::3]:2", "--rdma=off", "--huge_pages=thp", "--adopt=always", "--max_sessions=7",
+            "--host=::1", "--data_port=8", "--data_net=::2", "--peers=a:1,[::3]:2", "--rdma=off", "--new_names=peers",
+            "--require_transport=rdma", "--tls_cert=c", "--tls_key=k", "--tls_ca=a", "--huge_pages=thp", "--adopt=always", "--max_sessions=7",
             "--log_level=debug", "--exit_with_parent", "--ready_fd=5", "--node_library=/l.so"});
   EXPECT_EQ(config.socket_dir, "/tmp/s");
   EXPECT_EQ(config.FdSocketPath(), "/tmp/s/fd.sock");
@@ -89,12 +90,33 @@ TEST_F(ConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config.peers, (std::vector<std::string>{"a:1", "[::3]:2"}));
   EXPECT_EQ(config.huge_pages, HugePages::kThp);
   EXPECT_EQ(config.rdma, Rdma::kOff);
+  EXPECT_EQ(config.new_names, NewNames::kPeers);
+  EXPECT_EQ(config.require_transport, RequireTransport::kRdma);
+  EXPECT_EQ(config.tls.cert + config.tls.key + config.tls.ca, "cka");
   EXPECT_EQ(config.adopt, Adopt::kAlways);
   EXPECT_EQ(config.max_sessions, 7u);
   EXPECT_EQ(config.log_level, LogLevel::kDebug);
   EXPECT_TRUE(config.exit_with_parent);
   EXPECT_EQ(config.ready_fd, 5);
   EXPECT_EQ(config.node_library, "/l.so");
+}
+
+TEST_F(ConfigTest, TlsTakesAllItsFilesOrNone) {
+  EXPECT_FALSE(Good({"--tls_cert=", "--tls_key=", "--tls_ca="}).tls.on());
+  EXPECT_THAT(Error({"--tls_cert=c", "--tls_key=k"}), HasSubstr("--tls_ca is missing"));
+  EXPECT_THAT(Error({"--tls_ca=a"}), HasSubstr("--tls_cert is missing"));
+}
+
+TEST_F(ConfigTest, RdmaIsInClearAndSoNotBesideTlsUnlessItIsAskedFor) {
+  EXPECT_TRUE(Good({}).MayUseRdma());
+  EXPECT_FALSE(Good({"--rdma=off"}).MayUseRdma());
+  EXPECT_FALSE(Good({"--tls_cert=c", "--tls_key=k", "--tls_ca=a"}).MayUseRdma());
+  EXPECT_TRUE(Good({"--tls_cert=c", "--tls_key=k", "--tls_ca=a", "--rdma=on"}).MayUseRdma());
+}
+
+TEST_F(ConfigTest, NewNamesAtPeersNeedsPeers) {
+  EXPECT_THAT(Error({"--new_names=peers"}), HasSubstr("without --peers"));
+  EXPECT_EQ(Good({"--new_names=peers", "--peers=a:1"}).new_names, NewNames::kPeers);
 }
 
 TEST_F(ConfigTest, DataPortFollowsTheGrpcPort) {
@@ -151,6 +173,7 @@ TEST_F(ConfigTest, WrongValuesNameSourceFlagValueAndWhatIsAllowed) {
       {"max_sessions", "0"},  {"log_level", "loud"},   {"exit_with_parent", "1"},
       {"ready_fd", "stdout"}, {"socket_dir", ""},      {"host", ""},
       {"data_port", "65536"}, {"data_net", ""},      {"peers", "a"},
+      {"new_names", "there"}, {"rdma", "maybe"},
       {"peers", "a:0"},       {"peers", "a:1,,b:2"},   {"peers", ":1"},
   };
   for (const auto& [flag, value] : wrong) {
