@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -46,6 +47,9 @@ SSL_SESSION* SessionOf(SSL* ssl, const TlsKey& key) {
   }
   return session;
 }
+
+uint64_t rekey_after = TlsSession::kRekeyBytes;
+std::atomic<uint64_t> key_changes_ever{0};
 
 class OpenSslSession final : public TlsSession {
  public:
@@ -101,6 +105,12 @@ class OpenSslSession final : public TlsSession {
       }
       shaken_ = true;
       sent += static_cast<size_t>(n);
+    }
+    of_this_key_ += sent;
+    // Refused while a record waits to be sent: tried again after the next one.
+    if (of_this_key_ >= rekey_after_ && SSL_key_update(ssl_, SSL_KEY_UPDATE_NOT_REQUESTED) == 1) {
+      of_this_key_ = 0;
+      key_changes_ever.fetch_add(1, std::memory_order_relaxed);
     }
     return Moved(sent);
   }
@@ -224,6 +234,8 @@ class OpenSslSession final : public TlsSession {
   SSL* ssl_ = nullptr;
   int errno_ = 0;  // of the socket, once it has failed
   bool closed_ = false;
+  const uint64_t rekey_after_ = rekey_after;
+  uint64_t of_this_key_ = 0;  // bytes sent
   absl::Status failure_;
   bool shaken_ = false;
   bool drained_ = true;  // what lies here is no whole record
@@ -243,6 +255,9 @@ TlsKey TlsKeyOf(const LaneToken& token) {
   std::copy_n(name.begin(), key.identity.size(), key.identity.begin());
   return key;
 }
+
+void TlsSession::RekeyAfterForTest(uint64_t bytes) { rekey_after = bytes; }
+uint64_t TlsSession::key_changes() { return key_changes_ever.load(); }
 
 absl::StatusOr<std::unique_ptr<TlsSession>> TlsSession::Client(int fd, const LaneToken& token) { return Open(fd, &token, nullptr); }
 absl::StatusOr<std::unique_ptr<TlsSession>> TlsSession::Server(int fd, GrantTable* grants) { return Open(fd, nullptr, grants); }

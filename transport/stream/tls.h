@@ -12,7 +12,8 @@
 // Threading:  one thread at a time.
 // Ownership:  borrows the descriptor. Going away says nothing to the peer (a forked child drops its parent's sessions).
 // Errors:     PERMISSION_DENIED the handshake was refused: the peer does not know the session; UNAVAILABLE all else.
-// Limits:     AES-128-GCM with SHA-256 only; no resumption, no early data, no renegotiation.
+// Limits:     AES-128-GCM with SHA-256 only; no resumption, no early data. The sender changes its key every kRekeyBytes
+//             (RFC 8446 section 5.5: a key is good for 2^24.5 records).
 #ifndef PENSTOCK_TRANSPORT_STREAM_TLS_H_
 #define PENSTOCK_TRANSPORT_STREAM_TLS_H_
 
@@ -36,9 +37,13 @@ TlsKey TlsKeyOf(const LaneToken& token);
 
 class TlsSession {
  public:
+  static constexpr uint64_t kRekeyBytes = uint64_t{64} << 30;
+
   static absl::StatusOr<std::unique_ptr<TlsSession>> Client(int fd, const LaneToken& token);
   // `grants` is asked for the token of the identity that the peer names.
   static absl::StatusOr<std::unique_ptr<TlsSession>> Server(int fd, GrantTable* grants);
+  static void RekeyAfterForTest(uint64_t bytes);  // of sessions that begin now
+  static uint64_t key_changes();                  // of all senders of this process
   virtual ~TlsSession() = default;
 
   // As TcpSocket's. After 0: waits_for_input/output tell for what the socket is to be polled.

@@ -332,6 +332,28 @@ TEST_F(StreamPortTest, NothingIsReadableOnTheWireWithTls) {
   }
 }
 
+// A new key, which the other end takes over.
+TEST_F(StreamPortTest, KeysAreChangedUnderWay) {
+  stream::TlsSession::RekeyAfterForTest(100'000);
+  Open({.tls = true});
+  std::vector<char> block(3'000'000);
+  for (size_t i = 0; i < block.size(); ++i) block[i] = static_cast<char>(i * 31 + i / 251);
+  const uint64_t grant = pair_->grants().Add(GrantsForTest::Token(kToken), block, true);
+  const auto lane = pair_->NewLane(GrantsForTest::Token(kToken));
+  std::vector<char> out(block.size());
+  for (int i = 0; i < 5; ++i) {
+    std::fill(out.begin(), out.end(), 0);
+    for (const TransferKind kind : {TransferKind::kRead, TransferKind::kWrite}) {
+      Transfer transfer{.kind = kind, .grant = grant, .runs = ByteRuns::Whole(out.size()), .memory = absl::MakeSpan(out)};
+      lane->Run(absl::MakeSpan(&transfer, 1), {});
+      ASSERT_TRUE(transfer.status.ok()) << transfer.status;
+    }
+    ASSERT_TRUE(out == block && pair_->grants().Bytes(grant) == block);
+  }
+  EXPECT_GT(stream::TlsSession::key_changes(), 20u);
+  stream::TlsSession::RekeyAfterForTest(stream::TlsSession::kRekeyBytes);
+}
+
 TEST_F(StreamPortTest, WithTlsAStrangerDoesNotGetPastTheHandshake) {
   Open({.hello_timeout = absl::Milliseconds(600), .tls = true});
   const uint64_t grant = pair_->grants().Add(GrantsForTest::Token(kToken), std::vector<char>(100, 'x'));
