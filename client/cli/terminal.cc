@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -15,6 +16,8 @@
 namespace penstock::cli {
 namespace {
 
+constexpr uint64_t kLeastShown = uint64_t{64} << 20;
+constexpr uint64_t kPieceBytes = uint64_t{8} << 20;
 constexpr int64_t kRedrawNs = 100'000'000;
 constexpr int kBarCells = 24;
 
@@ -102,6 +105,17 @@ void Progress::Advance(uint64_t bytes) {
   const int64_t now = MonotonicNanos();
   // One thread wins the turn to draw.
   if (now >= due && next_draw_ns_.compare_exchange_strong(due, now + kRedrawNs)) Draw(done);
+}
+
+absl::Status Progress::InPieces(std::string_view label, uint64_t total, const std::function<absl::Status(uint64_t, uint64_t)>& move) {
+  if (total < kLeastShown) return move(0, total);
+  Progress progress(label, total);
+  for (uint64_t done = 0; done < total; done += kPieceBytes) {
+    const uint64_t bytes = std::min(kPieceBytes, total - done);
+    if (absl::Status s = move(done, bytes); !s.ok()) return s;
+    progress.Advance(bytes);
+  }
+  return absl::OkStatus();
 }
 
 void Progress::Draw(uint64_t done) const {

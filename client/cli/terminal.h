@@ -11,9 +11,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 
 namespace penstock::cli {
@@ -45,6 +47,11 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void Advance(uint64_t bytes);
+
+  // Calls `move(offset, bytes)` for one piece of `total` bytes after the other, and advances a bar by them; none for what is
+  // done before anybody has looked. Ends with the first error.
+  static absl::Status InPieces(std::string_view label, uint64_t total,
+                               const std::function<absl::Status(uint64_t offset, uint64_t bytes)>& move);
 
  private:
   void Draw(uint64_t done) const;

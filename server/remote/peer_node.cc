@@ -85,18 +85,26 @@ absl::StatusOr<v1::OpenSessionResponse> PeerNode::OpenSessionThere(const std::st
 
 absl::StatusOr<PeerNode::Open> PeerNode::Session() {
   std::lock_guard one(opening_);
+  Open open;
   {
     std::lock_guard lock(mutex_);
-    if (!open_.token.empty()) return open_;
+    open = open_;
   }
+  // One that nothing was pinned in was not renewed, and could be over before a transfer is.
+  if (!open.token.empty() && MonotonicNow() > open.deadline - open.ttl / 2) {
+    RenewNow(open.token);
+    std::lock_guard lock(mutex_);
+    open = open_;
+  }
+  if (!open.token.empty()) return open;
   const absl::Time asked = MonotonicNow();
   const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere("node", rdma_ != nullptr ? rdma_->version() : std::string());
   if (!opened.ok()) return opened.status();
   const v1::OpenSessionResponse& response = *opened;
   LaneToken token{};
   std::copy(response.token().begin(), response.token().end(), token.begin());
-  Open open{.token = response.token(),
-            .lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token, .tls = response.lanes(0).tls()})};
+  open = {.token = response.token(),
+          .lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token, .tls = response.lanes(0).tls()})};
   if (response.node_id().size() != open.id.size()) return absl::UnavailableError(StrCat("node ", address_, ": does not tell its uuid"));
   std::copy(response.node_id().begin(), response.node_id().end(), open.id.begin());
   open.ttl = absl::Nanoseconds(static_cast<int64_t>(response.ttl_ns()));
@@ -220,6 +228,10 @@ void PeerNode::Renew() {
     if (open_.pins == 0) return;
     token = open_.token;
   }
+  RenewNow(token);
+}
+
+void PeerNode::RenewNow(const std::string& token) {
   v1::RenewResponse response;
   grpc::ClientContext context;
   Prepare(&context, token);

@@ -155,6 +155,7 @@ class PeerNode {
   };
 
   void HearRecalls();
+  void RenewNow(const std::string& token);
   absl::StatusOr<v1::OpenSessionResponse> OpenSessionThere(const std::string& label, const std::string& rdma_version);  // its first lane is the stream lane
   void OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open);
   void ReadByRdma(absl::Span<Reading* const> readings);

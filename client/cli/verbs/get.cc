@@ -90,7 +90,9 @@ absl::Status WriteStdout(absl::Span<const std::byte> bytes) {
 absl::Status WriteFile(const Part& part, bool raw, const std::string& path) {
   CLI_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   CLI_RETURN_IF_ERROR(WritePart(
-      part, raw, [&file](absl::Span<const std::byte> bytes) { return file.Write(bytes); }));
+      part, raw, [&file](absl::Span<const std::byte> bytes) {
+        return Progress::InPieces("writing", bytes.size(), [&](uint64_t at, uint64_t count) { return file.Write(bytes.subspan(at, count)); });
+      }));
   return file.Commit();
 }
 

@@ -18,6 +18,7 @@
 #include "client/cli/verbs/verbs.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
+#include "transport/copy/copy.h"
 
 namespace penstock::cli {
 namespace {
@@ -81,6 +82,8 @@ absl::StatusOr<RawSpec> ReadRawSpec(const Args& args) {
   return RawSpec{*dtype, shape};
 }
 
+constexpr int kCopyThreads = 4;
+
 // Raw elements go straight into the store's memory.
 absl::StatusOr<TensorInfo> PutRaw(Client& client, const std::string& name, const Args& args,
                                   const PutOptions& options) {
@@ -88,7 +91,13 @@ absl::StatusOr<TensorInfo> PutRaw(Client& client, const std::string& name, const
   const auto& [dtype, shape] = spec;
   CLI_ASSIGN_OR_RETURN(InputFile input, InputFile::Open(args.positional()[1]));
   CLI_ASSIGN_OR_RETURN(Draft draft, client.Create(name, dtype, shape, options));
-  CLI_ASSIGN_OR_RETURN(const size_t read, input.Read(draft.data(), draft.nbytes()));
+  uint64_t read = 0;
+  CLI_RETURN_IF_ERROR(Progress::InPieces("putting", draft.nbytes(), [&](uint64_t at, uint64_t bytes) -> absl::Status {
+    if (read < at) return absl::OkStatus();  // the input has ended
+    CLI_ASSIGN_OR_RETURN(const size_t now, input.Read(static_cast<char*>(draft.data()) + at, bytes));
+    read += now;
+    return absl::OkStatus();
+  }));
   if (read < draft.nbytes()) {
     return absl::InvalidArgumentError(StrCat("put: the input has ", read, " bytes; ",
                                              DTypeName(dtype), " ", shape.ToString(), " has ",
@@ -139,7 +148,12 @@ absl::StatusOr<TensorInfo> PutFromFile(Client& client, const std::string& name, 
   CLI_ASSIGN_OR_RETURN(const size_t chosen, ChooseTensor(*source, args));
   CLI_ASSIGN_OR_RETURN(const LoadedTensor loaded, source->Load(chosen));
   const FileTensor& tensor = loaded.tensor;
-  return client.Put(name, {tensor.data.data(), tensor.dtype, tensor.shape, {}}, options);
+  CLI_ASSIGN_OR_RETURN(Draft draft, client.Create(name, tensor.dtype, tensor.shape, options));
+  CLI_RETURN_IF_ERROR(Progress::InPieces("putting", draft.nbytes(), [&](uint64_t at, uint64_t bytes) {
+    CopyBytesParallel(static_cast<char*>(draft.data()) + at, tensor.data.data() + at, bytes, kCopyThreads);
+    return absl::OkStatus();
+  }));
+  return std::move(draft).Publish();
 }
 
 absl::Status Run(Invocation& invocation) {

@@ -49,7 +49,6 @@ class RdmaPair final : public LanePair {
     return HasRdma() ? "" : "no RDMA device, and UCX 1.13's tcp ends the target's process (an assertion) when a reader breaks off; tests/run rdma has one";
   }
   // A lane is a worker of UCX's here, with megabytes of buffers on verbs; a guest has little.
-  bool quarantines() const override { return true; }
   int short_lives() const override { return HasRdma() ? 20 : 300; }
   void StopTarget() override {
     std::lock_guard lock(mutex_);
@@ -236,6 +235,17 @@ TEST_F(OnVerbs, WhatIsUnregisteredIsWrittenNoMore) {
   EXPECT_EQ(std::count(memory_.begin(), memory_.end(), 'q'), 0);
   EXPECT_EQ(std::count(memory_.begin() + third, memory_.begin() + 2 * third, 'p'), static_cast<ptrdiff_t>(third));
   EXPECT_EQ(std::count(memory_.begin(), memory_.end(), 'x'), static_cast<ptrdiff_t>(2 * third));
+}
+
+TEST_F(OnVerbs, WhatIsGivenUpIsQuarantinedUntilTheDeviceHasLetGoOfIt) {
+  ASSERT_TRUE(Move(TransferKind::kRead).ok());
+  const uint64_t before = Quarantine::count();
+  Transfer transfer{.grant = 1, .runs = ByteRuns::Whole(memory_.size()), .memory = absl::MakeSpan(memory_)};
+  int asked = 0;
+  lane_->Run(absl::MakeSpan(&transfer, 1), {.timeout = absl::Seconds(30), .cancelled = [&] { return ++asked > 3; }});
+  EXPECT_TRUE(absl::IsCancelled(transfer.status)) << transfer.status;
+  EXPECT_EQ(Quarantine::count(), before + 1);
+  EXPECT_EQ(Quarantine::bytes(), 0u);
 }
 
 TEST_F(OnVerbs, AKilledTargetIsUnavailable) {
