@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,3 +285,16 @@ def test_long_work_shows_a_bar_on_terminals(cli: Cli, tmp_path) -> None:
     shown = on_a_terminal(cli, "import", tmp_path / "x.npy")
     assert "importing  [########################] 8MiB of 8MiB" in shown and "1 tensor, 8MiB" in shown
     assert cli.run("import", tmp_path / "x.npy").stderr == b""
+
+
+def test_large_tensors_show_how_far_they_are(cli: Cli, tmp_path: Path) -> None:
+    shape = ("--dtype", "u8", "--shape", str(80 << 20))
+    assert "putting  [" in on_a_terminal(cli, "put", "large", "/dev/zero", *shape)
+    assert "writing  [" in on_a_terminal(cli, "get", "large", "-o", tmp_path / "large.npy")
+    array = np.load(tmp_path / "large.npy")
+    assert array.shape == (80 << 20,) and not array.any()
+    assert "putting  [" in on_a_terminal(cli, "put", "again", tmp_path / "large.npy")
+    assert cli.json("stat", "again")[0]["nbytes"] == 80 << 20
+    assert "[" not in on_a_terminal(cli, "put", "small", "/dev/zero", "--dtype", "u8", "--shape", "100").replace("\x1b[", "").replace("[100]", "")
+    for name in ("large", "again", "small"):
+        cli.run("rm", name)
