@@ -58,16 +58,18 @@ absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadl
   if (!tls.ok()) return tls.status();
   absl::Status first_error;
   std::string tried;
-  std::string far;  // answer, and are not of this host
+  std::vector<std::string> far;  // nodes of stores that answer and have none on this host
   for (const Address& candidate : *candidates) {
     std::string dir = candidate.text;
     absl::Status status;
     std::string expected_uuid;
+    std::vector<std::string> peers;
     if (!candidate.is_socket_dir) {
       absl::StatusOr<RemoteNode> node = AskRemoteNode(candidate.text, *tls, deadline);
       if (node.ok()) {
         dir = node->socket_dir;
         expected_uuid = node->node_uuid;
+        peers = node->peers;
       } else {
         status = node.status();
       }
@@ -81,7 +83,10 @@ absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadl
       }
       session->Unref();
       if (!expected_uuid.empty() && (status.ok() || absl::IsNotFound(status) || absl::IsUnavailable(status))) {
-        StrAppend(&far, far.empty() ? "" : ",", candidate.text);
+        peers.insert(peers.begin(), candidate.text);
+        for (const std::string& one : peers) {
+          if (std::find(far.begin(), far.end(), one) == far.end()) far.push_back(one);
+        }
         continue;
       }
     }
@@ -92,7 +97,9 @@ absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadl
     }
   }
   if (!far.empty()) {
-    return absl::UnavailableError(StrCat("node ", far, " is on another host: its sockets are not reachable here; a node of this host with --peers=", far,
+    std::string all;
+    for (const std::string& one : far) StrAppend(&all, all.empty() ? "" : ",", one);
+    return absl::UnavailableError(StrCat("node ", all, " is on another host: its sockets are not reachable here; a node of this host with --peers=", all,
                                          " --new_names=peers would be the way (Python starts one by itself)"));
   }
   if (candidates->size() > 1 &&

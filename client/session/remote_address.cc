@@ -52,7 +52,9 @@ absl::StatusOr<RemoteNode> AskRemoteNode(const std::string& host_and_port, const
   if (code != 0) return absl::Status(static_cast<absl::StatusCode>(code), out);
   v1::NodeInfoResponse info;
   if (!info.ParseFromString(out)) return absl::InternalError("a malformed answer to NodeInfo");
-  return RemoteNode{info.node_uuid(), info.socket_dir()};
+  RemoteNode node{info.node_uuid(), info.socket_dir(), {}};
+  for (const v1::PeerInfo& peer : info.peers()) node.peers.push_back(peer.address());
+  return node;
 }
 
 }  // namespace penstock::client

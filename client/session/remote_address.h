@@ -11,6 +11,7 @@
 #define PENSTOCK_CLIENT_SESSION_REMOTE_ADDRESS_H_
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "client/include/penstock/client.h"
@@ -21,6 +22,7 @@ namespace penstock::client {
 struct RemoteNode {
   std::string node_uuid;
   std::string socket_dir;
+  std::vector<std::string> peers;  // host:port of the other nodes of its store
 };
 
 // `tls`: all empty or all set.

@@ -101,6 +101,23 @@ void TellReady(const warden::NodeContext& context, int port) {
   close(context.ready_fd);
 }
 
+// On the port that an earlier node process had, if there was one.
+absl::StatusOr<std::unique_ptr<StreamServer>> StartDataPort(const NodeConfig& config, Scratch* scratch, RemoteSessions* sessions) {
+  absl::StatusOr<std::unique_ptr<StreamServer>> server =
+      StreamServer::Start({.host = config.data_net, .port = scratch->data_port != 0 ? scratch->data_port : config.data_port,
+                           .grants = sessions, .tls = config.tls.on()});
+  if (!server.ok()) {
+    return absl::Status(server.status().code(), StrCat("data port: ", std::string(server.status().message()), " (--data_port, --data_net)"));
+  }
+  scratch->data_port = (*server)->port();
+  return server;
+}
+
+std::string DataAddress(const std::string& host, int port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  return StrCat(v6 ? "[" : "", host, v6 ? "]:" : ":", port);
+}
+
 absl::Status RunNode(warden::NodeContext* context) {
   // For gRPC's locks: Debian's Abseil looks for lock cycles at every lock.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
@@ -121,16 +138,10 @@ absl::Status RunNode(warden::NodeContext* context) {
   std::unique_ptr<StreamServer> data;
   std::string data_address;
   if (config.data_port != kNoTcp) {
-    absl::StatusOr<std::unique_ptr<StreamServer>> listening =
-        StreamServer::Start({.host = config.data_net, .port = scratch->data_port != 0 ? scratch->data_port : config.data_port,
-                             .grants = &remote, .tls = config.tls.on()});
-    if (!listening.ok()) {
-      return absl::Status(listening.status().code(), StrCat("data port: ", std::string(listening.status().message()), " (--data_port, --data_net)"));
-    }
+    absl::StatusOr<std::unique_ptr<StreamServer>> listening = StartDataPort(config, scratch, &remote);
+    if (!listening.ok()) return listening.status();
     data = *std::move(listening);
-    scratch->data_port = data->port();
-    const bool v6 = config.data_net.find(':') != std::string::npos;
-    data_address = StrCat(v6 ? "[" : "", config.data_net, v6 ? "]:" : ":", data->port());
+    data_address = DataAddress(config.data_net, data->port());
     remote.OnEnd([raw = data.get()](const LaneToken& token) { raw->Disconnect(token); });
   }
   std::vector<std::string> lanes;

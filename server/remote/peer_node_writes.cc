@@ -1,14 +1,10 @@
 // PeerNode's writes: drafts there, their bytes, and publishing them.
 #include <grpcpp/grpcpp.h>
 
-#include <algorithm>
-#include <map>
 #include <utility>
 
-#include "proto/errors.h"
 #include "proto/strcat.h"
 #include "server/remote/peer_node.h"
-#include "transport/monotonic.h"
 
 namespace penstock::server {
 

@@ -1,4 +1,4 @@
-// RdmaReader: how this node reads its peers' memory by RDMA.
+// RdmaReader: how this node reads its peers' memory by RDMA, and writes its drafts there.
 //
 // Threading:  any thread
 // Ownership:  lanes keep what they need

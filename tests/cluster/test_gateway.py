@@ -73,6 +73,15 @@ def test_a_store_of_other_hosts_is_used_as_any_other(far):
         assert two.delete_prefix("m/") == 50 and list(one.list()) == []
 
 
+def test_one_address_is_enough_for_all_nodes_of_the_store(far):
+    with penstock.connect(addresses(far[::-1]), gateway_memory="128MiB") as store:
+        home = store.put("x", pattern(1, 100)).nodes
+    with penstock.connect(addresses(far[:1]), gateway_memory="128MiB") as store:
+        assert shows(store.get("x").numpy(), 1), "at home on the node that was not named"
+        assert store.put("y", pattern(2, 100)).nodes != home
+        assert [info.name for info in store.list()] == ["x", "y"]
+
+
 def test_what_was_put_outlives_who_put_it(far):
     program = (f"import os, numpy as np, penstock; s = penstock.connect({addresses(far)!r}, gateway_memory='128MiB'); "
                "s.put('kept', np.arange(100_000)); print(s.address, flush=True); os.kill(os.getpid(), 9)")

@@ -181,9 +181,9 @@ class Schedule:
     def _put(self, node: int, name: str) -> None:
         value = self.cluster.fresh(self.rng)
         result = self._call(f"put {name} = {value} through {node}", lambda: self.cluster.stores[node].put(name, pattern(*value)))
-        self._was_put(name, value, result)
+        self._was_changed(name, value, result)
 
-    def _was_put(self, name: str, value: Value, result: object) -> None:
+    def _was_changed(self, name: str, value: Value, result: object) -> None:
         if isinstance(result, penstock.Error):
             assert isinstance(result, (penstock.UnavailableError, penstock.DeadlineError)), result
             self.cluster.may_be[name].add(value)
@@ -196,7 +196,7 @@ class Schedule:
         results = self._call(f"put_many {values} through {node}", lambda: self.cluster.stores[node].put_many(
             {name: pattern(*value) for name, value in values.items()}, errors="return"))
         for i, (name, value) in enumerate(values.items()):
-            self._was_put(name, value, results if isinstance(results, penstock.Error) else results[i])
+            self._was_changed(name, value, results if isinstance(results, penstock.Error) else results[i])
 
     def _put_and_die(self, node: int, name: str) -> None:
         value = self.cluster.fresh(self.rng)
@@ -218,12 +218,7 @@ class Schedule:
 
     def _delete(self, node: int, name: str) -> None:
         result = self._call(f"delete {name} through {node}", lambda: self.cluster.stores[node].delete(name))
-        if isinstance(result, penstock.Error):
-            assert isinstance(result, (penstock.UnavailableError, penstock.DeadlineError)), result
-            self.cluster.may_be[name].add(None)
-            self._settle(name)
-        else:
-            self.cluster.may_be[name] = {None}
+        self._was_changed(name, None, result)
 
     def _get(self, node: int, name: str) -> None:
         kind = self.rng.choice(["view", "out", "box"])

@@ -43,8 +43,8 @@ def connect(
     $PENSTOCK_ADDRESS, else the default socket directory. If ``host:port`` is a node of another host,
     this process starts a node of its own that keeps copies only (``start_local(peers=...)``, with
     ``gateway_memory``) and ends with the Store: gets are copied once and then mapped, puts go through.
-    timeout: seconds for connecting and for each
-    call without a timeout of its own. label: shown by ``penstock sessions``.
+    timeout: seconds for connecting and for each call without a timeout of its own. label: shown by
+    ``penstock sessions``.
     require_transport: ``"rdma"`` = bytes of other nodes come by RDMA, or the call raises
     TransportError; None = by the best there is (``store.transports()`` tells).
     tls: for ``host:port`` of a node with TLS: ``{"ca": path, "cert": path, "key": path}``, PEM files;
