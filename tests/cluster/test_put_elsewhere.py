@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import penstock
+from support.daemon import Cli
 from support.nodes import start_nodes
 from support.pattern import pattern, shows
 from support.waiting import until
@@ -187,3 +188,24 @@ def test_a_writer_that_dies_leaves_nothing_on_either_node(nodes, stores):
             until(lambda: int(store.stats()["drafts"]) == 0, "no drafts", deadline_s=20)
         seen = a.get("x").numpy()
         assert shows(seen, 1) or not seen.any(), "the old bytes, or all of the new"
+
+
+def test_a_session_that_was_idle_is_renewed_before_it_is_used(tmp_path):
+    """One that ends while a transfer goes on fails that transfer; it lives 10 s, or from the last renewal on."""
+    a, b = start_nodes(tmp_path, 2, "--memory=128MiB")
+    with penstock.connect(str(a.socket_dir)) as at_a, penstock.connect(str(b.socket_dir)) as at_b:
+        at_a.put("x", pattern(1, 100))
+        at_b.put("x", pattern(2, 100))
+
+        def sessions() -> list[int]:
+            return [int(s["id"]) for s in Cli(a.socket_dir).json("sessions") if s["label"] == "node"]
+
+        (first,) = sessions()
+        opened = time.monotonic()
+        until(lambda: time.monotonic() > opened + 6, "more than half of its life is over")
+        at_b.put("x", pattern(3, 100))
+        until(lambda: time.monotonic() > opened + 11.5, "it would be over without the renewal")
+        assert sessions() == [first]
+        until(lambda: sessions() == [], "it ends when nobody uses it", deadline_s=20)
+    for daemon in (a, b):
+        daemon.stop()
