@@ -26,8 +26,9 @@ enum class Method : uint32_t {
   kAllocate = 15,
   kPublish = 16,
   kAbort = 17,
-  kOpenRead = 18,  // these two by the ring only
+  kOpenRead = 18,  // these by the ring only
   kCloseRead = 19,
+  kMeasurePeer = 20,
 };
 
 }  // namespace penstock::rpc

@@ -96,4 +96,14 @@ double Quantile(std::vector<uint32_t>& samples_ns, double fraction) {
   return samples_ns[static_cast<size_t>(last * fraction + 0.5)];
 }
 
+std::string TimeText(double ns) {
+  const auto [unit, name] = ns < 1e4   ? std::pair(1.0, "ns")
+                            : ns < 1e7 ? std::pair(1e3, "us")
+                            : ns < 1e10 ? std::pair(1e6, "ms")
+                                        : std::pair(1e9, "s");
+  char text[32];
+  std::snprintf(text, sizeof(text), ns < 1e4 ? "%.0f %s" : "%.1f %s", ns / unit, name);
+  return text;
+}
+
 }  // namespace penstock::cli

@@ -36,6 +36,8 @@ absl::StatusOr<BenchResult> RunBench(Client& client, const BenchOptions& options
 
 // `fraction` 0..1 of the sorted samples. Sorts them.
 double Quantile(std::vector<uint32_t>& samples_ns, double fraction);
+// "812 ns", "43.1 us", "1.2 s"
+std::string TimeText(double ns);
 
 }  // namespace penstock::cli
 

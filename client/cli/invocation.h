@@ -37,6 +37,8 @@ class Invocation {
 
   // The connection of this call; made on first use.
   absl::StatusOr<Client*> Connect();
+  // For calls that take their time: patience unless --timeout says otherwise. Before the first call.
+  void BePatient(absl::Duration patience) { patience_ = patience; }
 
   // One control call: the request of store.proto's method in, its response out.
   template <class Response, class Request>
@@ -61,6 +63,7 @@ class Invocation {
   const Verb& verb_;
   const Args args_;
   std::unique_ptr<Client> client_;
+  std::optional<absl::Duration> patience_;
   std::mutex mutex_;
   int exit_code_ = 0;  // guarded by mutex_
 };

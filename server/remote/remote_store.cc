@@ -25,7 +25,8 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 
 RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOptions& options)
     : store_(store), recall_(recall), require_rdma_(options.require_rdma), gets_(store, &peers_, &jobs_),
-      puts_(store, recall, &peers_, &jobs_, options.require_rdma, options.new_names_at_peers), reads_(store, &peers_, options.require_rdma) {
+      puts_(store, recall, &peers_, &jobs_, options.require_rdma, options.new_names_at_peers), reads_(store, &peers_, options.require_rdma),
+      measure_(store, &peers_) {
   if (options.peers.empty()) return;
   absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError(options.why_no_rdma);
   if (options.may_use_rdma) rdma = RdmaReader::Open();
@@ -137,7 +138,8 @@ uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
 
 bool RemoteStore::Concerns(rpc::Method method) {
   return method == rpc::Method::kStat || method == rpc::Method::kLongestPrefix || method == rpc::Method::kDeletePrefix ||
-         method == rpc::Method::kList || method == rpc::Method::kOpenRead || method == rpc::Method::kCloseRead;
+         method == rpc::Method::kList || method == rpc::Method::kOpenRead || method == rpc::Method::kCloseRead ||
+         method == rpc::Method::kMeasurePeer;
 }
 
 uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::string message, uint64_t page_bytes) {
@@ -166,6 +168,9 @@ uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::strin
         break;
       case rpc::Method::kCloseRead:
         serve(v1::CloseReadRequest(), v1::CloseReadResponse(), [this, session](const auto& q, auto*) { return reads_.Close(session, q); });
+        break;
+      case rpc::Method::kMeasurePeer:
+        serve(v1::MeasurePeerRequest(), v1::MeasurePeerResponse(), [this](const auto& q, auto* r) { return measure_.Measure(q, r); });
         break;
       default: result.status = absl::UnimplementedError("no such remote call");
     }

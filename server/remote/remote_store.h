@@ -35,6 +35,7 @@
 #include "proto/rpc_methods.h"
 #include "server/remote/client_reads.h"
 #include "server/remote/lease_recall.h"
+#include "server/remote/peer_measure.h"
 #include "server/remote/peer_node.h"
 #include "server/remote/remote_gets.h"
 #include "server/remote/remote_jobs.h"
@@ -112,6 +113,7 @@ class RemoteStore {
   RemoteGets gets_;
   RemotePuts puts_;
   ClientReads reads_;
+  PeerMeasure measure_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -233,6 +233,7 @@ absl::Status StoreService::Call(uint32_t method, Session* session, std::string_v
     case M::kAbort: return Serve<v1::AbortRequest, v1::AbortResponse>(in, out, with_session(&StoreService::Abort));
     case M::kOpenRead: return Serve<v1::OpenReadRequest, v1::OpenReadResponse>(in, out, bind(&StoreService::OpenRead));
     case M::kCloseRead: return absl::OkStatus();  // it has none
+    case M::kMeasurePeer: return absl::NotFoundError("peer: this node has no --peers");
     case M::kWait:
     case M::kWatch: break;
   }
