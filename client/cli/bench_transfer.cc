@@ -30,7 +30,7 @@ bool Means(const std::string& text, const std::string& uuid, std::initializer_li
 }
 
 std::string Known(const v1::NodeInfoResponse& node) {
-  std::string known = StrCat("this node is ", node.grpc_address().empty() ? node.socket_dir() : node.grpc_address());
+  std::string known = StrCat("this node is ", node.tcp_address().empty() ? node.socket_dir() : node.tcp_address());
   known += node.peers().empty() ? ", and has no --peers" : ", its peers are ";
   for (int i = 0; i < node.peers_size(); ++i) known += StrCat(i == 0 ? "" : ", ", node.peers(i).address());
   return known;
@@ -43,9 +43,9 @@ absl::StatusOr<const v1::PeerInfo*> Resolve(const Args& args, std::string_view f
   for (const v1::PeerInfo& peer : node.peers()) {
     if (Means(text, peer.node_uuid(), {&peer.address()})) return &peer;
   }
-  if (text == args.Get("address") || Means(text, node.node_uuid(), {&node.grpc_address(), &node.socket_dir()})) return nullptr;
+  if (text == args.Get("address") || Means(text, node.node_uuid(), {&node.tcp_address(), &node.socket_dir()})) return nullptr;
   return absl::InvalidArgumentError(StrCat("--", flag, ": no node '", text, "' is known here: ", Known(node),
-                                           "; write the address or the id of one of these (penstock nodes)"));
+                                           "; write the address or the id of one of the peers, and leave out the flag for this node"));
 }
 
 absl::StatusOr<Ends> EndsOf(const Args& args, const v1::NodeInfoResponse& node) {

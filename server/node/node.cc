@@ -164,7 +164,11 @@ absl::Status RunNode(warden::NodeContext* context) {
                       .new_names_at_peers = config.new_names == NewNames::kPeers});
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();
-  service.OnPeers([&others](v1::NodeInfoResponse* response) { others.AddPeers(response); });
+  std::atomic<int> tcp_port{0};
+  service.OnNodeInfo([&](v1::NodeInfoResponse* response) {
+    others.AddPeers(response);
+    if (const int port = tcp_port.load(); port > 0) response->set_tcp_address(DataAddress(config.host, port));
+  });
   others.OnDone([raw = rings->get()](uint64_t key) { raw->Wake(key); });
   (*store)->OnChange([raw = rings->get()](uint64_t name_hash) { raw->Wake(name_hash); });
   absl::StatusOr<std::unique_ptr<ControlServer>> control =
@@ -175,6 +179,7 @@ absl::Status RunNode(warden::NodeContext* context) {
       GrpcServer::Start(&service, data != nullptr ? &peer : nullptr, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port, .tls = config.tls});
   if (!grpc.ok()) return grpc.status();
   scratch->grpc_port = (*grpc)->port();
+  tcp_port.store((*grpc)->port());
   Maintenance maintenance(store->get(), &remote);
   TellReady(*context, (*grpc)->port());
   int signal_number = 0;

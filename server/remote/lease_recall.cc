@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "transport/fault_point.h"
 #include "transport/monotonic.h"
 
 namespace penstock::server {
@@ -98,11 +99,13 @@ void LeaseRecall::CallBack(const std::vector<std::string>& names) {
     }
   }
   changed_.notify_all();
+  PENSTOCK_FAULT_POINT("node.recall.told");
   while (true) {
     const absl::Duration left = std::max(LastOf(names), of_the_past) - MonotonicNow();
-    if (left <= absl::ZeroDuration()) return;
+    if (left <= absl::ZeroDuration()) break;
     changed_.wait_for(lock, absl::ToChronoNanoseconds(left));
   }
+  PENSTOCK_FAULT_POINT("node.recall.over");
 }
 
 void LeaseRecall::Allow(const std::vector<std::string>& names) {

@@ -8,6 +8,7 @@
 
 #include "proto/strcat.h"
 #include "server/rpc/grpc_tls.h"
+#include "transport/fault_point.h"
 #include "transport/monotonic.h"
 #include "transport/stream/stream_lane.h"
 
@@ -138,6 +139,7 @@ void PeerNode::OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open)
 void PeerNode::Forget(const std::string& token) {
   std::lock_guard lock(mutex_);
   if (open_.token == token) open_ = {};
+  owed_.erase(token);
 }
 
 void PeerNode::Count(const std::string& token, int more) {
@@ -180,7 +182,9 @@ void PeerNode::HearRecalls() {
     lock.unlock();
     const bool heard = peer_->AwaitRecalls(&context, request, &response).ok();
     if (heard) {
+      if (response.names_size() > 0) PENSTOCK_FAULT_POINT("node.lease.heard");
       leases_.Obey({response.names().begin(), response.names().end()});
+      if (response.names_size() > 0) PENSTOCK_FAULT_POINT("node.lease.obeyed");
     } else {
       leases_.EndAll();
     }
@@ -225,7 +229,7 @@ void PeerNode::Renew() {
   std::string token;
   {
     std::lock_guard lock(mutex_);
-    if (open_.pins == 0) return;
+    if (open_.pins == 0 && !owed_.contains(open_.token)) return;
     token = open_.token;
   }
   RenewNow(token);
@@ -238,8 +242,12 @@ void PeerNode::RenewNow(const std::string& token) {
   const absl::Time asked = MonotonicNow();
   const absl::Status renewed = Judge(peer_->Renew(&context, {}, &response));
   if (absl::IsPermissionDenied(renewed)) return Forget(token);
-  std::lock_guard lock(mutex_);
-  if (renewed.ok() && open_.token == token) open_.deadline = asked + open_.ttl;
+  if (!renewed.ok()) return;
+  {
+    std::lock_guard lock(mutex_);
+    if (open_.token == token) open_.deadline = asked + open_.ttl;
+  }
+  GiveBackOwed(token);
 }
 
 }  // namespace penstock::server

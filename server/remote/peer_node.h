@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -173,6 +174,8 @@ class PeerNode {
                                     const Request& request, Response* response, int seconds);
   void Count(const std::string& token, int more);
   void GiveBack(const std::string& token, absl::Span<const uint64_t> numbers);
+  void Owe(const std::string& token, absl::Span<const uint64_t> numbers);
+  void GiveBackOwed(const std::string& token);
   void Move(Lane* lane, const std::string& token, absl::Span<Transfer> transfers);
   RunOptions Patience(absl::Span<const Transfer> transfers, absl::Duration least) const;
   absl::Status Lapsed(const std::string& token, const absl::Status& why);
@@ -199,6 +202,8 @@ class PeerNode {
   uint64_t read_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time rdma_down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow
   Open open_ ABSL_GUARDED_BY(mutex_);  // token empty: none
+  // By session: grants and drafts of which the peer could not be told that they are over.
+  absl::flat_hash_map<std::string, std::vector<uint64_t>> owed_ ABSL_GUARDED_BY(mutex_);
   absl::Time down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow
   std::string down_why_ ABSL_GUARDED_BY(mutex_);
 
@@ -219,6 +224,7 @@ absl::StatusOr<PeerNode::Open> PeerNode::AskInSession(grpc::Status (v1::Peer::St
     Prepare(&context, session->token, seconds);
     absl::Status status = Judge((peer_.get()->*method)(&context, request, response));
     if (status.ok()) return session;
+    if (absl::IsUnavailable(status)) Forget(session->token);  // what it may have pinned there, nobody knows: it goes with the session
     if (!absl::IsPermissionDenied(status) || attempt > 0) return status;
     Forget(session->token);  // lapsed, or of an earlier node process
   }

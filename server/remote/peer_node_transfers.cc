@@ -172,13 +172,32 @@ void PeerNode::Release(absl::Span<const Found* const> all) {
   for (const auto& [token, numbers] : grants) GiveBack(token, numbers);
 }
 
+// What the peer does not hear it is told when it answers again: the session may go on, and with it what is pinned there.
 void PeerNode::GiveBack(const std::string& token, absl::Span<const uint64_t> numbers) {
   v1::ReleaseRequest request;
   request.mutable_grants()->Add(numbers.begin(), numbers.end());
   v1::ReleaseResponse response;
   grpc::ClientContext context;
   Prepare(&context, token);
-  (void)peer_->Release(&context, request, &response);  // if it fails, the deadline does it
+  if (absl::IsUnavailable(Judge(peer_->Release(&context, request, &response)))) Owe(token, numbers);
+}
+
+void PeerNode::Owe(const std::string& token, absl::Span<const uint64_t> numbers) {
+  std::lock_guard lock(mutex_);
+  std::vector<uint64_t>& owed = owed_[token];
+  owed.insert(owed.end(), numbers.begin(), numbers.end());
+}
+
+void PeerNode::GiveBackOwed(const std::string& token) {
+  std::vector<uint64_t> owed;
+  {
+    std::lock_guard lock(mutex_);
+    if (auto it = owed_.find(token); it != owed_.end()) {
+      owed.swap(it->second);
+      owed_.erase(it);
+    }
+  }
+  if (!owed.empty()) GiveBack(token, owed);
 }
 
 }  // namespace penstock::server

@@ -117,6 +117,7 @@ std::vector<absl::StatusOr<Published>> PeerNode::Publish(absl::Span<const Reserv
   if (absl::IsPermissionDenied(asked)) {
     asked = Lapsed(reserved[0]->token, asked);
   } else if (!asked.ok()) {
+    Owe(reserved[0]->token, absl::MakeConstSpan(request.drafts().data(), static_cast<size_t>(request.drafts_size())));
     asked = absl::Status(asked.code(), StrCat(std::string(asked.message()), "; whether it was published there is not known"));
   } else if (response.results_size() != request.drafts_size()) {
     asked = absl::UnavailableError(StrCat("node ", address_, ": a malformed answer to PublishDrafts"));

@@ -7,6 +7,7 @@
 #include "proto/errors.h"
 #include "proto/layout/metadata_codec.h"
 #include "proto/strcat.h"
+#include "transport/fault_point.h"
 #include "transport/monotonic.h"
 
 namespace penstock::server {
@@ -123,6 +124,7 @@ void RemoteGets::Fetch(std::vector<Asked> found) {
     }
     Answer(*each.first, copying.result);
   }
+  PENSTOCK_FAULT_POINT("node.remote.answered");
   Release(found);
 }
 
@@ -179,6 +181,7 @@ void RemoteGets::Read(std::vector<Making*> making) {
     readings.push_back({.found = &one->asked->found, .to = one->placed.block.address, .rdma_only = one->asked->item.require_rdma});
   }
   making[0]->asked->peer->Read(absl::MakeSpan(readings));
+  PENSTOCK_FAULT_POINT("node.remote.read");
   for (size_t i = 0; i < making.size(); ++i) {
     if (readings[i].status.ok()) {
       making[i]->result = writer_.Publish(making[i]->placed);

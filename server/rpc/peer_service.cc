@@ -108,6 +108,7 @@ absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest
     }
     Encode(status, result->mutable_status());
   }
+  PENSTOCK_FAULT_POINT("node.peer.located");
   return absl::OkStatus();
 }
 

@@ -59,7 +59,7 @@ absl::Status StoreService::NodeInfo(const v1::NodeInfoRequest&, v1::NodeInfoResp
   response->set_data_address(facts_.data_address);
   response->set_tls(facts_.tls);
   for (const std::string& lane : facts_.lanes) response->add_lanes(lane);
-  if (add_peers_) add_peers_(response);
+  if (complete_) complete_(response);
   return absl::OkStatus();
 }
 

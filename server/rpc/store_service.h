@@ -63,15 +63,15 @@ class StoreService {
   absl::Status Call(uint32_t method, Session* session, std::string_view request, uint64_t page_bytes, std::string* response);
 
   Store* store() const { return store_; }
-  // Who tells of the peers. To be set before the first call.
-  void OnPeers(std::function<void(v1::NodeInfoResponse*)> callback) { add_peers_ = std::move(callback); }
+  // Who tells the rest of NodeInfo: of the peers, and what is known later. To be set before the first call.
+  void OnNodeInfo(std::function<void(v1::NodeInfoResponse*)> callback) { complete_ = std::move(callback); }
 
  private:
   Store* const store_;
   LeaseRecall* const recall_;
   const NodeFacts facts_;
   const RemoteSessions* const remote_;
-  std::function<void(v1::NodeInfoResponse*)> add_peers_;
+  std::function<void(v1::NodeInfoResponse*)> complete_;
 };
 
 }  // namespace penstock::server

@@ -11,8 +11,9 @@ from typing import Iterator
 import pytest
 
 import penstock
-from support.books import nothing_left
+from support.books import books, nothing_left
 from support.daemon import Daemon, start_daemon
+from support.nodes import start_nodes
 from support.waiting import until
 from support.worker import Worker
 
@@ -80,6 +81,33 @@ def store(module_store: penstock.Store) -> Iterator[penstock.Store]:
 def armory(module_armory: Armory) -> Iterator[Armory]:
     yield module_armory
     assert module_armory.disarm_all() == [], "fault points that were armed and never reached"
+
+
+@dataclass
+class Pair:
+    """Two nodes; 0 is the home of 'x'."""
+
+    daemons: list[Daemon]
+    home: penstock.Store
+    other: penstock.Store
+
+    def nothing_left(self) -> None:
+        self.home.delete_prefix("")
+        for store in (self.home, self.other):
+            until(lambda: [books(store)[key] for key in ("drafts", "draft_bytes", "pins", "retired")] == [0, 0, 0, 0],
+                  f"nothing is left: {books(store)}", deadline_s=30)
+            assert int(store.stats()["tensors"]) == 0
+
+    def await_another_process(self, which: int, pid: int) -> None:
+        until(lambda: self.daemons[which].node_pid not in (None, pid), "the warden forks a new node")
+
+
+@pytest.fixture(scope="module")
+def pair(short_tmp: Path, module_armory: Armory, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    daemons = start_nodes(short_tmp / f"{request.module.__name__[-30:]}-pair", 2, PENSTOCK_FAULT_DIR=str(module_armory.folder))
+    with penstock.connect(str(daemons[0].socket_dir), timeout=30) as home, penstock.connect(str(daemons[1].socket_dir), timeout=30) as other:
+        yield Pair(daemons, home, other)
+    assert [daemon.stop() for daemon in daemons] == [0, 0]
 
 
 @pytest.fixture

@@ -6,45 +6,15 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Iterator
 
 import pytest
 
 import penstock
-from support.books import books
-from support.daemon import Daemon
-from support.nodes import start_nodes
 from support.pattern import pattern, shows
-from support.waiting import until
+from support.waiting import is_stopped, until
 
 OLD, NEW = 1, 2
 SIZES = (4096, 3 << 20)
-
-
-@dataclass
-class Pair:
-    """Node 0 is the home of 'x'; the other one is put through."""
-
-    daemons: list[Daemon]
-    home: penstock.Store
-    other: penstock.Store
-
-    def nothing_left(self) -> None:
-        self.home.delete_prefix("")
-        for store in (self.home, self.other):
-            until(lambda: [books(store)[key] for key in ("drafts", "draft_bytes", "pins", "retired")] == [0, 0, 0, 0],
-                  f"nothing is left: {books(store)}", deadline_s=30)
-            assert int(store.stats()["tensors"]) == 0
-
-
-@pytest.fixture(scope="module")
-def pair(short_tmp: Path, module_armory) -> Iterator[Pair]:
-    daemons = start_nodes(short_tmp / "pair", 2, PENSTOCK_FAULT_DIR=str(module_armory.folder))
-    with penstock.connect(str(daemons[0].socket_dir), timeout=30) as home, penstock.connect(str(daemons[1].socket_dir), timeout=30) as other:
-        yield Pair(daemons, home, other)
-    assert [daemon.stop() for daemon in daemons] == [0, 0]
 
 
 def put_until_it_is_done(store: penstock.Store, nbytes: int) -> int:
@@ -58,7 +28,7 @@ def put_until_it_is_done(store: penstock.Store, nbytes: int) -> int:
     raise AssertionError("not done in 50 times")
 
 
-def await_new_bytes(pair: Pair) -> None:
+def await_new_bytes(pair) -> None:
     """Both nodes show them, as soon as the one that was killed answers again."""
 
     def shown(store: penstock.Store) -> bool:
@@ -80,7 +50,7 @@ def test_the_putting_node_dies(pair, armory, point, nbytes):
     armory.arm(point)
     info = pair.other.put("x", pattern(NEW, nbytes))  # completes, though the node died meanwhile
     armory.await_fired(point)
-    until(lambda: pair.daemons[1].node_pid not in (None, node), "the warden forks a new node")
+    pair.await_another_process(1, node)
     assert info.version == version + 1 == pair.home.stat("x").version, "published once"
     await_new_bytes(pair)
     pair.nothing_left()
@@ -94,16 +64,12 @@ def test_the_home_dies(pair, armory, point, nbytes):
     armory.arm(point)
     times = put_until_it_is_done(pair.other, nbytes)
     armory.await_fired(point)
-    until(lambda: pair.daemons[0].node_pid not in (None, node), "the warden forks a new node")
+    pair.await_another_process(0, node)
     # One that was refused before anything was reserved may be asked again; after that the putting node does it.
     assert times == 1 or point == "node.peer.reserved"
     assert pair.home.stat("x").version == version + 1, "published once"
     await_new_bytes(pair)
     pair.nothing_left()
-
-
-def is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
 
 
 @pytest.mark.parametrize("point", ["node.remote.reserved", "node.remote.written"])

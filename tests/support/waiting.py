@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, Callable
 
 DEADLINE_S = 30.0  # a bound for what takes milliseconds on a quiet machine
@@ -15,3 +16,8 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
         assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
         time.sleep(0.002)
     return value
+
+
+def is_stopped(pid: int) -> bool:
+    """By SIGSTOP."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"

@@ -38,13 +38,14 @@ class Died(Exception):
 
 
 class Worker:
-    def __init__(self, address: Path, fault_dir: Path | None = None, label: str = "worker") -> None:
+    def __init__(self, address: Path, fault_dir: Path | None = None, label: str = "worker", prefix: tuple[str, ...] = ()) -> None:
+        """`prefix`: a command that execs it, such as `ip netns exec NAME`."""
         env = clean_environment(PENSTOCK_ADDRESS=str(address))
         env["PYTHONPATH"] = os.pathsep.join((str(ROOT / "tests"), env.get("PYTHONPATH", "")))
         if fault_dir is not None:
             env["PENSTOCK_FAULT_DIR"] = str(fault_dir)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "support.worker_main"],
+            [*prefix, sys.executable, "-m", "support.worker_main"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, bufsize=0,
         )
         self._unread = b""

@@ -38,7 +38,7 @@ absl::Status Run(Invocation& invocation) {
   const absl::Time started = absl::FromUnixNanos(static_cast<int64_t>(node.started_ns()));
   table.Add({node.node_uuid(), node.version(), StrCat(node.pid()), StrCat(node.warden_pid()),
              StrCat(node.generation()), AgeText(absl::Now() - started), node.page_kind(),
-             node.socket_dir(), node.grpc_address().empty() ? "-" : node.grpc_address(),
+             node.socket_dir(), node.tcp_address().empty() ? "-" : node.tcp_address(),
              node.data_address().empty() ? "-" : StrCat(node.data_address(), node.tls() ? " (TLS)" : "")});
   table.Print();
   if (node.peers().empty()) return absl::OkStatus();
@@ -64,7 +64,7 @@ const Verb kNodes = {
         "an array of objects with the fields of NodeInfoResponse in store.proto: node_uuid, "
         "generation, version, layout_version, socket_dir, started_ns, pid, warden_pid, "
         "grpc_address, page_kind, data_address, lanes (an array of texts), and peers (an array of objects: "
-        "address, node_uuid, lane, why, reads, read_bytes), and tls (whether gRPC over TCP and the data port speak TLS only)",
+        "address, node_uuid, lane, why, reads, read_bytes), tls (whether gRPC over TCP and the data port speak TLS only), and tcp_address (of gRPC, for other hosts; empty: none)",
     .examples = kExamples,
     .run = Run,
 };
