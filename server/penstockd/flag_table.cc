@@ -170,7 +170,7 @@ constexpr Flag kFlags[] = {
      "copied here when they are asked for (default: none)", false,
      SetPeers, [](const NodeConfig& c) { return PrintList(c.peers); }},
     {"new_names", "here or peers",
-     "where a tensor is kept whose name no node has yet: in this one (here), or in the first of --peers\n"
+     "where a tensor is kept whose name no node has yet: in this one (here), or in one of --peers\n"
      "(peers): this node then keeps copies only, and nothing is lost with it (default here)", false,
      [](std::string_view v, NodeConfig* c) { return SetWord(v, kNewNames, &c->new_names); },
      [](const NodeConfig& c) { return std::string(kNewNames[static_cast<int>(c.new_names)]); }},

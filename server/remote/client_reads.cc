@@ -59,9 +59,9 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
     response->set_here(true);
     return absl::OkStatus();
   }
-  absl::Status missing = absl::NotFoundError(StrCat("'", request.name(), "': no such tensor, on none of ", peers_->size() + 1, " nodes"));
-  for (const auto& peer : *peers_) {
-    const Key key{session, peer.get()};
+  absl::Status missing = absl::NotFoundError(StrCat("'", request.name(), "': no such tensor, on none of ", homes_->node_count(), " nodes"));
+  for (PeerNode* const peer : homes_->InOrder(request.name())) {
+    const Key key{session, peer};
     if (!request.refused_token().empty()) Forget(key, request.refused_token());
     if (request.whole() && peer->reads_by_rdma()) {  // faster by the node
       response->set_here(true);
@@ -73,6 +73,7 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
       if (!absl::IsNotFound(located.status())) missing = located.status();
       continue;
     }
+    homes_->Found(request.name(), peer);
     *response->mutable_info() = std::move(*located->mutable_info());
     response->set_grant(located->grant());
     response->set_token(reader.token);

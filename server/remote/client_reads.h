@@ -19,6 +19,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/remote/homes.h"
 #include "server/remote/peer_node.h"
 #include "server/store/store.h"
 
@@ -28,7 +29,7 @@ class ClientReads {
  public:
   using Peers = std::vector<std::unique_ptr<PeerNode>>;
   // `by_node`: clients are to have it copied by the node, always.
-  ClientReads(Store* store, const Peers* peers, bool by_node) : store_(store), peers_(peers), by_node_(by_node) {}
+  ClientReads(Store* store, const Peers* peers, Homes* homes, bool by_node) : store_(store), peers_(peers), homes_(homes), by_node_(by_node) {}
 
   absl::Status Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response);
   absl::Status Close(uint64_t session, const v1::CloseReadRequest& request);
@@ -53,6 +54,7 @@ class ClientReads {
 
   Store* const store_;
   const Peers* const peers_;
+  Homes* const homes_;
   const bool by_node_;
   std::mutex mutex_;
   std::map<Key, Entry> readers_ ABSL_GUARDED_BY(mutex_);

@@ -76,27 +76,37 @@ void RemoteGets::GetAll(std::vector<Asked> asked) {
 
 // At whoever has it as its own. NOT_FOUND is only said when everybody has said so.
 void RemoteGets::Locate(std::vector<Asked>* asked) {
-  for (Asked& one : *asked) one.status = absl::NotFoundError(StrCat("'", one.item.name, "': no such tensor, on none of ", peers_->size() + 1, " nodes"));
-  for (const auto& peer : *peers_) {
-    std::vector<Asked*> missing;
-    std::vector<PeerNode::Wanted> wanted;
-    for (Asked& one : *asked) {
-      if (one.peer != nullptr) continue;
-      missing.push_back(&one);
-      wanted.push_back({.name = one.item.name, .version = one.item.version, .have_version = one.here.ok() ? one.here->version_number : 0,
-                        .have_created_ns = one.here.ok() ? one.here->created_ns : 0, .lease = one.item.version == 0});
-    }
-    if (missing.empty()) return;
-    std::vector<absl::StatusOr<PeerNode::Found>> found = peer->Locate(wanted);
-    for (size_t i = 0; i < found.size(); ++i) {
-      if (found[i].ok()) {
-        missing[i]->peer = peer.get();
-        missing[i]->found = *std::move(found[i]);
-      } else if (!absl::IsNotFound(found[i].status())) {
-        missing[i]->status = found[i].status();
-      }
+  std::vector<std::string_view> names;
+  for (Asked& one : *asked) {
+    one.status = absl::NotFoundError(StrCat("'", one.item.name, "': no such tensor, on none of ", homes_->node_count(), " nodes"));
+    names.push_back(one.item.name);
+  }
+  homes_->Find(names, [asked](PeerNode& peer, absl::Span<const size_t> which) {
+    std::vector<Asked*> these;
+    for (const size_t i : which) these.push_back(&(*asked)[i]);
+    return LocateAt(peer, these);
+  });
+}
+
+// Whether each was found there.
+std::vector<bool> RemoteGets::LocateAt(PeerNode& peer, absl::Span<Asked* const> asked) {
+  std::vector<PeerNode::Wanted> wanted;
+  for (const Asked* one : asked) {
+    wanted.push_back({.name = one->item.name, .version = one->item.version, .have_version = one->here.ok() ? one->here->version_number : 0,
+                      .have_created_ns = one->here.ok() ? one->here->created_ns : 0, .lease = one->item.version == 0});
+  }
+  std::vector<absl::StatusOr<PeerNode::Found>> found = peer.Locate(wanted);
+  std::vector<bool> settled;
+  for (size_t i = 0; i < asked.size(); ++i) {
+    settled.push_back(found[i].ok());
+    if (found[i].ok()) {
+      asked[i]->peer = &peer;
+      asked[i]->found = *std::move(found[i]);
+    } else if (!absl::IsNotFound(found[i].status())) {
+      asked[i]->status = found[i].status();
     }
   }
+  return settled;
 }
 
 // All of them were found. This thread makes what nobody makes yet; what others make it waits for only when that is done, so

@@ -23,6 +23,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "server/remote/homes.h"
 #include "server/remote/node_session.h"
 #include "server/remote/peer_node.h"
 #include "server/remote/remote_jobs.h"
@@ -35,8 +36,7 @@ class RemoteGets {
   static constexpr absl::Duration kMemoryWait = absl::Seconds(5);
   static constexpr uint64_t kLargeBytes = uint64_t{4} << 20;  // from here on a transfer of its own
 
-  using Peers = std::vector<std::unique_ptr<PeerNode>>;
-  RemoteGets(Store* store, const Peers* peers, RemoteJobs* jobs) : store_(store), peers_(peers), jobs_(jobs), writer_(store, "fetch") {}
+  RemoteGets(Store* store, Homes* homes, RemoteJobs* jobs) : store_(store), homes_(homes), jobs_(jobs), writer_(store, "fetch") {}
 
   struct Item {
     std::string name;
@@ -73,6 +73,7 @@ class RemoteGets {
 
   void GetAll(std::vector<Asked> asked);
   void Locate(std::vector<Asked>* asked);
+  static std::vector<bool> LocateAt(PeerNode& peer, absl::Span<Asked* const> asked);
   void Fetch(std::vector<Asked> found);
   std::shared_ptr<Copying> Join(const What& what, bool* mine);
   void Make(std::vector<Making>* making);
@@ -81,7 +82,7 @@ class RemoteGets {
   void Release(const std::vector<Asked>& found);
 
   Store* const store_;
-  const Peers* const peers_;
+  Homes* const homes_;
   RemoteJobs* const jobs_;
   NodeSession writer_;  // of the copies
 

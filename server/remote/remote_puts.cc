@@ -35,7 +35,9 @@ void RemotePuts::Publish(const std::vector<Item>& items) {
     going.push_back({.key = item.key, .draft = *std::move(draft), .request_key = request_key, .require_rdma = require_rdma_ || item.session->peer.require_rdma});
   }
   PublishHere(here);
-  if (!going.empty()) FindHomes(&going);
+  FindHomes(&going);
+  GiveHomes(&going);
+  PublishAll(&going);
 }
 
 void RemotePuts::PublishHere(const std::vector<const Item*>& items) {
@@ -46,82 +48,73 @@ void RemotePuts::PublishHere(const std::vector<const Item*>& items) {
   for (size_t i = 0; i < items.size(); ++i) Finish(items[i]->key, results[i]);
 }
 
-// A peer that is not the home of a name says NOT_FOUND and has changed nothing.
+// A peer that is not the home of a name says NOT_FOUND and has changed nothing. If nobody else could be asked, the home may be who
+// could not.
 void RemotePuts::FindHomes(std::vector<Going>* all) {
-  std::vector<Going*> missing;
+  std::vector<std::string_view> names;
   for (Going& going : *all) {
     going.result = absl::NotFoundError("");
-    missing.push_back(&going);
+    names.push_back(going.draft.spec.name());
   }
+  homes_->Find(names, [all](PeerNode& peer, absl::Span<const size_t> which) {
+    std::vector<Going*> these;
+    for (const size_t i : which) these.push_back(&(*all)[i]);
+    return ReserveAt(peer, these);
+  });
+}
+
+// Whether each is settled: reserved there, or refused by its home.
+std::vector<bool> RemotePuts::ReserveAt(PeerNode& peer, absl::Span<Going* const> going) {
+  std::vector<PeerNode::Reserving> items;
+  for (const Going* one : going) items.push_back(one->Ask());
+  std::vector<absl::StatusOr<PeerNode::Reserved>> reserved = peer.Reserve(items);
+  std::vector<bool> settled;
+  for (size_t i = 0; i < going.size(); ++i) {
+    const absl::Status why = reserved[i].status();
+    settled.push_back(!absl::IsNotFound(why) && !absl::IsUnavailable(why));
+    if (reserved[i].ok()) {
+      going[i]->home = &peer;
+      going[i]->reserved = *std::move(reserved[i]);
+    } else if (!absl::IsNotFound(why)) {
+      going[i]->result = why;
+    }
+  }
+  return settled;
+}
+
+// To names that nobody has, where that is not this node.
+void RemotePuts::GiveHomes(std::vector<Going>* all) {
+  std::map<PeerNode*, std::vector<Going*>> fresh;
+  for (Going& going : *all) {
+    if (going.home != nullptr || !absl::IsNotFound(going.result.status())) continue;
+    store_->DropCopy(going.draft.spec.name());  // of what its home has deleted
+    PeerNode* const home = homes_->ForNew(going.draft.spec.name());
+    if (home == nullptr) continue;
+    going.if_home = false;
+    fresh[home].push_back(&going);
+  }
+  for (const auto& [peer, these] : fresh) ReserveAt(*peer, these);
+}
+
+void RemotePuts::PublishAll(std::vector<Going>* all) {
   std::map<PeerNode*, std::vector<Going*>> homes;
-  for (const auto& peer : *peers_) {
-    if (missing.empty()) break;
-    std::vector<PeerNode::Reserving> items;
-    for (const Going* going : missing) items.push_back(going->Ask());
-    std::vector<absl::StatusOr<PeerNode::Reserved>> reserved = peer->Reserve(items);
-    std::vector<Going*> still;
-    for (size_t i = 0; i < reserved.size(); ++i) {
-      Going* going = missing[i];
-      if (reserved[i].ok()) {
-        going->reserved = *std::move(reserved[i]);
-        homes[peer.get()].push_back(going);
-        continue;
-      }
-      const absl::Status& why = reserved[i].status();
-      if (!absl::IsNotFound(why)) going->result = why;
-      if (absl::IsNotFound(why) || absl::IsUnavailable(why)) {  // another one may have it
-        still.push_back(going);
-      } else {
-        Answer(*going);
-      }
-    }
-    missing = std::move(still);
-  }
-  if (new_names_at_peers_) {
-    std::vector<Going*> fresh;
-    for (Going* going : missing) {
-      if (absl::IsNotFound(going->result.status())) fresh.push_back(going);
-    }
-    std::erase_if(missing, [](const Going* going) { return absl::IsNotFound(going->result.status()); });
-    for (Going* going : MakeHome(*(*peers_)[0], fresh)) homes[(*peers_)[0].get()].push_back(going);
+  for (Going& going : *all) {
+    if (going.home != nullptr) homes[going.home].push_back(&going);
   }
   std::vector<std::thread> others;  // each home at the same time, the last one on this thread
   for (auto it = homes.begin(); it != homes.end() && std::next(it) != homes.end(); ++it) {
     others.emplace_back([this, peer = it->first, &going = it->second] { PublishAt(*peer, going); });
   }
   if (!homes.empty()) PublishAt(*homes.rbegin()->first, homes.rbegin()->second);
-  for (Going* going : missing) {
-    if (!absl::IsNotFound(going->result.status())) {
-      Answer(*going);
-      continue;
+  for (Going& going : *all) {
+    if (going.home != nullptr) continue;
+    if (!absl::IsNotFound(going.result.status())) {
+      Answer(going);
+    } else {
+      Finish(going.key, recall_->Change(going.draft.spec.name(), [&](LeaseRule leases) { return store_->PublishTaken(going.draft.record, leases); }));
     }
-    store_->DropCopy(going->draft.spec.name());  // of what its home has deleted
-    Finish(going->key, recall_->Change(going->draft.spec.name(), [&](LeaseRule leases) { return store_->PublishTaken(going->draft.record, leases); }));
   }
   for (std::thread& other : others) other.join();
-}
-
-// Names that nobody has: the peer is their home from now on. Those that it takes; the others are answered.
-std::vector<RemotePuts::Going*> RemotePuts::MakeHome(PeerNode& peer, const std::vector<Going*>& fresh) {
-  if (fresh.empty()) return {};
-  std::vector<PeerNode::Reserving> items;
-  for (Going* going : fresh) {
-    store_->DropCopy(going->draft.spec.name());  // of what its home has deleted
-    going->if_home = false;
-    items.push_back(going->Ask());
-  }
-  std::vector<absl::StatusOr<PeerNode::Reserved>> reserved = peer.Reserve(items);
-  std::vector<Going*> taken;
-  for (size_t i = 0; i < fresh.size(); ++i) {
-    if (reserved[i].ok()) {
-      fresh[i]->reserved = *std::move(reserved[i]);
-      taken.push_back(fresh[i]);
-    } else {
-      fresh[i]->result = reserved[i].status();
-      Answer(*fresh[i]);
-    }
-  }
-  return taken;
 }
 
 // A home whose process is replaced meanwhile is asked again: it knows by the key what it has published.

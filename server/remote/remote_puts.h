@@ -20,6 +20,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
+#include "server/remote/homes.h"
 #include "server/remote/lease_recall.h"
 #include "server/remote/peer_node.h"
 #include "server/remote/remote_jobs.h"
@@ -29,9 +30,8 @@ namespace penstock::server {
 
 class RemotePuts {
  public:
-  using Peers = std::vector<std::unique_ptr<PeerNode>>;
-  RemotePuts(Store* store, LeaseRecall* recall, const Peers* peers, RemoteJobs* jobs, bool require_rdma, bool new_names_at_peers)
-      : store_(store), recall_(recall), peers_(peers), jobs_(jobs), require_rdma_(require_rdma), new_names_at_peers_(new_names_at_peers) {}
+  RemotePuts(Store* store, LeaseRecall* recall, Homes* homes, RemoteJobs* jobs, bool require_rdma)
+      : store_(store), recall_(recall), homes_(homes), jobs_(jobs), require_rdma_(require_rdma) {}
 
   struct Item {
     std::shared_ptr<Session> session;  // null if it has ended
@@ -51,6 +51,7 @@ class RemotePuts {
     uint64_t request_key = 0;  // 0: not told apart
     bool require_rdma = false;
     bool if_home = true;
+    PeerNode* home = nullptr;  // null: not found yet, or this node
     PeerNode::Reserved reserved;
     absl::StatusOr<Published> result = absl::UnknownError("");
 
@@ -59,7 +60,9 @@ class RemotePuts {
 
   void PublishHere(const std::vector<const Item*>& items);
   void FindHomes(std::vector<Going>* going);
-  std::vector<Going*> MakeHome(PeerNode& peer, const std::vector<Going*>& fresh);
+  static std::vector<bool> ReserveAt(PeerNode& peer, absl::Span<Going* const> going);
+  void GiveHomes(std::vector<Going>* going);
+  void PublishAll(std::vector<Going>* going);
   void PublishAt(PeerNode& peer, std::vector<Going*> going);
   void WriteAndPublish(PeerNode& peer, const std::vector<Going*>& going);
   std::vector<Going*> ReserveAgain(PeerNode& peer, const std::vector<Going*>& going);
@@ -70,10 +73,9 @@ class RemotePuts {
 
   Store* const store_;
   LeaseRecall* const recall_;
-  const Peers* const peers_;
+  Homes* const homes_;
   RemoteJobs* const jobs_;
   const bool require_rdma_;
-  const bool new_names_at_peers_;  // what nobody has is put at the first of them
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -24,8 +24,8 @@ absl::Status Parse(const std::string& bytes, Request* request) {
 }  // namespace
 
 RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOptions& options)
-    : store_(store), recall_(recall), require_rdma_(options.require_rdma), gets_(store, &peers_, &jobs_),
-      puts_(store, recall, &peers_, &jobs_, options.require_rdma, options.new_names_at_peers), reads_(store, &peers_, options.require_rdma),
+    : store_(store), recall_(recall), require_rdma_(options.require_rdma), homes_(&peers_, options.new_names_at_peers),
+      gets_(store, &homes_, &jobs_), puts_(store, recall, &homes_, &jobs_, options.require_rdma), reads_(store, &peers_, &homes_, options.require_rdma),
       measure_(store, &peers_) {
   if (options.peers.empty()) return;
   absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError(options.why_no_rdma);
@@ -185,7 +185,7 @@ absl::StatusOr<Published> RemoteStore::Delete(const std::string& name, uint64_t 
   request.add_items()->set_name(name);
   request.mutable_items(0)->set_version(version);
   absl::Status unanswered;
-  for (const auto& peer : peers_) {
+  for (PeerNode* const peer : homes_.InOrder(name)) {
     v1::DeleteResponse response;
     const absl::Status asked = peer->Ask(&v1::Store::Stub::Delete, request, &response);
     if (!asked.ok()) {
@@ -200,9 +200,9 @@ absl::StatusOr<Published> RemoteStore::Delete(const std::string& name, uint64_t 
   return unanswered.ok() ? here : unanswered;
 }
 
-// Items that are not here are asked of all peers, in one call each.
 absl::Status RemoteStore::Stat(const v1::StatRequest& request, v1::StatResponse* response) {
   std::vector<int> missing;
+  std::vector<std::string_view> names;
   for (int i = 0; i < request.items_size(); ++i) {
     v1::TensorResult* result = response->add_results();
     absl::Status status = ValidateName(request.items(i).name());
@@ -213,32 +213,39 @@ absl::Status RemoteStore::Stat(const v1::StatRequest& request, v1::StatResponse*
     }
     result->mutable_status()->set_code(static_cast<int>(status.code()));
     result->mutable_status()->set_message(std::string(status.message()));
-    if (absl::IsNotFound(status)) missing.push_back(i);
+    if (!absl::IsNotFound(status)) continue;
+    missing.push_back(i);
+    names.push_back(request.items(i).name());
   }
-  for (const auto& peer : peers_) {
-    if (missing.empty()) break;
+  homes_.Find(names, [&](PeerNode& peer, absl::Span<const size_t> which) {
     v1::StatRequest ask;
-    for (int i : missing) *ask.add_items() = request.items(i);
-    v1::StatResponse answer;
-    const absl::Status asked = peer->Ask(&v1::Store::Stub::Stat, ask, &answer);
-    std::vector<int> still;
-    for (size_t k = 0; k < missing.size(); ++k) {
-      v1::TensorResult* result = response->mutable_results(missing[k]);
-      const bool answered = asked.ok() && static_cast<int>(k) < answer.results_size();
-      if (answered && answer.results(static_cast<int>(k)).status().code() == 0) {
-        *result = answer.results(static_cast<int>(k));
-        result->mutable_info()->clear_location();
-        continue;
-      }
-      if (!answered) {  // not found would be more than is known
-        result->mutable_status()->set_code(static_cast<int>(absl::StatusCode::kUnavailable));
-        result->mutable_status()->set_message(std::string(asked.message()));
-      }
-      still.push_back(missing[k]);
+    std::vector<v1::TensorResult*> results;
+    for (const size_t k : which) {
+      *ask.add_items() = request.items(missing[k]);
+      results.push_back(response->mutable_results(missing[k]));
     }
-    missing = std::move(still);
-  }
+    return StatAt(peer, ask, results);
+  });
   return absl::OkStatus();
+}
+
+// Whether each was found there.
+std::vector<bool> RemoteStore::StatAt(PeerNode& peer, const v1::StatRequest& ask, const std::vector<v1::TensorResult*>& results) {
+  v1::StatResponse answer;
+  const absl::Status asked = peer.Ask(&v1::Store::Stub::Stat, ask, &answer);
+  std::vector<bool> found(results.size(), false);
+  for (size_t k = 0; k < results.size(); ++k) {
+    const bool answered = asked.ok() && static_cast<int>(k) < answer.results_size();
+    if (answered && answer.results(static_cast<int>(k)).status().code() == 0) {
+      *results[k] = answer.results(static_cast<int>(k));
+      results[k]->mutable_info()->clear_location();
+      found[k] = true;
+    } else if (!answered) {  // not found would be more than is known
+      results[k]->mutable_status()->set_code(static_cast<int>(absl::StatusCode::kUnavailable));
+      results[k]->mutable_status()->set_message(std::string(asked.message()));
+    }
+  }
+  return found;
 }
 
 absl::Status RemoteStore::LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response) {

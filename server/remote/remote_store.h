@@ -3,7 +3,7 @@
 // Clients read into memory of their own by client_reads.h.
 //
 // Each node is the home of the names that are first put through it; who is the home of a name is found by asking the peers of
-// --peers. Gets (remote_gets.h) make copies here, puts (remote_puts.h) go to the home of their name. A copy is served by name
+// --peers (homes.h). Gets (remote_gets.h) make copies here, puts (remote_puts.h) go to the home of their name. A copy is served by name
 // after the home has said that it still is the present version, and as long as the lease lasts that comes with it; an exact
 // version is served as it is.
 //
@@ -34,6 +34,7 @@
 #include "absl/status/statusor.h"
 #include "proto/rpc_methods.h"
 #include "server/remote/client_reads.h"
+#include "server/remote/homes.h"
 #include "server/remote/lease_recall.h"
 #include "server/remote/peer_measure.h"
 #include "server/remote/peer_node.h"
@@ -50,7 +51,7 @@ struct RemoteStoreOptions {
   bool may_use_rdma = false;        // where there is
   std::string why_no_rdma;          // it may not be used
   bool require_rdma = false;        // nothing else, for whatever session
-  bool new_names_at_peers = false;  // what nobody has is put at the first of them
+  bool new_names_at_peers = false;  // what nobody has gets one of them as its home
 };
 
 class RemoteStore {
@@ -101,6 +102,7 @@ class RemoteStore {
   void Run(Batch* batch);
   absl::StatusOr<Published> Delete(const std::string& name, uint64_t version);
   absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
+  static std::vector<bool> StatAt(PeerNode& peer, const v1::StatRequest& ask, const std::vector<v1::TensorResult*>& results);
   absl::Status LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response);
   absl::Status DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response);
   absl::Status List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response);
@@ -110,6 +112,7 @@ class RemoteStore {
   const bool require_rdma_;
   std::unique_ptr<RdmaReader> rdma_;  // null: none here
   std::vector<std::unique_ptr<PeerNode>> peers_;
+  Homes homes_;
   RemoteGets gets_;
   RemotePuts puts_;
   ClientReads reads_;

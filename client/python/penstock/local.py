@@ -37,7 +37,7 @@ def start_local(
 
     memory: bytes, or a size as "512MiB" or "50%". peers: ``host:port`` of nodes of a store that this
     one is a window to, for hosts that have no node: it keeps copies only, what is put through it is
-    kept by them (new names by the first), so nothing is lost with it. tls: as in connect().
+    kept by them (new names are spread over them), so nothing is lost with it. tls: as in connect().
     arguments: further flags of penstockd.
     Raises UnavailableError when it does not come up; the message has what it said.
     """

@@ -1,0 +1,85 @@
+#include "server/remote/homes.h"
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <thread>
+#include <utility>
+
+namespace penstock::server {
+
+namespace {
+
+// FNV-1a with the finalizer of MurmurHash3; the same in every process.
+uint64_t HashOf(std::string_view text, uint64_t seed = 0xcbf29ce484222325) {
+  uint64_t hash = seed;
+  for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+  hash = (hash ^ (hash >> 33)) * 0xff51afd7ed558ccd;
+  hash = (hash ^ (hash >> 33)) * 0xc4ceb9fe1a85ec53;
+  return hash ^ (hash >> 33);
+}
+
+}  // namespace
+
+std::vector<PeerNode*> Homes::InOrder(std::string_view name) const {
+  std::vector<PeerNode*> order;
+  for (const auto& peer : *peers_) order.push_back(peer.get());
+  std::lock_guard lock(mutex_);
+  if (const auto it = found_.find(HashOf(name)); it != found_.end()) {
+    std::stable_partition(order.begin(), order.end(), [&](const PeerNode* peer) { return peer == it->second; });
+  }
+  return order;
+}
+
+void Homes::Found(std::string_view name, PeerNode* peer) {
+  std::lock_guard lock(mutex_);
+  if (found_.size() >= kRemembered) found_.clear();
+  found_[HashOf(name)] = peer;
+}
+
+void Homes::Find(absl::Span<const std::string_view> names, const Ask& ask) {
+  std::vector<std::vector<PeerNode*>> orders;
+  std::vector<size_t> open;
+  for (size_t i = 0; i < names.size(); ++i) {
+    orders.push_back(InOrder(names[i]));
+    open.push_back(i);
+  }
+  for (size_t round = 0; round < peers_->size() && !open.empty(); ++round) {
+    std::map<PeerNode*, std::vector<size_t>> asked;
+    for (const size_t i : open) asked[orders[i][round]].push_back(i);
+    std::map<PeerNode*, std::vector<bool>> settled;
+    for (const auto& [peer, which] : asked) settled[peer];  // all places are there before others write to them
+    const auto ask_one = [&](PeerNode* peer) { settled.find(peer)->second = ask(*peer, asked.find(peer)->second); };
+    std::vector<std::thread> others;  // the last one on this thread
+    for (auto it = asked.begin(); std::next(it) != asked.end(); ++it) others.emplace_back(ask_one, it->first);
+    ask_one(asked.rbegin()->first);
+    for (std::thread& other : others) other.join();
+    open.clear();
+    for (const auto& [peer, which] : asked) {
+      for (size_t k = 0; k < which.size(); ++k) {
+        if (settled[peer][k]) {
+          Found(names[which[k]], peer);
+        } else {
+          open.push_back(which[k]);
+        }
+      }
+    }
+  }
+}
+
+// Rendezvous hashing (Thaler and Ravishankar, 1998).
+PeerNode* Homes::ForNew(std::string_view name) const {
+  if (!new_names_at_peers_) return nullptr;
+  PeerNode* best = nullptr;
+  uint64_t most = 0;
+  for (const auto& peer : *peers_) {
+    const uint64_t weight = HashOf(peer->address(), HashOf(name));
+    if (best == nullptr || weight > most) {
+      best = peer.get();
+      most = weight;
+    }
+  }
+  return best;
+}
+
+}  // namespace penstock::server

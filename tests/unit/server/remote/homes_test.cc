@@ -1,0 +1,120 @@
+#include "server/remote/homes.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proto/strcat.h"
+
+namespace penstock::server {
+namespace {
+
+// Peers that nobody listens for: nothing here calls them.
+class HomesTest : public testing::Test {
+ protected:
+  static Homes::Peers PeersAt(const std::vector<std::string>& addresses) {
+    Homes::Peers peers;
+    for (const std::string& address : addresses) peers.push_back(std::make_unique<PeerNode>(address, nullptr, TlsFiles{}, nullptr, "no rdma"));
+    return peers;
+  }
+  Homes::Peers peers_ = PeersAt({"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"});
+  Homes homes_{&peers_, /*new_names_at_peers=*/false};
+};
+
+TEST_F(HomesTest, EverybodyIsAskedAboutWhatNobodyHasOnceAndAboutAllOfItAtOnce) {
+  std::mutex mutex;
+  std::map<PeerNode*, std::vector<std::vector<size_t>>> asked;
+  const std::vector<std::string_view> names = {"a", "b", "c"};
+  homes_.Find(names, [&](PeerNode& peer, absl::Span<const size_t> which) {
+    std::lock_guard lock(mutex);
+    asked[&peer].emplace_back(which.begin(), which.end());
+    return std::vector<bool>(which.size(), false);
+  });
+  EXPECT_EQ(asked.size(), 3u);
+  for (const auto& [peer, calls] : asked) EXPECT_EQ(calls, (std::vector<std::vector<size_t>>{{0, 1, 2}}));
+}
+
+TEST_F(HomesTest, WhatWasFoundIsAskedForNowhereElse) {
+  int calls = 0;
+  const std::vector<std::string_view> names = {"a", "b"};
+  homes_.Find(names, [&](PeerNode& peer, absl::Span<const size_t> which) {
+    ++calls;
+    if (&peer == peers_[0].get()) return std::vector<bool>{false, true};  // has b
+    EXPECT_EQ(which.size(), 1u);
+    EXPECT_EQ(which[0], 0u);
+    return std::vector<bool>{&peer == peers_[1].get()};
+  });
+  EXPECT_EQ(calls, 2);
+}
+
+TEST_F(HomesTest, WhereANameWasFoundIsAskedFirst) {
+  EXPECT_EQ(homes_.InOrder("a")[0], peers_[0].get());
+  homes_.Found("a", peers_[2].get());
+  EXPECT_EQ(homes_.InOrder("a"), (std::vector<PeerNode*>{peers_[2].get(), peers_[0].get(), peers_[1].get()}));
+  EXPECT_EQ(homes_.InOrder("b")[0], peers_[0].get());
+  homes_.Found("a", peers_[1].get());
+  EXPECT_EQ(homes_.InOrder("a")[0], peers_[1].get());
+}
+
+TEST_F(HomesTest, NamesOfDifferentHomesAreFoundInOneRoundOnTheSecondTime) {
+  std::vector<std::string> texts;
+  for (int i = 0; i < 30; ++i) texts.push_back(StrCat("name/", i));
+  const std::vector<std::string_view> names(texts.begin(), texts.end());
+  std::mutex mutex;
+  int calls = 0;
+  const auto ask = [&](PeerNode& peer, absl::Span<const size_t> which) {
+    std::vector<bool> found;
+    for (const size_t i : which) found.push_back(&peer == peers_[i % 3].get());
+    std::lock_guard lock(mutex);
+    ++calls;
+    return found;
+  };
+  homes_.Find(names, ask);
+  EXPECT_EQ(calls, 3);
+  calls = 0;
+  homes_.Find(names, [&](PeerNode& peer, absl::Span<const size_t> which) {
+    EXPECT_EQ(which.size(), 10u);
+    return ask(peer, which);
+  });
+  EXPECT_EQ(calls, 3);
+}
+
+TEST_F(HomesTest, NothingToFindAndNobodyToAskAreNoTrouble) {
+  const auto never = [](PeerNode&, absl::Span<const size_t>) -> std::vector<bool> { ADD_FAILURE(); return {}; };
+  homes_.Find({}, never);
+  const Homes::Peers nobody;
+  const std::vector<std::string_view> names = {"a"};
+  Homes(&nobody, true).Find(names, never);
+  EXPECT_EQ(Homes(&nobody, true).ForNew("a"), nullptr);
+}
+
+TEST_F(HomesTest, WhatIsForgottenIsOnlyAskedForInTheOldOrder) {
+  for (size_t i = 0; i <= Homes::kRemembered; ++i) homes_.Found(StrCat(i), peers_[2].get());
+  EXPECT_EQ(homes_.InOrder("0")[0], peers_[0].get());
+  EXPECT_EQ(homes_.InOrder(StrCat(Homes::kRemembered))[0], peers_[2].get());
+}
+
+TEST_F(HomesTest, NewNamesStayHereUnlessPeersAreToHaveThem) {
+  EXPECT_EQ(homes_.ForNew("a"), nullptr);
+  EXPECT_NE(Homes(&peers_, true).ForNew("a"), nullptr);
+}
+
+TEST_F(HomesTest, NewNamesAreSpreadAlikeWhateverTheOrderOfThePeersIs) {
+  const Homes::Peers other = PeersAt({"127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2"});
+  const Homes one(&peers_, true), two(&other, true);
+  std::map<std::string, int> count;
+  for (int i = 0; i < 3000; ++i) {
+    const std::string name = StrCat("model/", i);
+    EXPECT_EQ(one.ForNew(name)->address(), two.ForNew(name)->address());
+    ++count[one.ForNew(name)->address()];
+  }
+  for (const auto& [address, names] : count) EXPECT_NEAR(names, 1000, 150) << address;
+}
+
+}  // namespace
+}  // namespace penstock::server
