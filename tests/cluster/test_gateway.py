@@ -80,11 +80,11 @@ def test_a_store_of_other_hosts_is_used_as_any_other(far):
 
 def test_one_address_is_enough_for_all_nodes_of_the_store(far):
     with penstock.connect(addresses(far[::-1]), gateway_memory="128MiB") as store:
-        home = store.put("x", pattern(1, 100)).nodes
+        homes = {store.put(f"x/{i:02}", pattern(i, 100)).nodes[0] for i in range(20)}
     with penstock.connect(addresses(far[:1]), gateway_memory="128MiB") as store:
-        assert shows(store.get("x").numpy(), 1), "at home on the node that was not named"
-        assert store.put("y", pattern(2, 100)).nodes != home
-        assert [info.name for info in store.list()] == ["x", "y"]
+        assert all(shows(store.get(f"x/{i:02}").numpy(), i) for i in range(20)), "some are at home on the node that was not named"
+        assert [info.name for info in store.list()] == [f"x/{i:02}" for i in range(20)]
+        assert len(homes) == 2 and homes == others_of(store)
 
 
 def test_what_was_put_outlives_who_put_it(far):
