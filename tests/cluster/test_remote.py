@@ -16,6 +16,7 @@ import pytest
 
 import penstock
 from support.daemon import BUILD, Cli, Daemon, clean_environment, start_daemon
+from support.hosts import Hosts
 from support.pattern import pattern
 from support.waiting import until
 
@@ -270,37 +271,22 @@ def test_what_listens_is_what_was_asked_for(short_tmp, daemon, cli, new_reader):
     assert taken.returncode != 0 and f"listen on 127.0.0.1:{port}" in taken.stderr and "--data_port" in taken.stderr
 
 
-def test_a_reader_in_another_network_namespace(short_tmp, new_reader):
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to make network namespaces")
-    names = [f"penstock-test-{os.getpid()}-{end}" for end in ("a", "b")]
-
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True)
-
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        ip("link", "add", "wire", "netns", names[0], "type", "veth", "peer", "name", "wire", "netns", names[1])
-        for name, address in zip(names, ("10.79.0.1", "10.79.0.2")):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", "wire")
-            for device in ("lo", "wire"):
-                ip("-n", name, "link", "set", device, "up")
-        daemon = start_daemon(short_tmp / "far", "--memory=128MiB", "--host=10.79.0.1", "--data_net=10.79.0.1",
-                              prefix=("ip", "netns", "exec", names[0]))
+def test_a_reader_on_another_host(short_tmp, new_reader):
+    why = Hosts.why_not()
+    if why:
+        pytest.skip(why)
+    with Hosts(2) as (near, far):
+        daemon = start_daemon(short_tmp / "far", "--memory=128MiB", f"--host={far.address}", f"--data_net={far.address}", prefix=far.prefix)
         with penstock.connect(str(daemon.socket_dir)) as store:
             store.put("x", pattern(3, 20 * MIB))
-            reader = new_reader(daemon, "ip", "netns", "exec", names[1], host="10.79.0.1")
-            assert reader.ask("open", 2000)["address"].startswith("10.79.0.1:")
+            reader = new_reader(daemon, *near.prefix, host=far.address)
+            assert reader.ask("open", 2000)["address"].startswith(f"{far.address}:")
             located, read = reader.get("x")
             assert read["crc32"] == crc(3, 20 * MIB)
-            ip("-n", names[0], "link", "set", "wire", "down")
+            far.cut()
             assert reader.ask("read", located["grant"], 0, 1000)["error"] in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
             until(lambda: int(store.stats()["pins"]) == 0, "its pins went at the deadline")
-            ip("-n", names[0], "link", "set", "wire", "up")
+            far.heal()
             until(lambda: "error" not in reader.ask("open", 2000), "it heals")
             assert reader.get("x")[1]["crc32"] == crc(3, 20 * MIB)
         assert daemon.stop() == 0
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], stderr=subprocess.DEVNULL)

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from typing import Iterator
 
 
 @dataclass
@@ -58,8 +59,8 @@ class Hosts:
     def __getitem__(self, i: int) -> Host:
         return self._hosts[i]
 
-    def __len__(self) -> int:
-        return len(self._hosts)
+    def __iter__(self) -> Iterator[Host]:
+        return iter(self._hosts)
 
     def __enter__(self) -> Hosts:
         try:
