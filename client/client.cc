@@ -107,7 +107,7 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
     return absl::InvalidArgumentError("get: version 0 does not exist; leave it out for the present");
   }
   const bool some = options.box || options.part;
-  if (some && !options.wait && !connection_->session()->require_rdma()) {
+  if (some && !options.wait) {
     absl::StatusOr<std::optional<TensorView>> elsewhere = GetElsewhere(name, options);
     if (!elsewhere.ok()) return elsewhere.status();
     if (*elsewhere) return **std::move(elsewhere);
@@ -132,15 +132,16 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
 namespace {
 
 // Nothing: this host has it, or is to have it.
-absl::StatusOr<std::optional<v1::TensorInfo>> ReadRemote(Session* session, std::string_view name, const GetOptions& options,
-                                                         const Deadline& deadline, const RemoteReads::Choose& choose) {
+absl::StatusOr<std::optional<RemoteReads::Done>> ReadRemote(Session* session, std::string_view name, const GetOptions& options,
+                                                            const Deadline& deadline, const RemoteReads::Choose& choose) {
   const uint64_t version = options.version.value_or(0);
   if (const std::optional<PinnedRecord> here = session->AcquireHere(name, version)) {
     session->Release(*here);
     return std::nullopt;
   }
   const bool whole = !options.box && !options.part;
-  return session->remote_reads().Read(name, {.version = version, .whole = whole, .deadline = deadline, .cancelled = options.cancelled}, choose);
+  return session->remote_reads().Read(
+      name, {.version = version, .whole = whole, .rdma_only = session->require_rdma(), .deadline = deadline, .cancelled = options.cancelled}, choose);
 }
 
 }  // namespace
@@ -160,7 +161,7 @@ absl::StatusOr<std::optional<TensorView>> Client::GetElsewhere(std::string_view 
     ByteRuns runs;
     // Most of a tensor: all processes of the host will be glad of a copy.
     if (!client::RunsOf(**part, info.dtype, &runs) || runs.bytes() > info.nbytes / 2) return std::nullopt;
-    absl::StatusOr<client::PrivateTensor::Pointer> made = client::PrivateTensor::Make(message, "stream", runs.bytes());
+    absl::StatusOr<client::PrivateTensor::Pointer> made = client::PrivateTensor::Make(message, runs.bytes());
     if (!made.ok()) return made.status();
     tensor = *std::move(made);
     shape = (*part)->shape;
@@ -169,7 +170,7 @@ absl::StatusOr<std::optional<TensorView>> Client::GetElsewhere(std::string_view 
   const auto read = ReadRemote(*session, name, options, deadline, choose);
   if (!read.ok()) return read.status();
   if (!*read) return std::nullopt;
-  return client::PrivateTensor::View(std::move(tensor), *session, shape);
+  return client::PrivateTensor::View(std::move(tensor), *session, (*read)->path, shape);
 }
 
 std::vector<absl::StatusOr<TensorView>> Client::GetMany(absl::Span<const GetRequest> requests) {
@@ -205,7 +206,7 @@ absl::StatusOr<TensorInfo> Client::ReadInto(std::string_view name, void* out, ui
   if (options.version == 0) {
     return absl::InvalidArgumentError("read: version 0 does not exist; leave it out for the present");
   }
-  if (!options.wait && !connection_->session()->require_rdma()) {
+  if (!options.wait) {
     const absl::StatusOr<std::optional<TensorInfo>> elsewhere = ReadElsewhere(name, out, out_bytes, options);
     if (!elsewhere.ok()) return elsewhere.status();
     if (*elsewhere) return **elsewhere;
@@ -250,7 +251,7 @@ absl::StatusOr<std::optional<TensorInfo>> Client::ReadElsewhere(std::string_view
   const auto read = ReadRemote(*session, name, options, deadline, choose);
   if (!read.ok()) return read.status();
   if (!*read) return std::nullopt;
-  return client::InfoOf(**read);
+  return client::InfoOf((*read)->info);
 }
 
 absl::StatusOr<bool> Client::Exists(std::string_view name) {
