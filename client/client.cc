@@ -2,7 +2,10 @@
 #include <penstock/client.h>
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "client/connection.h"
 #include "client/info.h"
@@ -107,7 +110,7 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
     return absl::InvalidArgumentError("get: version 0 does not exist; leave it out for the present");
   }
   const bool some = options.box || options.part;
-  if (some && !options.wait && !connection_->session()->require_rdma()) {
+  if (some && !options.wait) {
     absl::StatusOr<std::optional<TensorView>> elsewhere = GetElsewhere(name, options);
     if (!elsewhere.ok()) return elsewhere.status();
     if (*elsewhere) return **std::move(elsewhere);
@@ -132,15 +135,16 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
 namespace {
 
 // Nothing: this host has it, or is to have it.
-absl::StatusOr<std::optional<v1::TensorInfo>> ReadRemote(Session* session, std::string_view name, const GetOptions& options,
-                                                         const Deadline& deadline, const RemoteReads::Choose& choose) {
+absl::StatusOr<std::optional<RemoteReads::Done>> ReadRemote(Session* session, std::string_view name, const GetOptions& options,
+                                                            const Deadline& deadline, const RemoteReads::Choose& choose) {
   const uint64_t version = options.version.value_or(0);
   if (const std::optional<PinnedRecord> here = session->AcquireHere(name, version)) {
     session->Release(*here);
     return std::nullopt;
   }
   const bool whole = !options.box && !options.part;
-  return session->remote_reads().Read(name, {.version = version, .whole = whole, .deadline = deadline, .cancelled = options.cancelled}, choose);
+  return session->remote_reads().Read(
+      name, {.version = version, .whole = whole, .rdma_only = session->require_rdma(), .deadline = deadline, .cancelled = options.cancelled}, choose);
 }
 
 }  // namespace
@@ -160,7 +164,7 @@ absl::StatusOr<std::optional<TensorView>> Client::GetElsewhere(std::string_view 
     ByteRuns runs;
     // Most of a tensor: all processes of the host will be glad of a copy.
     if (!client::RunsOf(**part, info.dtype, &runs) || runs.bytes() > info.nbytes / 2) return std::nullopt;
-    absl::StatusOr<client::PrivateTensor::Pointer> made = client::PrivateTensor::Make(message, "stream", runs.bytes());
+    absl::StatusOr<client::PrivateTensor::Pointer> made = client::PrivateTensor::Make(message, runs.bytes());
     if (!made.ok()) return made.status();
     tensor = *std::move(made);
     shape = (*part)->shape;
@@ -169,34 +173,48 @@ absl::StatusOr<std::optional<TensorView>> Client::GetElsewhere(std::string_view 
   const auto read = ReadRemote(*session, name, options, deadline, choose);
   if (!read.ok()) return read.status();
   if (!*read) return std::nullopt;
-  return client::PrivateTensor::View(std::move(tensor), *session, shape);
+  return client::PrivateTensor::View(std::move(tensor), *session, (*read)->path, shape);
 }
 
+namespace {
+
+// Calls f(0) .. f(count - 1), some at a time: each may wait for another host.
+template <class F>
+void ForEachAtOnce(size_t count, const F& f) {
+  constexpr size_t kMostThreads = 16;
+  std::atomic<size_t> next{0};
+  const auto work = [&] {
+    for (size_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) f(i);
+  };
+  std::vector<std::thread> others;
+  for (size_t i = 1; i < std::min(count, kMostThreads); ++i) others.emplace_back(work);
+  work();
+  for (std::thread& other : others) other.join();
+}
+
+}  // namespace
+
 std::vector<absl::StatusOr<TensorView>> Client::GetMany(absl::Span<const GetRequest> requests) {
-  std::vector<absl::StatusOr<TensorView>> views;
-  views.reserve(requests.size());
   const absl::StatusOr<Session*> session = connection_->Live(connection_->DefaultDeadline());
-  if (!session.ok()) {
-    for (size_t i = 0; i < requests.size(); ++i) views.emplace_back(session.status());
-    return views;
-  }
+  std::vector<absl::StatusOr<TensorView>> views;
+  for (size_t i = 0; i < requests.size(); ++i) views.emplace_back(session.ok() ? absl::UnknownError("not asked") : session.status());
+  if (!session.ok()) return views;
   std::vector<Session::Wanted> wanted;
-  for (const auto& [name, options] : requests) {
-    if (!options.wait && options.version != 0) wanted.push_back({name, options.version.value_or(0)});
+  std::vector<size_t> together, alone;  // what waits, or wants a part, is a call of its own
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const auto& [name, options] = requests[i];
+    const bool one_call = options.wait || options.version == 0 || options.box || options.part;
+    (one_call ? alone : together).push_back(i);
+    if (!one_call) wanted.push_back({name, options.version.value_or(0)});
   }
   const absl::Duration timeout = connection_->timeout();
   std::vector<absl::StatusOr<PinnedRecord>> pinned = (*session)->AcquireMany(wanted, timeout);
-  size_t next = 0;
-  for (const auto& [name, options] : requests) {
-    if (options.wait || options.version == 0) {
-      views.push_back(Get(name, options));
-      continue;
-    }
-    const absl::StatusOr<PinnedRecord>& one = pinned[next++];
-    absl::StatusOr<TensorView> view = one.status().ok() ? ViewOf(*session, *one, Deadline::After(timeout)) : absl::StatusOr<TensorView>(one.status());
-    if (view.ok() && (options.box || options.part || options.check)) view = PartOfView(*view, options);
-    views.push_back(std::move(view));
+  for (size_t k = 0; k < together.size(); ++k) {
+    absl::StatusOr<TensorView>& view = views[together[k]];
+    view = pinned[k].ok() ? ViewOf(*session, *pinned[k], Deadline::After(timeout)) : absl::StatusOr<TensorView>(pinned[k].status());
+    if (view.ok() && requests[together[k]].options.check) view = PartOfView(*view, requests[together[k]].options);
   }
+  ForEachAtOnce(alone.size(), [&](size_t k) { views[alone[k]] = Get(requests[alone[k]].name, requests[alone[k]].options); });
   return views;
 }
 
@@ -205,7 +223,7 @@ absl::StatusOr<TensorInfo> Client::ReadInto(std::string_view name, void* out, ui
   if (options.version == 0) {
     return absl::InvalidArgumentError("read: version 0 does not exist; leave it out for the present");
   }
-  if (!options.wait && !connection_->session()->require_rdma()) {
+  if (!options.wait) {
     const absl::StatusOr<std::optional<TensorInfo>> elsewhere = ReadElsewhere(name, out, out_bytes, options);
     if (!elsewhere.ok()) return elsewhere.status();
     if (*elsewhere) return **elsewhere;
@@ -250,7 +268,7 @@ absl::StatusOr<std::optional<TensorInfo>> Client::ReadElsewhere(std::string_view
   const auto read = ReadRemote(*session, name, options, deadline, choose);
   if (!read.ok()) return read.status();
   if (!*read) return std::nullopt;
-  return client::InfoOf(**read);
+  return client::InfoOf((*read)->info);
 }
 
 absl::StatusOr<bool> Client::Exists(std::string_view name) {

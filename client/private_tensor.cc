@@ -9,7 +9,7 @@
 
 namespace penstock::client {
 
-absl::StatusOr<PrivateTensor::Pointer> PrivateTensor::Make(const v1::TensorInfo& info, std::string path, uint64_t bytes) {
+absl::StatusOr<PrivateTensor::Pointer> PrivateTensor::Make(const v1::TensorInfo& info, uint64_t bytes) {
   absl::StatusOr<Mapping> memory = Mapping::MapAnonymous(std::max<uint64_t>(bytes, 1));
   if (!memory.ok()) return memory.status();
   const std::string metadata = layout::EncodeMetadata({info.metadata().begin(), info.metadata().end()});
@@ -17,7 +17,6 @@ absl::StatusOr<PrivateTensor::Pointer> PrivateTensor::Make(const v1::TensorInfo&
   const uint64_t record_bytes = layout::RecordBytes(rank, static_cast<uint32_t>(info.name().size()), static_cast<uint32_t>(metadata.size()));
   void* block = ::operator new(sizeof(PrivateTensor) + record_bytes, std::align_val_t{alignof(PrivateTensor)});
   Pointer tensor(new (block) PrivateTensor);
-  tensor->path_ = std::move(path);
   if (info.nodes_size() > 0) tensor->node_ = info.nodes(0);
   tensor->memory_ = *std::move(memory);
   auto* record = new (tensor->record()) layout::Record{};
@@ -48,7 +47,8 @@ void PrivateTensor::Unref() {
   ::operator delete(this, std::align_val_t{alignof(PrivateTensor)});
 }
 
-TensorView PrivateTensor::View(Pointer tensor, Session* session, const Shape& shape) {
+TensorView PrivateTensor::View(Pointer tensor, Session* session, std::string path, const Shape& shape) {
+  tensor->path_ = std::move(path);
   (void)tensor->memory_.Protect(/*writable=*/false);  // a view's memory is read-only; without that it still is right
   TensorView view;
   session->Ref();

@@ -30,8 +30,8 @@ class alignas(64) PrivateTensor {
   };
   using Pointer = std::unique_ptr<PrivateTensor, Unreference>;
 
-  // With room for `bytes`, to be filled. `path`: how they come.
-  static absl::StatusOr<Pointer> Make(const v1::TensorInfo& info, std::string path, uint64_t bytes);
+  // With room for `bytes`, to be filled.
+  static absl::StatusOr<Pointer> Make(const v1::TensorInfo& info, uint64_t bytes);
   static PrivateTensor* Of(const layout::Record* record) {
     return const_cast<PrivateTensor*>(reinterpret_cast<const PrivateTensor*>(record) - 1);
   }
@@ -43,8 +43,8 @@ class alignas(64) PrivateTensor {
   void Ref() { references_.fetch_add(1, std::memory_order_relaxed); }
   void Unref();
 
-  // The bytes are there: from now on they are read-only. Takes over the reference.
-  static TensorView View(Pointer tensor, Session* session, const Shape& shape);
+  // The bytes are there, and came by `path`: from now on they are read-only. Takes over the reference.
+  static TensorView View(Pointer tensor, Session* session, std::string path, const Shape& shape);
 
  private:
   PrivateTensor() = default;

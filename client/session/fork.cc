@@ -151,6 +151,7 @@ void Session::Fork::InChild() {
   session->channel_.ChildReset(std::move(socket));
   session->segments_.ChildReset();
   session->ring_.ChildReset();
+  session->remote_reads_->ChildReset();
   const bool pinned = session->pins_.ChildReset(pins);
   if (handed_over && pinned) return;
   session->OnEnded();

@@ -1,7 +1,8 @@
 #include "client/session/remote_address.h"
 
-#include <dlfcn.h>
+#include <cstdlib>
 
+#include "client/session/own_library.h"
 #include "proto/strcat.h"
 #include "store.pb.h"
 
@@ -10,24 +11,10 @@ namespace {
 
 using NodeInfoFunction = decltype(&penstock_grpc_node_info);
 
-// Beside this library first: that is where the build and every package put it.
 absl::StatusOr<NodeInfoFunction> LoadGrpc() {
-  std::string path = "libpenstock_grpc.so";
-  Dl_info self{};
-  if (dladdr(reinterpret_cast<void*>(&AskRemoteNode), &self) != 0 && self.dli_fname != nullptr) {
-    const std::string here = self.dli_fname;
-    const size_t slash = here.rfind('/');
-    if (slash != std::string::npos) path = StrCat(here.substr(0, slash + 1), path);
-  }
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) library = dlopen("libpenstock_grpc.so", RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    return absl::UnimplementedError(
-        StrCat("an address of the form host:port needs libpenstock_grpc.so: ", dlerror()));
-  }
-  void* symbol = dlsym(library, "penstock_grpc_node_info");
-  if (symbol == nullptr) return absl::InternalError(StrCat(path, " has another version"));
-  return reinterpret_cast<NodeInfoFunction>(symbol);
+  const absl::StatusOr<void*> symbol = LoadFromOwnLibrary("libpenstock_grpc.so", "penstock_grpc_node_info");
+  if (!symbol.ok()) return absl::Status(symbol.status().code(), StrCat("an address of the form host:port: ", symbol.status().message()));
+  return reinterpret_cast<NodeInfoFunction>(*symbol);
 }
 
 }  // namespace

@@ -52,10 +52,34 @@ absl::StatusOr<v1::LocateResult> ClientReads::LocateAt(const Key& key, const v1:
   }
 }
 
+bool ClientReads::IsHere(const v1::OpenReadRequest& request) const {
+  const absl::StatusOr<Published> here = store_->Lookup(request.name(), request.version());
+  return here.ok() && (!here->fetched || here->leased || request.version() != 0);
+}
+
+bool ClientReads::Answer(const v1::OpenReadRequest& request, const PeerNode::Reader& reader, v1::LocateResult located,
+                         v1::OpenReadResponse* response) const {
+  const bool by_rdma = request.rdma() && located.has_memory() && !reader.rdma.name().empty();
+  if (rdma_only_ && !by_rdma) return false;
+  *response->mutable_info() = std::move(*located.mutable_info());
+  response->set_grant(located.grant());
+  response->set_token(reader.token);
+  response->set_data_address(reader.data_address);
+  response->set_tls(reader.tls);
+  if (!by_rdma) return true;
+  v1::RdmaRead* rdma = response->mutable_rdma();
+  rdma->set_version(reader.rdma.version());
+  rdma->set_worker(reader.rdma.worker());
+  rdma->set_address(located.memory().address());
+  rdma->set_key(std::move(*located.mutable_memory()->mutable_key()));
+  rdma->set_deadline_ns(static_cast<uint64_t>(absl::ToUnixNanos(reader.deadline)));
+  rdma->set_only(rdma_only_);
+  return true;
+}
+
 absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response) {
   if (absl::Status s = ValidateName(request.name()); !s.ok()) return s;
-  const absl::StatusOr<Published> here = store_->Lookup(request.name(), request.version());
-  if (by_node_ || (here.ok() && (!here->fetched || here->leased || request.version() != 0))) {
+  if (IsHere(request) || (rdma_only_ && !request.rdma())) {
     response->set_here(true);
     return absl::OkStatus();
   }
@@ -63,7 +87,7 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
   for (PeerNode* const peer : homes_->InOrder(request.name())) {
     const Key key{session, peer};
     if (!request.refused_token().empty()) Forget(key, request.refused_token());
-    if (request.whole() && peer->reads_by_rdma()) {  // faster by the node
+    if (request.whole() && !request.rdma() && peer->reads_by_rdma()) {  // faster by the node
       response->set_here(true);
       return absl::OkStatus();
     }
@@ -74,17 +98,19 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
       continue;
     }
     homes_->Found(request.name(), peer);
-    *response->mutable_info() = std::move(*located->mutable_info());
-    response->set_grant(located->grant());
-    response->set_token(reader.token);
-    response->set_data_address(reader.data_address);
-    response->set_tls(reader.tls);
+    const uint64_t grant = located->grant();
+    if (Answer(request, reader, *std::move(located), response)) return absl::OkStatus();
+    if (grant != 0) {
+      peer->ReleaseFor(reader, grant);
+      Done(key, reader.token);
+    }
+    response->set_here(true);
     return absl::OkStatus();
   }
   return missing;
 }
 
-absl::Status ClientReads::Close(uint64_t session, const v1::CloseReadRequest& request) {
+absl::Status ClientReads::Close(uint64_t session, const v1::CloseReadRequest& request, v1::CloseReadResponse* response) {
   for (const auto& peer : *peers_) {
     const Key key{session, peer.get()};
     PeerNode::Reader reader;
@@ -94,11 +120,20 @@ absl::Status ClientReads::Close(uint64_t session, const v1::CloseReadRequest& re
       if (it == readers_.end() || it->second.reader.token != request.token()) continue;
       reader = it->second.reader;
     }
+    response->set_deadline_ns(static_cast<uint64_t>(absl::ToUnixNanos(reader.deadline)));
     peer->ReleaseFor(reader, request.grant());
     Done(key, reader.token);
     return absl::OkStatus();
   }
   return absl::OkStatus();  // the session there is over, and the grant with it
+}
+
+void ClientReads::Renew(const Key& key, const PeerNode::Reader& reader) {
+  const absl::StatusOr<absl::Time> deadline = key.second->RenewFor(reader);
+  if (absl::IsPermissionDenied(deadline.status())) return Forget(key, reader.token);
+  if (!deadline.ok()) return;
+  std::lock_guard lock(mutex_);
+  if (auto it = readers_.find(key); it != readers_.end() && it->second.reader.token == reader.token) it->second.reader.deadline = *deadline;
 }
 
 void ClientReads::Keep() {
@@ -113,8 +148,8 @@ void ClientReads::Keep() {
     if (idle || store_->FindSession(key.first) == nullptr) {
       Forget(key, entry.reader.token);
       key.second->CloseReader(entry.reader);
-    } else if (absl::IsPermissionDenied(key.second->RenewFor(entry.reader))) {
-      Forget(key, entry.reader.token);
+    } else {
+      Renew(key, entry.reader);
     }
   }
 }

@@ -1,7 +1,7 @@
 // ClientReads: reads that clients of this node make from the data ports of others, into memory of their own.
 //
 // A client speaks no gRPC: this node pins the tensor there for it and hands on the grant, in a session that is this client's
-// alone, so one client's token opens nothing of another's.
+// alone, so one client's token opens nothing of another's. Where both nodes have RDMA, it hands on what is needed for that, too.
 //
 // Threading:  any thread; calls block.
 // Ownership:  the store and the peers must outlive it.
@@ -28,11 +28,11 @@ namespace penstock::server {
 class ClientReads {
  public:
   using Peers = std::vector<std::unique_ptr<PeerNode>>;
-  // `by_node`: clients are to have it copied by the node, always.
-  ClientReads(Store* store, const Peers* peers, Homes* homes, bool by_node) : store_(store), peers_(peers), homes_(homes), by_node_(by_node) {}
+  // `rdma_only`: what cannot be read by RDMA is to be copied by the node, which knows what to say.
+  ClientReads(Store* store, const Peers* peers, Homes* homes, bool rdma_only) : store_(store), peers_(peers), homes_(homes), rdma_only_(rdma_only) {}
 
   absl::Status Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response);
-  absl::Status Close(uint64_t session, const v1::CloseReadRequest& request);
+  absl::Status Close(uint64_t session, const v1::CloseReadRequest& request, v1::CloseReadResponse* response);
   // Renews the sessions of clients that read, closes those of others: who is gone, or has read nothing for kIdle.
   void Keep();
 
@@ -50,12 +50,16 @@ class ClientReads {
   absl::StatusOr<PeerNode::Reader> ReaderOf(const Key& key);  // Done follows, at once or when the grant is given back
   void Done(const Key& key, std::string_view token);
   absl::StatusOr<v1::LocateResult> LocateAt(const Key& key, const v1::OpenReadRequest& request, PeerNode::Reader* reader);
+  bool IsHere(const v1::OpenReadRequest& request) const;
+  // False: not to be read in this way.
+  bool Answer(const v1::OpenReadRequest& request, const PeerNode::Reader& reader, v1::LocateResult located, v1::OpenReadResponse* response) const;
+  void Renew(const Key& key, const PeerNode::Reader& reader);
   void Forget(const Key& key, std::string_view token);
 
   Store* const store_;
   const Peers* const peers_;
   Homes* const homes_;
-  const bool by_node_;
+  const bool rdma_only_;
   std::mutex mutex_;
   std::map<Key, Entry> readers_ ABSL_GUARDED_BY(mutex_);
 };

@@ -32,10 +32,10 @@
 #include "proto/uuid_text.h"
 #include "server/penstockd/config.h"
 #include "server/remote/held_leases.h"
-#include "server/remote/rdma_reader.h"
 #include "server/store/store.h"
 #include "store.grpc.pb.h"
 #include "transport/lane/lane.h"
+#include "transport/ucx/rdma_reader.h"
 
 namespace penstock::server {
 
@@ -115,11 +115,13 @@ class PeerNode {
     std::string token;
     std::string data_address;
     bool tls = false;
+    v1::Lane rdma;         // what the peer offers, and this node may use; no name: nothing
+    absl::Time deadline;   // MonotonicNow: until when what is pinned there certainly is
   };
   absl::StatusOr<Reader> OpenReader(const std::string& label);
   absl::StatusOr<v1::LocateResult> LocateFor(const Reader& reader, const std::string& name, uint64_t version);
   void ReleaseFor(const Reader& reader, uint64_t grant) { GiveBack(reader.token, {grant}); }
-  absl::Status RenewFor(const Reader& reader);  // PERMISSION_DENIED: it is over
+  absl::StatusOr<absl::Time> RenewFor(const Reader& reader);  // its deadline now; PERMISSION_DENIED: it is over
   void CloseReader(const Reader& reader);
   bool reads_by_rdma() const;
 

@@ -7,10 +7,22 @@
 
 namespace penstock::server {
 
+namespace {
+
+absl::Duration TtlOf(const v1::OpenSessionResponse& opened) { return absl::Nanoseconds(static_cast<int64_t>(opened.ttl_ns())); }
+
+}  // namespace
+
 absl::StatusOr<PeerNode::Reader> PeerNode::OpenReader(const std::string& label) {
-  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere(label, /*rdma_version=*/"");
+  const absl::Time asked = MonotonicNow();
+  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere(label, rdma_ != nullptr ? rdma_->version() : std::string());
   if (!opened.ok()) return opened.status();
-  return Reader{opened->token(), opened->lanes(0).address(), opened->lanes(0).tls()};
+  Reader reader{.token = opened->token(), .data_address = opened->lanes(0).address(), .tls = opened->lanes(0).tls(), .rdma = {},
+                .deadline = asked + TtlOf(*opened)};
+  for (const v1::Lane& lane : opened->lanes()) {
+    if (rdma_ != nullptr && lane.name() == "rdma" && lane.version() == rdma_->version()) reader.rdma = lane;
+  }
+  return reader;
 }
 
 absl::StatusOr<v1::LocateResult> PeerNode::LocateFor(const Reader& reader, const std::string& name, uint64_t version) {
@@ -27,12 +39,14 @@ absl::StatusOr<v1::LocateResult> PeerNode::LocateFor(const Reader& reader, const
   return std::move(*response.mutable_results(0));
 }
 
-absl::Status PeerNode::RenewFor(const Reader& reader) {
+absl::StatusOr<absl::Time> PeerNode::RenewFor(const Reader& reader) {
   if (absl::Status s = CheckUp(); !s.ok()) return s;
   v1::RenewResponse response;
   grpc::ClientContext context;
   Prepare(&context, reader.token);
-  return Judge(peer_->Renew(&context, {}, &response));
+  const absl::Time asked = MonotonicNow();
+  if (absl::Status s = Judge(peer_->Renew(&context, {}, &response)); !s.ok()) return s;
+  return asked + absl::Nanoseconds(static_cast<int64_t>(response.ttl_ns()));
 }
 
 void PeerNode::CloseReader(const Reader& reader) {

@@ -21,6 +21,14 @@ absl::Status Parse(const std::string& bytes, Request* request) {
   return absl::InvalidArgumentError(StrCat("message: not a ", Request::descriptor()->name()));
 }
 
+absl::StatusOr<std::unique_ptr<RdmaReader>> OpenRdma() {
+#ifdef PENSTOCK_HAS_UCX
+  return OpenRdmaReader();
+#else
+  return absl::NotFoundError("this build has no UCX");
+#endif
+}
+
 }  // namespace
 
 RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOptions& options)
@@ -29,7 +37,7 @@ RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOpt
       measure_(store, &peers_) {
   if (options.peers.empty()) return;
   absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError(options.why_no_rdma);
-  if (options.may_use_rdma) rdma = RdmaReader::Open();
+  if (options.may_use_rdma) rdma = OpenRdma();
   if (rdma.ok()) rdma_ = *std::move(rdma);
   for (const std::string& address : options.peers) {
     peers_.push_back(std::make_unique<PeerNode>(address, store, options.tls, rdma_.get(), std::string(rdma.status().message())));
@@ -38,6 +46,7 @@ RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOpt
 }
 
 void RemoteStore::AddPeers(v1::NodeInfoResponse* response) const {
+  response->set_reads_by_rdma(rdma_ != nullptr);
   for (const auto& peer : peers_) peer->Tell(response->add_peers());
 }
 
@@ -167,7 +176,7 @@ uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::strin
         serve(v1::OpenReadRequest(), v1::OpenReadResponse(), [this, session](const auto& q, auto* r) { return reads_.Open(session, q, r); });
         break;
       case rpc::Method::kCloseRead:
-        serve(v1::CloseReadRequest(), v1::CloseReadResponse(), [this, session](const auto& q, auto*) { return reads_.Close(session, q); });
+        serve(v1::CloseReadRequest(), v1::CloseReadResponse(), [this, session](const auto& q, auto* r) { return reads_.Close(session, q, r); });
         break;
       case rpc::Method::kMeasurePeer:
         serve(v1::MeasurePeerRequest(), v1::MeasurePeerResponse(), [this](const auto& q, auto* r) { return measure_.Measure(q, r); });

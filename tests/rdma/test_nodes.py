@@ -6,35 +6,20 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import pytest
 
 import penstock
-from support.daemon import Cli, Daemon
+from support.daemon import Cli
 from support.nodes import start_nodes
 from support.pattern import pattern, shows
+from support.verbs import needs_verbs, sent_packets
 from support.waiting import until
 
 MIB = 1 << 20
-PACKETS = Path("/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts")
 
-pytestmark = pytest.mark.skipif(not PACKETS.exists(), reason="no software RoCE device: tests/rdma/run has a guest with one")
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory) -> Iterator[list[Daemon]]:
-    daemons = start_nodes(tmp_path_factory.mktemp("n"), 2, "--memory=64MiB")
-    yield daemons
-    assert [daemon.stop() for daemon in daemons] == [0, 0]
-
-
-@pytest.fixture
-def stores(nodes) -> Iterator[tuple[penstock.Store, penstock.Store]]:
-    with penstock.connect(str(nodes[0].socket_dir), timeout=30) as a, penstock.connect(str(nodes[1].socket_dir), timeout=30) as b:
-        a.delete_prefix("")
-        yield a, b
+pytestmark = needs_verbs
 
 
 def test_the_nodes_run_with_the_ucx_that_is_meant(nodes):
@@ -47,7 +32,7 @@ def test_the_nodes_run_with_the_ucx_that_is_meant(nodes):
 def test_a_fetch_goes_over_verbs(nodes, stores):
     a, b = stores
     assert Cli(nodes[0].socket_dir).json("nodes")[0]["lanes"] == ["stream", "rdma"]
-    before = int(PACKETS.read_text())
+    before = sent_packets()
     for nbytes in (1, 4096, 70_000, MIB, 3 * MIB + 5):  # in arenas up to 1 MiB, beyond in an extent
         a.put("x", pattern(nbytes % 251, nbytes))
         view = b.get("x")
@@ -56,7 +41,7 @@ def test_a_fetch_goes_over_verbs(nodes, stores):
     assert here["path"] == "map" and (peer["path"], peer["why"], peer["reads"]) == ("rdma", "", 5)
     assert peer["node"] == a.stat("x").nodes[0]
     assert peer["read_bytes"] == 1 + 4096 + 70_000 + MIB + 3 * MIB + 5
-    assert int(PACKETS.read_text()) - before > peer["read_bytes"] // 4096, "the bytes came over the device"
+    assert sent_packets() - before > peer["read_bytes"] // 4096, "the bytes came over the device"
 
 
 def test_what_is_read_is_a_whole_version_while_the_home_overwrites(stores):
@@ -67,29 +52,23 @@ def test_what_is_read_is_a_whole_version_while_the_home_overwrites(stores):
         assert view[0] == n and not np.any(view != n)
 
 
-@pytest.fixture
-def strict(nodes) -> Iterator[penstock.Store]:
-    with penstock.connect(str(nodes[1].socket_dir), timeout=30, require_transport="rdma") as store:
-        yield store
-
-
 def test_a_put_to_its_home_goes_over_verbs(stores, strict):
     a, b = stores
     for n, nbytes in enumerate((65_536, 3 * MIB + 5, MIB)):
         version = a.put("x", pattern(99, 10)).version
-        before = int(PACKETS.read_text())
+        before = sent_packets()
         assert b.put("x", pattern(n, nbytes)).version == version + 1
         assert shows(a.get("x").numpy(), n)
-        assert int(PACKETS.read_text()) - before > nbytes // 4096, "the bytes went over the device"
+        assert sent_packets() - before > nbytes // 4096, "the bytes went over the device"
     a.put_many({f"m/{i}": pattern(i, 10) for i in range(8)})
     strict.put_many({f"m/{i}": pattern(i + 50, 100_000 * i) for i in range(8)})
     assert all(shows(view.numpy(), i + 50) for i, view in enumerate(a.get_many([f"m/{i}" for i in range(8)]).values()))
     for nbytes in (0, 1, 4096):  # over the stream lane, if nothing else is asked for
         a.put("x", pattern(99, 10))
-        before = int(PACKETS.read_text())
+        before = sent_packets()
         strict.put("x", pattern(7, nbytes))
         assert shows(a.get("x").numpy(), 7)
-        assert nbytes == 0 or int(PACKETS.read_text()) > before
+        assert nbytes == 0 or sent_packets() > before
     assert int(a.stats()["drafts"]) == 0
 
 

@@ -18,6 +18,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "transport/lane/granted_blocks.h"
 #include "transport/lane/lane.h"
 
 namespace penstock {
@@ -25,14 +26,6 @@ namespace penstock {
 namespace ucx {
 class UcpContext;
 }
-
-// A granted block in its owner's memory.
-struct RemoteBlock {
-  uint64_t address = 0;
-  uint64_t bytes = 0;
-  std::string key;                   // RdmaTarget::Register's
-  std::shared_ptr<const void> hold;  // kept while a transfer uses the block
-};
 
 struct RdmaLaneOptions {
   // RdmaTarget::address of the peer, as it is now; asked for when a connection is made.

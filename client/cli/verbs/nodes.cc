@@ -64,7 +64,9 @@ const Verb kNodes = {
         "an array of objects with the fields of NodeInfoResponse in store.proto: node_uuid, "
         "generation, version, layout_version, socket_dir, started_ns, pid, warden_pid, "
         "grpc_address, page_kind, data_address, lanes (an array of texts), and peers (an array of objects: "
-        "address, node_uuid, lane, why, reads, read_bytes), tls (whether gRPC over TCP and the data port speak TLS only), and tcp_address (of gRPC, for other hosts; empty: none)",
+        "address, node_uuid, lane, why, reads, read_bytes), tls (whether gRPC over TCP and the data port speak TLS only), "
+        "tcp_address (of gRPC, for other hosts; empty: none), and reads_by_rdma (whether it reads its peers by RDMA where they "
+        "offer it)",
     .examples = kExamples,
     .run = Run,
 };

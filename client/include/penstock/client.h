@@ -13,7 +13,7 @@
 // Errors:     InvalidArgument (field, value, what is allowed), NotFound, AlreadyExists / Aborted (conditions),
 //             ResourceExhausted (store full), Unavailable (node gone; retried inside while it restarts),
 //             DeadlineExceeded, FailedPrecondition (layout version).
-// Fork:       views stay valid in a forked child, which gets a session of its own; drafts stay the parent's.
+// Fork:       views stay valid in a forked child, which gets a session of its own; drafts and RDMA stay the parent's.
 // Limits:     1 Mi pins a session. A warm Get of a hot name costs tens of nanoseconds.
 #pragma once
 
@@ -146,7 +146,7 @@ class TensorView {
   const std::byte* data() const { return data_; }
   absl::Span<const std::byte> bytes() const;  // contiguous views only; else empty
   // "map": a tensor of this host's node; "fetch": its copy of another node's; "stream": a part of another node's tensor,
-  // read into memory of this process's own.
+  // read into memory of this process's own; "rdma": the same, by RDMA.
   std::string_view path() const;
   Metadata metadata() const;
   TensorInfo info() const;                  // of the whole tensor
@@ -222,6 +222,25 @@ class Draft {
   TensorInfo info_;  // what Publish completes and returns
 };
 
+// Memory of the caller's that is registered with the lanes that need it (RDMA), so that ReadInto a part of it registers nothing:
+// that costs some 5 ms a GiB each time. Empty once moved from or released.
+// The memory must stay valid, and mapped writable, until this is gone and the reads into it are over: a read that is under way
+// keeps the registration itself. Any thread; in a forked child it does nothing.
+class RegisteredMemory {
+ public:
+  RegisteredMemory() = default;
+
+  uint64_t nbytes() const { return memory_.size(); }
+  // "rdma"; none: no RDMA is in use here, and nothing is registered.
+  std::vector<std::string> lanes() const;
+  void Release();  // idempotent
+
+ private:
+  friend class Client;
+  absl::Span<char> memory_;
+  std::shared_ptr<const void> registration_;  // shared with the reads that are under way
+};
+
 struct GetRequest {
   std::string_view name;
   GetOptions options;
@@ -276,8 +295,10 @@ class Client {
   absl::StatusOr<TensorView> Get(std::string_view name, const GetOptions& options);
   std::vector<absl::StatusOr<TensorView>> GetMany(absl::Span<const GetRequest> requests);
   // Copies a tensor (or a part) into memory of the caller's: C order, exactly its size in bytes. What another node has is
-  // read straight into it; after an error, anything may be in it.
+  // read straight into it, by RDMA where both hosts have it; after an error, anything may be in it.
   absl::StatusOr<TensorInfo> ReadInto(std::string_view name, void* out, uint64_t out_bytes, const GetOptions& options = {});
+  // For many reads into the same memory. ResourceExhausted: RLIMIT_MEMLOCK is too low.
+  absl::StatusOr<RegisteredMemory> Register(absl::Span<char> memory);
 
   // --- write ---
   absl::StatusOr<TensorInfo> Put(std::string_view name, const ConstTensorRef& tensor, const PutOptions& options = {});

@@ -10,6 +10,7 @@
 #include "client/python/core/numpy_api.h"
 #include "client/python/core/numpy_dtypes.h"
 #include "client/python/core/options.h"
+#include "client/python/core/registered.h"
 #include "client/python/core/store.h"
 #include "client/python/core/view_object.h"
 #include "client/python/core/watch.h"
@@ -61,6 +62,7 @@ void AddStoreType(nb::module_& module) {
       "Number of this session, as `penstock sessions` shows it.");
   AddStoreGet(type);
   AddStoreReads(type);
+  AddStoreRegister(type);
   AddStoreWrites(type);
   AddStoreLooks(type);
   AddStoreCalls(type);
@@ -83,6 +85,7 @@ NB_MODULE(_core, module) {
     ThrowPythonError();
   AddInfoType(module);
   AddDraftType(module);
+  AddRegisteredType(module);
   AddWatchType(module);
   AddStoreType(module);
   module.def("dtype_name", CanonicalDType, "dtype"_a.none());

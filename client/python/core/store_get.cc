@@ -148,7 +148,7 @@ nb::object GetView(const std::shared_ptr<Client>& client, const GetArguments& ar
       part = client->Get(name, options.get());
     }
     TensorView view = ValueOrThrow(std::move(part), name);
-    if (view.path() == "stream") return nb::steal(NewView(std::move(view)));
+    if (view.path() == "stream" || view.path() == "rdma") return nb::steal(NewView(std::move(view)));
   }
   nb::object view = nb::steal(NewView(GetTensor(client, arguments)));
   if (!view.is_valid() || arguments.box == Py_None) return view;
@@ -245,7 +245,8 @@ PyMethodDef get_method = {
     "box: penstock.Box, slice, or tuple of slices and integers (NumPy meaning), relative to the\n"
     "tensor. version: exactly this one. out: writable array of the same dtype and shape; one "
     "copy,\n"
-    "or none: what another node has is read straight into it (after an error, anything may be in it).\n"
+    "or none: what another node has is read straight into it, by RDMA where both hosts have it (after\n"
+    "an error, anything may be in it).\n"
     "device: None or 'cpu'. wait: seconds to wait for the name to appear.\n"
     "Raises NotFoundError, InvalidArgumentError, UnavailableError, DeadlineError. Any thread."};
 PyMethodDef get_if_warm_method = {

@@ -87,7 +87,7 @@ PyObject* PtrOf(PyObject* self, void*) {
 PyObject* IsZeroCopy(PyObject* self, void*) {
   // A fetched tensor is a copy of the store, not of the view; a part that was read from another node is the view's own.
   ViewObject* view = LiveView(self);
-  return view == nullptr ? nullptr : PyBool_FromLong(view->lease->view().path() != "stream");
+  return view == nullptr ? nullptr : PyBool_FromLong(view->lease->view().path() == "map" || view->lease->view().path() == "fetch");
 }
 PyObject* PathOf(PyObject* self, void*) {
   ViewObject* view = LiveView(self);
@@ -215,7 +215,7 @@ PyGetSetDef attributes[] = {
     {"device", DeviceOf, nullptr, "Where the memory is: 'cpu'.", nullptr},
     {"ptr", PtrOf, nullptr, "Address of the first element; read-only memory.", nullptr},
     {"is_zero_copy", IsZeroCopy, nullptr, "True: the view shows the store's own memory.", nullptr},
-    {"path", PathOf, nullptr, "How the bytes came here: 'map', 'fetch' or 'stream'.", nullptr},
+    {"path", PathOf, nullptr, "How the bytes came here: 'map', 'fetch', 'stream' or 'rdma'.", nullptr},
     {"metadata", MetadataOf, nullptr, "The tensor's metadata, str to str.", nullptr},
     {"info", InfoOf, nullptr, "TensorInfo of the whole tensor.", nullptr},
     {"released", ReleasedOf, nullptr, "Whether release() was called.", nullptr},

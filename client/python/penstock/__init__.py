@@ -11,7 +11,7 @@ notebooks. Errors are in ``penstock.errors``; each is also the builtin one would
 
 from typing import Any
 
-from penstock._core import Draft, TensorInfo, TensorView
+from penstock._core import Draft, RegisteredMemory, TensorInfo, TensorView
 from penstock._version import __version__
 from penstock.box import Box
 from penstock.errors import (
@@ -46,6 +46,7 @@ __all__ = [
     "NotFoundError",
     "PartialError",
     "PermissionDeniedError",
+    "RegisteredMemory",
     "Store",
     "StoreFullError",
     "TensorInfo",

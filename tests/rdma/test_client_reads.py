@@ -1,0 +1,255 @@
+"""What clients read by RDMA themselves, into memory of their own. Runs in the guest (tests/rdma/run)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import pytest
+
+import penstock
+from support.daemon import Cli
+from support.pattern import pattern, shows
+from support.verbs import needs_verbs, sent_packets
+from support.waiting import until
+
+MIB = 1 << 20
+
+pytestmark = needs_verbs
+
+
+def registered_regions() -> int:
+    """Memory regions that this process has registered with the device."""
+    shown = subprocess.run(["rdma", "-d", "resource", "show", "mr"], capture_output=True, text=True, check=True).stdout
+    return sum(f"pid {os.getpid()} " in line + " " for line in shown.splitlines())
+
+
+@contextmanager
+def link_down() -> Iterator[None]:
+    subprocess.run(["ip", "link", "set", "rdma0", "down"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "link", "set", "rdma0", "up"], check=True)
+
+
+class Reader:
+    """A process that reads `x` into an array of its own as often as it is told, and says what it was."""
+
+    PROGRAM = """
+import sys, numpy, penstock
+store = penstock.connect(sys.argv[1], timeout=60)
+out = numpy.zeros(int(sys.argv[2]), numpy.uint8)
+for line in sys.stdin:
+    store.get("x", out=out)
+    print(int(out[0]), int((out - out[0]).any()), flush=True)
+"""
+
+    def __init__(self, socket_dir: Path, nbytes: int, faults: Path) -> None:
+        self.faults = faults
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.PROGRAM, str(socket_dir), str(nbytes)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ, PENSTOCK_FAULT_DIR=str(faults)))
+
+    def ask(self) -> None:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> str:
+        return self.process.stdout.readline().strip()
+
+    def stop_after_the_pin(self) -> None:
+        point = self.faults / "client.read.opened"
+        point.write_text("stop")
+        self.ask()
+        until(lambda: not point.exists(), "the read has begun")
+        until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T", "it has stopped")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def reader(nodes, tmp_path) -> Iterator[Reader]:
+    reader = Reader(nodes[1].socket_dir, MIB, tmp_path)
+    yield reader
+    reader.end()
+
+
+@pytest.mark.parametrize("nbytes", [1, 4096, 70_001, 3 * MIB + 5])
+def test_out_is_filled_over_verbs_and_nothing_is_copied(stores, nbytes):
+    a, b = stores
+    a.put("x", pattern(1, nbytes))
+    out = np.zeros(nbytes, np.uint8)
+    before = sent_packets()
+    assert b.get("x", out=out) is out and shows(out, 1)
+    assert nbytes < 2 * 4096 or sent_packets() - before > nbytes // 4096
+    assert int(b.stats()["tensors"]) == 0, "nothing was copied into the node"
+    until(lambda: int(a.stats()["pins"]) == 0, "the pin there was released")
+
+
+def test_torch_and_buffers(stores):
+    torch = pytest.importorskip("torch")
+    a, b = stores
+    x = np.arange(100_000, dtype=np.float32)
+    a.put("x", x)
+    before = sent_packets()
+    assert torch.equal(b.get("x", out=torch.zeros(100_000)), torch.from_numpy(x))
+    assert sent_packets() - before > x.nbytes // 4096
+    a.put("bytes", pattern(3, 50_000))
+    into = bytearray(50_000)
+    b.get("bytes", out=into)
+    assert shows(np.frombuffer(into, np.uint8), 3)
+
+
+def test_boxes_go_by_the_length_of_their_runs(stores, strict):
+    a, b = stores
+    x = np.arange(512 * 4096, dtype=np.float32).reshape(512, 4096)
+    a.put("x", x)
+    for box, path in ((np.s_[10:100], "rdma"), (np.s_[:, 1024:2048], "rdma"), (np.s_[:, 100:1123], "stream"), (np.s_[::5, 7], "stream")):
+        view = b.get("x", box)
+        assert view.path == path and np.array_equal(view.numpy(), x[box]), box
+        assert not view.numpy().flags.writeable and not view.is_zero_copy
+        out = np.zeros(x[box].shape, np.float32)
+        assert np.array_equal(b.get("x", box, out=out), x[box])
+    short = strict.get("x", np.s_[:50, 100:1123])
+    assert short.path == "rdma" and np.array_equal(short.numpy(), x[:50, 100:1123])
+
+
+def test_registered_memory_is_registered_once(stores):
+    a, b = stores
+    a.put("x", pattern(1, MIB))
+    memory = np.zeros(8 * MIB, np.uint8)
+    before = registered_regions()
+    with b.register(memory) as registered:
+        assert (registered.nbytes, registered.lanes) == (8 * MIB, ["rdma"])
+        assert registered_regions() == before + 1
+        for i in range(8):
+            assert shows(b.get("x", out=memory[i * MIB:(i + 1) * MIB]), 1)
+        assert registered_regions() - before <= 2, "only the connection's own came in addition"
+    assert (registered.nbytes, registered.lanes) == (0, [])
+    registered.release()
+    assert shows(b.get("x", out=memory[:MIB]), 1), "and without it"
+
+
+def test_memory_that_came_anew_at_an_old_address_is_filled(stores):
+    a, b = stores
+    a.put("x", pattern(1, 4 * MIB))
+    for i in range(5):
+        out = np.zeros(4 * MIB, np.uint8)  # of mmap, and unmapped again
+        b.get("x", out=out)
+        assert shows(out, 1)
+        del out
+
+
+def test_a_failed_read_is_done_over_the_stream_lane_and_not_if_rdma_is_required(stores, strict):
+    a, b = stores
+    a.put("x", pattern(1, MIB))
+    out = np.zeros(MIB, np.uint8)
+    assert b.get("x", np.s_[:100_000]).path == "rdma" and strict.get("x", np.s_[:100_000]).path == "rdma"
+    with link_down():
+        assert shows(b.get("x", out=out), 1)
+        assert b.get("x", np.s_[:100_000]).path == "stream", "for a while"
+        for box in (np.s_[:100_000], None):
+            with pytest.raises(penstock.TransportError):
+                strict.get("x", box, out=out[:100_000] if box else out)
+        with pytest.raises(penstock.TransportError):
+            strict.get("x", np.s_[:100_000])
+    until(lambda: b.get("x", np.s_[:100_000]).path == "rdma", "the link is used again", deadline_s=40)
+
+
+def test_a_home_that_was_stopped_after_the_pin_serves_the_read(nodes, stores, reader):
+    a, _ = stores
+    a.put("x", np.full(MIB, 7, np.uint8))
+    reader.ask()
+    assert reader.answer() == "7 0"
+    reader.stop_after_the_pin()
+    os.kill(nodes[0].node_pid, signal.SIGSTOP)
+    try:
+        os.kill(reader.process.pid, signal.SIGCONT)
+        assert reader.answer() == "7 0"
+    finally:
+        os.kill(nodes[0].node_pid, signal.SIGCONT)
+
+
+def test_what_was_read_after_the_deadline_does_not_count(nodes, stores, reader):
+    """The reader and its node stop once the tensor is pinned; the pin lapses; what is read then is not version 1."""
+    a, _ = stores
+    a.put("x", np.full(MIB, 1, np.uint8))
+    reader.ask()
+    assert reader.answer() == "1 0"
+    reader.stop_after_the_pin()
+    os.kill(nodes[1].node_pid, signal.SIGSTOP)
+    try:
+        a.put("x", np.full(MIB, 2, np.uint8))
+        until(lambda: int(a.stats()["pins"]) == 0, "the session is over")
+    finally:
+        os.kill(nodes[1].node_pid, signal.SIGCONT)
+    os.kill(reader.process.pid, signal.SIGCONT)
+    assert reader.answer() == "2 0"
+
+
+def test_a_reader_that_is_slow_is_renewed(nodes, stores, reader):
+    a, _ = stores
+    a.put("x", np.full(MIB, 1, np.uint8))
+    reader.stop_after_the_pin()
+    a.put("x", np.full(MIB, 2, np.uint8))
+    opened = next(int(s["opened_ns"]) for s in Cli(nodes[0].socket_dir).json("sessions") if s["label"] == "client")
+    now = lambda: int(Cli(nodes[0].socket_dir).json("nodes")[0]["started_ns"]) * 0 + __import__("time").time_ns()  # noqa: E731
+    until(lambda: now() - opened > 11_000_000_000, "longer than a session lives by itself")
+    os.kill(reader.process.pid, signal.SIGCONT)
+    assert reader.answer() == "1 0", "it was pinned all the time"
+
+
+def test_a_reader_that_is_killed_leaves_no_pin(nodes, stores, reader):
+    a, _ = stores
+    a.put("x", np.full(MIB, 1, np.uint8))
+    reader.stop_after_the_pin()
+    assert int(a.stats()["pins"]) == 1
+    reader.end()
+    until(lambda: int(a.stats()["pins"]) == 0, "the session there is closed", deadline_s=8)
+
+
+def test_a_forked_child_reads_without_ucx(stores):
+    a, b = stores
+    a.put("x", pattern(1, MIB))
+    memory = np.zeros(MIB, np.uint8)
+    registered = b.register(memory)
+    b.get("x", out=memory)
+    kept = b.get("x", np.s_[:100_000])
+    assert kept.path == "rdma"
+    pid = os.fork()
+    if pid == 0:
+        out = np.zeros(MIB, np.uint8)
+        good = shows(memory, 1) and shows(b.get("x", out=out), 1) and b.get("x", np.s_[:100_000]).path != "rdma"
+        registered.release()
+        del kept, memory
+        with b.register(out) as again:
+            good = good and again.lanes == []
+        b.close()
+        sys.exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert kept.path == "rdma" and shows(b.get("x", out=memory), 1) and b.get("x", np.s_[:100_000]).path == "rdma"
+    assert registered.lanes == ["rdma"]
+
+
+def test_signal_handlers_stay_the_process_s(nodes):
+    program = """
+import signal, sys, numpy, penstock
+def handled():
+    status = open("/proc/self/status").read()
+    return [line for line in status.splitlines() if line.startswith(("SigCgt", "SigIgn"))]
+before = handled()
+with penstock.connect(sys.argv[1]) as store:
+    assert store.register(numpy.zeros(10)).lanes == ["rdma"]
+    assert "/libucp.so" in open("/proc/self/maps").read()
+assert handled() == before, (before, handled())
+"""
+    subprocess.run([sys.executable, "-c", program, str(nodes[1].socket_dir)], check=True)
