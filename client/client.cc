@@ -134,17 +134,19 @@ absl::StatusOr<TensorView> Client::Get(std::string_view name, const GetOptions& 
 
 namespace {
 
+bool IsHere(Session* session, std::string_view name, const GetOptions& options) {
+  const std::optional<PinnedRecord> here = session->AcquireHere(name, options.version.value_or(0));
+  if (here) session->Release(*here);
+  return here.has_value();
+}
+
 // Nothing: this host has it, or is to have it.
 absl::StatusOr<std::optional<RemoteReads::Done>> ReadRemote(Session* session, std::string_view name, const GetOptions& options,
                                                             const Deadline& deadline, const RemoteReads::Choose& choose) {
-  const uint64_t version = options.version.value_or(0);
-  if (const std::optional<PinnedRecord> here = session->AcquireHere(name, version)) {
-    session->Release(*here);
-    return std::nullopt;
-  }
+  if (IsHere(session, name, options)) return std::nullopt;
   const bool whole = !options.box && !options.part;
   return session->remote_reads().Read(
-      name, {.version = version, .whole = whole, .rdma_only = session->require_rdma(), .deadline = deadline, .cancelled = options.cancelled}, choose);
+      name, {.version = options.version.value_or(0), .whole = whole, .rdma_only = session->require_rdma(), .deadline = deadline, .cancelled = options.cancelled}, choose);
 }
 
 }  // namespace
@@ -200,19 +202,25 @@ std::vector<absl::StatusOr<TensorView>> Client::GetMany(absl::Span<const GetRequ
   for (size_t i = 0; i < requests.size(); ++i) views.emplace_back(session.ok() ? absl::UnknownError("not asked") : session.status());
   if (!session.ok()) return views;
   std::vector<Session::Wanted> wanted;
-  std::vector<size_t> together, alone;  // what waits, or wants a part, is a call of its own
+  std::vector<size_t> together, alone;
   for (size_t i = 0; i < requests.size(); ++i) {
     const auto& [name, options] = requests[i];
-    const bool one_call = options.wait || options.version == 0 || options.box || options.part;
-    (one_call ? alone : together).push_back(i);
-    if (!one_call) wanted.push_back({name, options.version.value_or(0)});
+    // What waits, or is a part of what is not here, is a call of its own.
+    const bool part_of_other = (options.box || options.part) && !IsHere(*session, name, options);
+    if (options.wait || options.version == 0 || part_of_other) {
+      alone.push_back(i);
+    } else {
+      together.push_back(i);
+      wanted.push_back({name, options.version.value_or(0)});
+    }
   }
   const absl::Duration timeout = connection_->timeout();
   std::vector<absl::StatusOr<PinnedRecord>> pinned = (*session)->AcquireMany(wanted, timeout);
   for (size_t k = 0; k < together.size(); ++k) {
     absl::StatusOr<TensorView>& view = views[together[k]];
     view = pinned[k].ok() ? ViewOf(*session, *pinned[k], Deadline::After(timeout)) : absl::StatusOr<TensorView>(pinned[k].status());
-    if (view.ok() && requests[together[k]].options.check) view = PartOfView(*view, requests[together[k]].options);
+    const GetOptions& options = requests[together[k]].options;
+    if (view.ok() && (options.box || options.part || options.check)) view = PartOfView(*view, options);
   }
   ForEachAtOnce(alone.size(), [&](size_t k) { views[alone[k]] = Get(requests[alone[k]].name, requests[alone[k]].options); });
   return views;

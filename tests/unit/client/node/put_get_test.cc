@@ -4,6 +4,7 @@
 #include <numeric>
 #include <thread>
 
+#include "proto/strcat.h"
 #include "tests/unit/client/node/node_process.h"
 
 namespace penstock {
@@ -105,6 +106,38 @@ TEST_F(PutGet, ManyAtOnceKeepOrderAndReportEachOne) {
     // The first 500 names were put twice: the later one counts.
     EXPECT_TRUE(Shows(*views[i], data[i < 500 ? i + 2500 : i])) << i;
   }
+}
+
+TEST_F(PutGet, PartsOfAnotherNodesTensorsAreReadWithoutTheRest) {
+  const NodeProcess home("128MiB", {"--grpc_port=0", "--data_port=0"});
+  const auto at_home = home.Connect();
+  const NodeProcess here("128MiB", {StrCat("--peers=", penstock::testing::NodeInfo(*at_home).tcp_address())});
+  const auto client = here.Connect();
+  std::vector<std::string> names;
+  std::vector<GetRequest> requests;
+  for (int i = 0; i < 40; ++i) {
+    names.push_back(StrCat("table/", i));
+    ASSERT_TRUE(at_home->Put(names.back(), Ref(Floats(100000, static_cast<float>(i)))).ok());
+  }
+  ASSERT_TRUE(client->Put("mine", Ref(Floats(1000, 50))).ok());
+  for (const std::string& name : names) requests.push_back({name, {.box = Box{{500}, {20}}}});
+  requests.push_back({"mine", {.box = Box{{500}, {20}}}});
+  requests.push_back({"nobody's", {.box = Box{{500}, {20}}}});
+  requests.push_back({names[7], {}});
+  requests.push_back({names[8], {.box = Box{{99990}, {20}}}});
+  const auto views = client->GetMany(requests);
+  ASSERT_EQ(views.size(), 44u);
+  for (size_t i = 0; i < 41; ++i) {
+    ASSERT_TRUE(views[i].ok()) << i << ": " << views[i].status();
+    const std::vector<float> whole = Floats(i < 40 ? 100000 : 1000, i < 40 ? static_cast<float>(i) : 50);
+    EXPECT_TRUE(Shows(*views[i], std::vector<float>(whole.begin() + 500, whole.begin() + 520))) << i;
+    EXPECT_EQ(views[i]->path(), i == 7 ? "fetch" : i < 40 ? "stream" : "map") << i;  // 7 was wanted whole, too
+  }
+  EXPECT_TRUE(absl::IsNotFound(views[41].status()));
+  ASSERT_TRUE(views[42].ok());
+  EXPECT_TRUE(Shows(*views[42], Floats(100000, 7)));
+  EXPECT_TRUE(absl::IsInvalidArgument(views[43].status())) << views[43].status();
+  EXPECT_LT(penstock::testing::Df(*client).block_bytes(), 3 * 400000u) << "only the one that was wanted whole was copied";
 }
 
 TEST_F(PutGet, BadInputNamesTheFieldAndChangesNothing) {
