@@ -24,7 +24,8 @@ absl::Status UcsError(ucs_status_t status, std::string_view what) {
   }
 }
 
-absl::StatusOr<std::shared_ptr<UcpContext>> UcpContext::Open(const std::string& tls, absl::Span<const Setting> settings) {
+absl::StatusOr<std::shared_ptr<UcpContext>> UcpContext::Open(const std::string& tls, absl::Span<const Setting> settings,
+                                                                 uint64_t features) {
   ucp_config_t* config = nullptr;
   if (ucs_status_t s = ucp_config_read(nullptr, nullptr, &config); s != UCS_OK) return UcsError(s, "ucp_config_read");
   ucs_status_t status = ucp_config_modify(config, "TLS", tls.c_str());
@@ -35,7 +36,7 @@ absl::StatusOr<std::shared_ptr<UcpContext>> UcpContext::Open(const std::string& 
   if (status == UCS_OK) {
     ucp_params_t params{};
     params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_MT_WORKERS_SHARED | UCP_PARAM_FIELD_NAME;
-    params.features = UCP_FEATURE_RMA | UCP_FEATURE_WAKEUP;
+    params.features = features | UCP_FEATURE_WAKEUP;
     params.mt_workers_shared = 1;
     params.name = "penstock";
     status = ucp_init(&params, config, &handle);

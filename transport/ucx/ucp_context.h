@@ -32,8 +32,9 @@ class UcpContext {
     const char* value;
     bool always;        // whatever the environment says; else it goes before
   };
-  // A setting that this UCX does not know is passed over.
-  static absl::StatusOr<std::shared_ptr<UcpContext>> Open(const std::string& tls, absl::Span<const Setting> settings = {});
+  // A setting that this UCX does not know is passed over. `features`: UCP_FEATURE_*; wake-ups are always one.
+  static absl::StatusOr<std::shared_ptr<UcpContext>> Open(const std::string& tls, absl::Span<const Setting> settings = {},
+                                                          uint64_t features = UCP_FEATURE_RMA);
   ~UcpContext() { ucp_cleanup(handle_); }
   UcpContext(const UcpContext&) = delete;
   UcpContext& operator=(const UcpContext&) = delete;

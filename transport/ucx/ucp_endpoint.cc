@@ -49,6 +49,13 @@ UcpRequest UcpEndpoint::Flush() {
   return UcpRequest(ucp_ep_flush_nbx(handle_, &params));
 }
 
+UcpRequest UcpEndpoint::SendMessage(unsigned id, absl::Span<const char> header, absl::Span<const char> data) {
+  ucp_request_param_t params{};
+  params.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
+  params.flags = UCP_AM_SEND_FLAG_EAGER;
+  return UcpRequest(ucp_am_send_nbx(handle_, id, header.data(), header.size(), data.data(), data.size(), &params));
+}
+
 void UcpEndpoint::ForceClose() {
   if (std::exchange(closed_, true)) return;
   ucp_request_param_t params{};

@@ -69,6 +69,8 @@ class UcpEndpoint {
   // Done: `from` may be reused; visible there after a Flush.
   UcpRequest Put(const void* from, size_t bytes, uint64_t to, const UcpRemoteKey& key);
   UcpRequest Flush();
+  // An active message that is sent at once, whoever waits for it; done: header and data may be reused.
+  UcpRequest SendMessage(unsigned id, absl::Span<const char> header, absl::Span<const char> data);
   // Ends everything that is under way, soon and with an error. No operation may follow.
   void ForceClose();
 

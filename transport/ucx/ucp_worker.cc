@@ -24,6 +24,16 @@ void UcpWorker::Wait(absl::Duration longest) const {
   (void)poll(&entry, 1, static_cast<int>(std::max<int64_t>(1, absl::ToInt64Milliseconds(longest))));
 }
 
+absl::Status UcpWorker::OnActiveMessage(unsigned id, ucp_am_recv_callback_t callback, void* argument) {
+  ucp_am_handler_param_t params{};
+  params.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_FLAGS | UCP_AM_HANDLER_PARAM_FIELD_CB | UCP_AM_HANDLER_PARAM_FIELD_ARG;
+  params.id = id;
+  params.flags = UCP_AM_FLAG_WHOLE_MSG;
+  params.cb = callback;
+  params.arg = argument;
+  return UcsError(ucp_worker_set_am_recv_handler(handle_, &params), "ucp_worker_set_am_recv_handler");
+}
+
 absl::StatusOr<std::string> UcpWorker::Address() const {
   ucp_address_t* address = nullptr;
   size_t size = 0;

@@ -29,6 +29,9 @@ class UcpWorker {
   void Wait(absl::Duration longest) const;
   void Signal() { ucp_worker_signal(handle_); }
 
+  // Who is told of the active messages with this number, within Progress.
+  absl::Status OnActiveMessage(unsigned id, ucp_am_recv_callback_t callback, void* argument);
+
   // What a peer needs to connect; bytes.
   absl::StatusOr<std::string> Address() const;
   ucp_worker_h handle() const { return handle_; }

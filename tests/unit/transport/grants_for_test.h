@@ -43,6 +43,11 @@ class GrantsForTest final : public GrantTable {
     std::lock_guard lock(mutex_);
     return *blocks_.at(grant).bytes;
   }
+  // How often Use was called.
+  int asked() {
+    std::lock_guard lock(mutex_);
+    return asked_;
+  }
   // Transfers that use a block now.
   int uses() {
     std::lock_guard lock(mutex_);
@@ -64,6 +69,7 @@ class GrantsForTest final : public GrantTable {
   }
   absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) override {
     std::lock_guard lock(mutex_);
+    ++asked_;
     auto it = blocks_.find(grant);
     if (it == blocks_.end() || it->second.token != token || (kind == TransferKind::kWrite && !it->second.writable)) {
       return absl::PermissionDeniedError("grant: not known, or not for this");
@@ -79,6 +85,7 @@ class GrantsForTest final : public GrantTable {
   };
   std::mutex mutex_;
   uint64_t last_ = 0;
+  int asked_ = 0;
   std::map<uint64_t, Block> blocks_;
   std::vector<LaneToken> tokens_;
 };

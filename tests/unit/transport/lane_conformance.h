@@ -258,9 +258,9 @@ TEST_P(LaneConformance, APeerThatGoesInTheMiddleEndsWhatIsUnderWay) {
     ASSERT_TRUE(Read(grants().Add(token_, first), ByteRuns::Whole(100), &first).ok());
     std::vector<std::vector<char>> memory;
     std::vector<Transfer> transfers = MuchToDo(kind, &memory);
-    std::thread stopper([&] {
+    std::thread stopper([&, before = grants().asked()] {
       const absl::Time deadline = absl::Now() + absl::Seconds(10);
-      while (grants().uses() == 0 && absl::Now() < deadline) std::this_thread::yield();
+      while (grants().asked() == before && absl::Now() < deadline) std::this_thread::yield();
       pair_->StopTarget();
     });
     lane_->Run(absl::MakeSpan(transfers), {.timeout = absl::Seconds(20)});
@@ -275,9 +275,9 @@ TEST_P(LaneConformance, WhatIsCancelledEndsAndItsMemoryRests) {
   std::vector<std::vector<char>> memory;
   std::vector<Transfer> transfers = MuchToDo(TransferKind::kRead, &memory);
   std::atomic<bool> cancel{false};
-  std::thread canceller([&] {
+  std::thread canceller([&, before = grants().asked()] {
     const absl::Time deadline = absl::Now() + absl::Seconds(10);
-    while (grants().uses() == 0 && absl::Now() < deadline) std::this_thread::yield();
+    while (grants().asked() == before && absl::Now() < deadline) std::this_thread::yield();
     cancel.store(true);
   });
   lane_->Run(absl::MakeSpan(transfers), {.timeout = absl::Seconds(60), .cancelled = [&] { return cancel.load(); }});
