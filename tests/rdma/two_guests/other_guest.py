@@ -13,13 +13,22 @@ import penstock
 from support.daemon import start_daemon
 from support.nodes import flags_of_node
 from support.pattern import pattern
+from support.waiting import until
 
 LINUX_REBOOT_CMD_POWER_OFF = 0x4321FEDC
+
+
+def peer_answers(store: penstock.Store) -> bool:
+    try:
+        return store.exists("nothing") is False
+    except penstock.UnavailableError:
+        return False
 
 
 def main(address: str, peer: str) -> None:
     daemon = start_daemon(Path("/tmp/n"), "--memory=64MiB", *flags_of_node(address, peer))
     with penstock.connect(str(daemon.socket_dir)) as store:
+        until(lambda: peer_answers(store), "the peer's node is up: new names are put when it has said that it does not have them", 90)
         for i in range(3):
             store.put(f"w/{i}", pattern(i, 4 << 20))
         store.put("theirs", pattern(2, 10))

@@ -43,7 +43,7 @@ def test_get(store):
     assert view.path == "fetch" and shows(view.numpy(), 0)
     peer = store.transports()[1]
     assert (peer["path"], peer["why"], peer["read_bytes"]) == ("rdma", "", SIZE)
-    assert view.info.nodes == [peer["node"]], "it is at home there"
+    assert store.stat("w/0").nodes == [peer["node"]], "it is at home there"
 
 
 def test_put(store):
