@@ -19,6 +19,7 @@ from support.daemon import Cli
 from support.pattern import pattern, shows
 from support.verbs import needs_verbs, sent_packets
 from support.waiting import until
+from support.worker import Worker
 
 MIB = 1 << 20
 
@@ -40,48 +41,34 @@ def link_down() -> Iterator[None]:
         subprocess.run(["ip", "link", "set", "rdma0", "up"], check=True)
 
 
-class Reader:
-    """A process that reads `x` into an array of its own as often as it is told, and says what it was."""
+class Reader(Worker):
+    """A process that reads `x` into an array of its own, and can be stopped when it has been pinned for it."""
 
-    PROGRAM = """
-import sys, numpy, penstock
-store = penstock.connect(sys.argv[1], timeout=60)
-out = numpy.zeros(int(sys.argv[2]), numpy.uint8)
-for line in sys.stdin:
-    store.get("x", out=out)
-    print(int(out[0]), int((out - out[0]).any()), flush=True)
-"""
+    READ = "store.get('x', out=out)"
 
-    def __init__(self, socket_dir: Path, nbytes: int, faults: Path) -> None:
-        self.faults = faults
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", self.PROGRAM, str(socket_dir), str(nbytes)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ, PENSTOCK_FAULT_DIR=str(faults)))
-
-    def ask(self) -> None:
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def answer(self) -> str:
-        return self.process.stdout.readline().strip()
+    def __init__(self, socket_dir: Path, faults: Path) -> None:
+        super().__init__(socket_dir, faults)
+        self.point = faults / "client.read.opened"
+        self.do(f"out = np.zeros({MIB}, np.uint8)")
 
     def stop_after_the_pin(self) -> None:
-        point = self.faults / "client.read.opened"
-        point.write_text("stop")
-        self.ask()
-        until(lambda: not point.exists(), "the read has begun")
-        until(lambda: Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T", "it has stopped")
+        self.point.write_text("stop")
+        self.start(self.READ)
+        until(lambda: not self.point.exists(), "the read has begun")
+        until(lambda: Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T", "it has stopped")
 
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+        self.result()
+
+    def has_read(self, seed: int) -> bool:
+        return self.do(f"shows(out, {seed})")
 
 
 @pytest.fixture
 def reader(nodes, tmp_path) -> Iterator[Reader]:
-    reader = Reader(nodes[1].socket_dir, MIB, tmp_path)
-    yield reader
-    reader.end()
+    with Reader(nodes[1].socket_dir, tmp_path) as reader:
+        yield reader
 
 
 @pytest.mark.parametrize("nbytes", [1, 4096, 70_001, 3 * MIB + 5])
@@ -169,14 +156,14 @@ def test_a_failed_read_is_done_over_the_stream_lane_and_not_if_rdma_is_required(
 
 def test_a_home_that_was_stopped_after_the_pin_serves_the_read(nodes, stores, reader):
     a, _ = stores
-    a.put("x", np.full(MIB, 7, np.uint8))
-    reader.ask()
-    assert reader.answer() == "7 0"
+    a.put("x", pattern(1, MIB))
+    reader.do(reader.READ)  # a connection is made by both
+    reader.do("out[:] = 0")
     reader.stop_after_the_pin()
     os.kill(nodes[0].node_pid, signal.SIGSTOP)
     try:
-        os.kill(reader.process.pid, signal.SIGCONT)
-        assert reader.answer() == "7 0"
+        reader.go_on()
+        assert reader.has_read(1)
     finally:
         os.kill(nodes[0].node_pid, signal.SIGCONT)
 
@@ -184,41 +171,40 @@ def test_a_home_that_was_stopped_after_the_pin_serves_the_read(nodes, stores, re
 def test_what_was_read_after_the_deadline_does_not_count(nodes, stores, reader):
     """The reader and its node stop once the tensor is pinned; the pin lapses; what is read then is not version 1."""
     a, _ = stores
-    a.put("x", np.full(MIB, 1, np.uint8))
-    reader.ask()
-    assert reader.answer() == "1 0"
+    a.put("x", pattern(1, MIB))
+    reader.do(reader.READ)
     reader.stop_after_the_pin()
     os.kill(nodes[1].node_pid, signal.SIGSTOP)
     try:
-        a.put("x", np.full(MIB, 2, np.uint8))
+        a.put("x", pattern(2, MIB))
         until(lambda: int(a.stats()["pins"]) == 0, "the session is over")
     finally:
         os.kill(nodes[1].node_pid, signal.SIGCONT)
-    os.kill(reader.process.pid, signal.SIGCONT)
-    assert reader.answer() == "2 0"
+    reader.go_on()
+    assert reader.has_read(2)
 
 
 def test_a_reader_that_is_slow_is_renewed(nodes, stores, reader):
     a, _ = stores
-    a.put("x", np.full(MIB, 1, np.uint8))
+    a.put("x", pattern(1, MIB))
     reader.stop_after_the_pin()
-    a.put("x", np.full(MIB, 2, np.uint8))
+    a.put("x", pattern(2, MIB))
 
     def age_ns() -> int:
         sessions = Cli(nodes[0].socket_dir).json("sessions")
         return time.time_ns() - min(int(s["opened_ns"]) for s in sessions if s["label"] == "client" and int(s["pins"]) == 1)
 
     until(lambda: age_ns() > 11_000_000_000, "it is older than the read's first deadline")
-    os.kill(reader.process.pid, signal.SIGCONT)
-    assert reader.answer() == "1 0", "it was pinned all the time"
+    reader.go_on()
+    assert reader.has_read(1), "it was pinned all the time"
 
 
-def test_a_reader_that_is_killed_leaves_no_pin(nodes, stores, reader):
+def test_a_reader_that_is_killed_leaves_no_pin(stores, reader):
     a, _ = stores
-    a.put("x", np.full(MIB, 1, np.uint8))
+    a.put("x", pattern(1, MIB))
     reader.stop_after_the_pin()
     assert int(a.stats()["pins"]) == 1
-    reader.end()
+    reader.kill()
     until(lambda: int(a.stats()["pins"]) == 0, "the session there is closed", deadline_s=8)
 
 
