@@ -35,7 +35,7 @@ class Session;
 
 class RemoteReads {
  public:
-  // An operation of RDMA costs this process half a microsecond or so, however short: below this, packed bytes are faster.
+  // An operation of RDMA costs about a microsecond, however short: below this, what the owner packs comes faster.
   static constexpr uint64_t kLeastRdmaRun = 4096;
   static constexpr absl::Duration kRdmaDown = absl::Seconds(10);
 

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,6 @@ def sent_bytes(store: penstock.Store) -> int:
     return sum(int(path.get("read_bytes", 0)) for path in store.transports())
 
 
-@pytest.mark.skipif(HAS_RDMA, reason="the whole is read by RDMA, by the node")
 def test_out_is_filled_without_a_copy_in_the_node(stores):
     a, b = stores
     a.put("x", pattern(1, 3 * MIB))
@@ -146,6 +146,40 @@ def test_wrong_input_changes_nothing(stores):
         b.get("missing", out=out)
     assert (out == 7).all()
     until(lambda: int(a.stats()["pins"]) == 0, "what was located was released")
+
+
+@pytest.mark.skipif(HAS_RDMA, reason="RDMA is in use here: tests/rdma/test_client_reads.py")
+def test_without_rdma_nothing_is_registered_and_ucx_is_not_loaded(stores):
+    a, b = stores
+    a.put("x", pattern(1, MIB))
+    memory = np.zeros(2 * MIB, np.uint8)
+    with b.register(memory) as registered:
+        assert (registered.nbytes, registered.lanes) == (2 * MIB, [])
+        assert shows(b.get("x", out=memory[:MIB]), 1) and b.get("x", np.s_[:10_000]).path == "stream"
+    assert registered.nbytes == 0
+    assert "/libucp.so" not in Path("/proc/self/maps").read_text()
+
+
+def test_what_cannot_be_registered(stores):
+    _, b = stores
+    for array, why in ((np.zeros((4, 4))[:, 1], "C order"), (b"1234", "writable"), (np.zeros(0), "no bytes")):
+        with pytest.raises(penstock.InvalidArgumentError, match=why):
+            b.register(array)
+    with pytest.raises(TypeError):
+        b.register(object())
+
+
+def test_rdma_only_is_an_error_without_rdma(stores, nodes):
+    a, _ = stores
+    a.put("x", pattern(1, MIB))
+    with penstock.connect(str(nodes[1].socket_dir), require_transport="rdma") as strict:
+        for call in (lambda: strict.get("x", np.s_[:10]), lambda: strict.get("x", out=np.zeros(MIB, np.uint8)),
+                     lambda: strict.get("x", np.s_[:10], out=np.zeros(10, np.uint8))):
+            if HAS_RDMA:
+                call()
+                continue
+            with pytest.raises(penstock.TransportError, match="RDMA is required"):
+                call()
 
 
 def test_an_exact_version(stores):

@@ -40,7 +40,7 @@ def run_model(session: Session) -> Outcome:
 def run_rdma(session: Session) -> Outcome:
     if why := session.build():
         return failure("build", why)
-    return _script(session, ["tests/rdma/run", "--build", str(session.workspace.build)], timeout=900)
+    return _script(session, ["tests/rdma/run", "--build", str(session.workspace.build)], timeout=1500)
 
 
 def run_fuzz(session: Session) -> Outcome:

@@ -31,6 +31,12 @@ def start_nodes(where: Path, count: int, *flags: str, **env: str) -> list[Daemon
     ]
 
 
+def flags_of_node(address: str, peer: str) -> tuple[str, ...]:
+    """Of one that other machines reach at `address`, host:port; its data port is the next one."""
+    host, port = address.rsplit(":", 1)
+    return f"--host={host}", f"--data_net={host}", f"--grpc_port={port}", f"--data_port={int(port) + 1}", f"--peers={peer}"
+
+
 def calls_of_nodes(daemon: Daemon) -> int:
     """That other nodes made here in all their sessions."""
     return sum(int(s["requests"]) for s in Cli(daemon.socket_dir).json("sessions") if s["label"] == "node")

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "transport/ucx/forkable_memory.h"
 #include "transport/ucx/rdma_lane.h"
 #include "transport/ucx/rdma_target.h"
 #include "transport/ucx/ucp_memory.h"
@@ -27,11 +28,13 @@ class UcxReader final : public RdmaReader {
   absl::StatusOr<std::shared_ptr<const void>> Register(absl::Span<char> memory) override {
     absl::StatusOr<std::unique_ptr<ucx::UcpMemory>> registered = ucx::UcpMemory::Register(context_, memory.data(), memory.size());
     if (!registered.ok()) return registered.status();
+    forkable_.Add(memory);
     return std::shared_ptr<const void>(*std::move(registered));
   }
 
  private:
   const std::shared_ptr<ucx::UcpContext> context_;
+  ucx::ForkableMemory forkable_;
 };
 
 }  // namespace

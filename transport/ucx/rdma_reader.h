@@ -29,7 +29,8 @@ class RdmaReader {
   virtual std::string version() const = 0;  // of UCX
   // `worker`: RdmaTarget::address of the peer.
   virtual absl::StatusOr<std::shared_ptr<Lane>> NewLane(std::string worker, std::shared_ptr<GrantedBlocks> blocks) = 0;
-  // Memory that transfers go into. Must stay mapped, and be writable, while the registration lives.
+  // Memory that transfers go into. Must stay mapped, and be writable, while the registration lives. A forked child has a copy of
+  // it as of any other memory (before Linux 5.12: faults when it touches it, ucx/forkable_memory.h).
   virtual absl::StatusOr<std::shared_ptr<const void>> Register(absl::Span<char> memory) = 0;
 };
 
