@@ -110,6 +110,12 @@ Finding CheckDataPort(const v1::NodeInfoResponse& node) {
   return finding;
 }
 
+Finding CheckUcxTcp(const v1::NodeInfoResponse& node) {
+  if (std::find(node.lanes().begin(), node.lanes().end(), "ucx-tcp") == node.lanes().end()) return {Health::kOk, "ucx-tcp", "off: no port of UCX's is open", ""};
+  return {Health::kWarn, "ucx-tcp", "on: through UCX's tcp port whoever reaches it can write any address of the node's process",
+          "leave out --ucx_tcp unless all of this network is trusted; the stream lane is faster, too"};
+}
+
 Finding CheckPeer(const v1::PeerInfo& peer) {
   Finding finding{Health::kOk, "peer", StrCat(peer.address(), ": ", peer.lane()), ""};
   if (peer.node_uuid().empty() || !peer.error().empty()) {
@@ -127,7 +133,7 @@ Finding CheckPeer(const v1::PeerInfo& peer) {
 std::vector<Finding> CheckNetwork() { return {CheckRdmaDevices(), CheckMtu()}; }
 
 std::vector<Finding> CheckLanes(Invocation& invocation, const v1::NodeInfoResponse& node) {
-  std::vector<Finding> findings{CheckDataPort(node), CheckNodeMemlock(node)};
+  std::vector<Finding> findings{CheckDataPort(node), CheckNodeMemlock(node), CheckUcxTcp(node)};
   if (node.peers_size() == 0) return findings;
   if (const absl::StatusOr<Client*> client = invocation.Connect(); client.ok()) (void)(*client)->Get(kNoSuchTensor);
   const auto asked = invocation.Call<v1::NodeInfoResponse>(rpc::Method::kNodeInfo, v1::NodeInfoRequest());

@@ -18,6 +18,7 @@
 #include "server/remote/rdma_memory.h"
 #include "server/remote/remote_sessions.h"
 #include "server/remote/remote_store.h"
+#include "server/remote/ucx_tcp.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/grpc_tls.h"
 #include "server/rpc/peer_service.h"
@@ -152,7 +153,16 @@ absl::Status RunNode(warden::NodeContext* context) {
   } else if (!absl::IsNotFound(rdma.status())) {
     Say(StrCat("rdma: ", std::string(rdma.status().message()), "; peers read over the stream lane"));
   }
-  PeerService peer(store->get(), &remote, PENSTOCK_VERSION, data_address, config.tls.on(), rdma.ok() ? rdma->get() : nullptr);
+  std::unique_ptr<UcxTcp> ucx_tcp;
+  if (config.ucx_tcp == UcxTcpUse::kOn && data != nullptr) {
+    absl::StatusOr<std::unique_ptr<UcxTcp>> opened = UcxTcp::Open(config.data_net, &remote);
+    if (!opened.ok()) return absl::Status(opened.status().code(), StrCat("--ucx_tcp: ", std::string(opened.status().message())));
+    ucx_tcp = *std::move(opened);
+    lanes.push_back("ucx-tcp");
+    Say("--ucx_tcp=on: DANGER: UCX's tcp port lets whoever reaches it write any address of this process");
+  }
+  PeerService peer(store->get(), &remote, PENSTOCK_VERSION,
+                   {.data_address = data_address, .tls = config.tls.on(), .rdma = rdma.ok() ? rdma->get() : nullptr, .ucx_tcp = ucx_tcp.get()});
   StoreService service(store->get(), &recall, {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
                                       .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address,
                                       .tls = config.tls.on(), .lanes = lanes},
@@ -161,6 +171,7 @@ absl::Status RunNode(warden::NodeContext* context) {
                      {.peers = config.peers, .tls = config.tls, .may_use_rdma = may_rdma,
                       .why_no_rdma = config.rdma == Rdma::kOff ? "--rdma=off" : "RDMA is not encrypted, and --tls_cert asks for TLS (--rdma=on allows it)",
                       .require_rdma = config.require_transport == RequireTransport::kRdma,
+                      .ucx_tcp = ucx_tcp.get(),
                       .new_names_at_peers = config.new_names == NewNames::kPeers});
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();

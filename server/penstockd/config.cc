@@ -65,6 +65,9 @@ absl::Status Resolve(const Environment& environment, const std::string& executab
   if (config->new_names == NewNames::kPeers && config->peers.empty()) {
     return absl::InvalidArgumentError("flag --new_names cannot be 'peers' without --peers");
   }
+  if (config->ucx_tcp == UcxTcpUse::kOn && tls.on()) {
+    return absl::InvalidArgumentError("flag --ucx_tcp cannot be 'on' beside --tls_cert: UCX's tcp transport is not encrypted, and open to everybody");
+  }
   if (config->socket_dir.empty()) config->socket_dir = DefaultSocketDir(environment);
   auto directory = AbsoluteSocketDir(config->socket_dir);
   if (!directory.ok()) return directory.status();

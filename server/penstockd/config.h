@@ -23,6 +23,7 @@ enum class HugePages : uint8_t { kAuto, kThp, kHugetlb, kOff };
 enum class Adopt : uint8_t { kAuto, kAlways };
 enum class Rdma : uint8_t { kAuto, kOn, kOff };  // auto: not beside TLS, for RDMA is in clear
 enum class NewNames : uint8_t { kHere, kPeers };
+enum class UcxTcpUse : uint8_t { kOff, kOn };
 enum class RequireTransport : uint8_t { kNone, kRdma };
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
 
@@ -47,6 +48,7 @@ struct NodeConfig {
   std::vector<std::string> peers;      // gRPC addresses of the other nodes
   NewNames new_names = NewNames::kHere;  // who is the home of a name that no node has
   Rdma rdma = Rdma::kAuto;
+  UcxTcpUse ucx_tcp = UcxTcpUse::kOff;
   TlsFiles tls;  // of gRPC; the data port then speaks TLS, too
   RequireTransport require_transport = RequireTransport::kNone;
   HugePages huge_pages = HugePages::kAuto;

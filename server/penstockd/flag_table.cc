@@ -39,6 +39,7 @@ constexpr const char* kHugePages[] = {"auto", "thp", "hugetlb", "off"};
 constexpr const char* kAdopt[] = {"auto", "always"};
 constexpr const char* kNewNames[] = {"here", "peers"};
 constexpr const char* kRdma[] = {"auto", "on", "off"};
+constexpr const char* kUcxTcp[] = {"off", "on"};
 constexpr const char* kRequireTransport[] = {"none", "rdma"};
 constexpr const char* kLogLevels[] = {"debug", "info", "warning", "error"};
 
@@ -191,6 +192,12 @@ constexpr Flag kFlags[] = {
      "beside --tls_cert (auto); over TCP only (off) (default auto)",
      false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kRdma, &c->rdma); },
      [](const NodeConfig& c) { return std::string(kRdma[static_cast<int>(c.rdma)]); }},
+    {"ucx_tcp", "off or on",
+     "where there is no RDMA, move tensors over UCX's own tcp transport between nodes that both have\n"
+     "this on; DANGER: it opens a port through which whoever reaches it can write any address of this\n"
+     "process, unasked. The default is safe, and faster (default off)",
+     false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kUcxTcp, &c->ucx_tcp); },
+     [](const NodeConfig& c) { return std::string(kUcxTcp[static_cast<int>(c.ucx_tcp)]); }},
     {"require_transport", "none or rdma",
      "read other nodes by RDMA or not at all (rdma): what would go over TCP is an error instead, puts\n"
      "to other nodes included (default none)",

@@ -103,7 +103,7 @@ absl::Status PeerMeasure::Write(PeerNode& peer, const v1::MeasurePeerRequest& re
     const absl::Time start = MonotonicNow();
     peer.Write({&writing, 1});
     *took = MonotonicNow() - start;
-    response->set_lane(draft->written_by_rdma ? "rdma" : "stream");
+    response->set_lane(std::string(draft->written_by_rdma ? "rdma" : draft->lane->name()));
     const PeerNode::Reserved* const done = &*draft;
     peer.Abort({&done, 1});
     return writing.status;

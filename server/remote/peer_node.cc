@@ -9,6 +9,7 @@
 #include "proto/strcat.h"
 #include "server/rpc/grpc_tls.h"
 #include "transport/fault_point.h"
+#include "transport/lane/fallback_lane.h"
 #include "transport/monotonic.h"
 #include "transport/stream/stream_lane.h"
 
@@ -29,13 +30,12 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address, const TlsF
 
 }  // namespace
 
-PeerNode::PeerNode(std::string address, Store* store, const TlsFiles& tls, RdmaReader* rdma, std::string no_rdma)
-    : PeerNode(address, store, tls, rdma, std::move(no_rdma), NewChannel(address, tls)) {}
+PeerNode::PeerNode(std::string address, Store* store, const TlsFiles& tls, Lanes lanes)
+    : PeerNode(address, store, tls, std::move(lanes), NewChannel(address, tls)) {}
 
-PeerNode::PeerNode(std::string address, Store* store, const TlsFiles& tls, RdmaReader* rdma, std::string no_rdma,
-                   const std::shared_ptr<grpc::Channel>& channel)
-    : address_(std::move(address)), tls_(tls.on()), rdma_(rdma), no_rdma_(std::move(no_rdma)), peer_(v1::Peer::NewStub(channel)),
-      store_(v1::Store::NewStub(channel)), leases_(store), why_(no_rdma_) {}
+PeerNode::PeerNode(std::string address, Store* store, const TlsFiles& tls, Lanes lanes, const std::shared_ptr<grpc::Channel>& channel)
+    : address_(std::move(address)), tls_(tls.on()), can_(std::move(lanes)), peer_(v1::Peer::NewStub(channel)),
+      store_(v1::Store::NewStub(channel)), leases_(store), why_(can_.no_rdma) {}
 
 void PeerNode::Prepare(grpc::ClientContext* context, int seconds) {
   context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(seconds));
@@ -99,41 +99,66 @@ absl::StatusOr<PeerNode::Open> PeerNode::Session() {
   }
   if (!open.token.empty()) return open;
   const absl::Time asked = MonotonicNow();
-  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere("node", rdma_ != nullptr ? rdma_->version() : std::string());
+  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere("node", can_.rdma != nullptr ? can_.rdma->version() : std::string());
   if (!opened.ok()) return opened.status();
   const v1::OpenSessionResponse& response = *opened;
-  LaneToken token{};
-  std::copy(response.token().begin(), response.token().end(), token.begin());
-  open = {.token = response.token(),
-          .lane = std::make_shared<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token, .tls = response.lanes(0).tls()})};
+  open = {.token = response.token()};
   if (response.node_id().size() != open.id.size()) return absl::UnavailableError(StrCat("node ", address_, ": does not tell its uuid"));
   std::copy(response.node_id().begin(), response.node_id().end(), open.id.begin());
   open.ttl = absl::Nanoseconds(static_cast<int64_t>(response.ttl_ns()));
   open.deadline = asked + open.ttl;
-  OpenRdmaLane(response, &open);
+  OpenLanes(response, &open);
   std::lock_guard lock(mutex_);
   open_ = open;
   return open;
 }
 
-void PeerNode::OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open) {
-  std::string why = no_rdma_;
-  if (rdma_ != nullptr) {
-    const auto offered = std::find_if(response.lanes().begin(), response.lanes().end(), [](const v1::Lane& lane) { return lane.name() == "rdma"; });
-    if (offered == response.lanes().end()) {
-      why = "the peer offers no RDMA";
-    } else if (offered->version() != rdma_->version()) {
-      why = StrCat("UCX ", rdma_->version(), " here, ", offered->version(), " there");
-    } else {
-      open->blocks = std::make_shared<GrantedBlocks>();
-      absl::StatusOr<std::shared_ptr<Lane>> lane = rdma_->NewLane(offered->worker(), open->blocks);
-      if (lane.ok()) open->rdma = *std::move(lane);
-      why = std::string(lane.status().message());  // none when it is OK
-    }
-  }
+namespace {
+
+// Null: the peer does not offer it.
+const v1::Lane* Offered(const v1::OpenSessionResponse& response, std::string_view name) {
+  const auto it = std::find_if(response.lanes().begin(), response.lanes().end(), [name](const v1::Lane& lane) { return lane.name() == name; });
+  return it == response.lanes().end() ? nullptr : &*it;
+}
+
+std::string UnlikeUcx(const std::string& here, const std::string& there) { return StrCat("UCX ", here, " here, ", there, " there"); }
+
+}  // namespace
+
+// The best that both ends have, and why it is not a faster one.
+void PeerNode::OpenLanes(const v1::OpenSessionResponse& response, Open* open) {
+  std::string why = OpenRdmaLane(response, open);
+  std::string no_ucx_tcp = OpenTcpLane(response, open);
+  if (open->rdma == nullptr && !no_ucx_tcp.empty()) why += StrCat("; ucx-tcp: ", no_ucx_tcp);
   std::lock_guard lock(mutex_);
-  lane_ = open->rdma != nullptr ? "rdma" : "stream";
-  why_ = why;
+  lane_ = (open->rdma != nullptr ? open->rdma : open->lane)->name();
+  why_ = std::move(why);
+}
+
+std::string PeerNode::OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open) const {
+  if (can_.rdma == nullptr) return can_.no_rdma;
+  const v1::Lane* const offered = Offered(response, "rdma");
+  if (offered == nullptr) return "the peer offers no RDMA";
+  if (offered->version() != can_.rdma->version()) return UnlikeUcx(can_.rdma->version(), offered->version());
+  open->blocks = std::make_shared<GrantedBlocks>();
+  absl::StatusOr<std::shared_ptr<Lane>> lane = can_.rdma->NewLane(offered->worker(), open->blocks);
+  if (!lane.ok()) return std::string(lane.status().message());
+  open->rdma = *std::move(lane);
+  return {};
+}
+
+std::string PeerNode::OpenTcpLane(const v1::OpenSessionResponse& response, Open* open) const {
+  LaneToken token{};
+  std::copy(response.token().begin(), response.token().end(), token.begin());
+  auto stream = std::make_unique<StreamLane>(StreamLaneOptions{.address = response.lanes(0).address(), .token = token, .tls = response.lanes(0).tls()});
+  const v1::Lane* const offered = Offered(response, "ucx-tcp");
+  if (can_.ucx_tcp != nullptr && offered != nullptr && offered->version() == UcxTcp::version()) {
+    open->lane = std::make_shared<FallbackLane>(can_.ucx_tcp->NewLane(offered->worker(), token), std::move(stream));
+    return {};
+  }
+  open->lane = std::move(stream);
+  if (can_.ucx_tcp == nullptr) return {};  // nobody asked for it
+  return offered == nullptr ? "the peer does not offer it" : UnlikeUcx(UcxTcp::version(), offered->version());
 }
 
 void PeerNode::Forget(const std::string& token) {

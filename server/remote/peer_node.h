@@ -32,6 +32,7 @@
 #include "proto/uuid_text.h"
 #include "server/penstockd/config.h"
 #include "server/remote/held_leases.h"
+#include "server/remote/ucx_tcp.h"
 #include "server/store/store.h"
 #include "store.grpc.pb.h"
 #include "transport/lane/lane.h"
@@ -44,8 +45,14 @@ class PeerNode {
   static constexpr int kCallSeconds = 2;
   static constexpr int kReserveSeconds = 7;
 
-  // `address`: of its gRPC, host:port, which speaks TLS if `tls` is on. `rdma`: null where there is none, for the reason `no_rdma`.
-  PeerNode(std::string address, Store* store, const TlsFiles& tls, RdmaReader* rdma, std::string no_rdma);
+  // What this node can do.
+  struct Lanes {
+    RdmaReader* rdma = nullptr;  // null: nothing, for the reason `no_rdma`
+    std::string no_rdma;
+    const UcxTcp* ucx_tcp = nullptr;  // null: off
+  };
+  // `address`: of its gRPC, host:port, which speaks TLS if `tls` is on.
+  PeerNode(std::string address, Store* store, const TlsFiles& tls, Lanes lanes);
   ~PeerNode() { Stop(); }
 
   struct Wanted {
@@ -59,7 +66,7 @@ class PeerNode {
     v1::TensorInfo info;
     uint64_t grant = 0;
     std::shared_ptr<Lane> lane;
-    std::shared_ptr<Lane> rdma;  // null: the stream lane only
+    std::shared_ptr<Lane> rdma;  // null: the other lane only
     std::shared_ptr<GrantedBlocks> blocks;
     std::string token;
     bool unchanged = false;  // it is what was had; not pinned
@@ -143,8 +150,7 @@ class PeerNode {
   const std::string& address() const { return address_; }
 
  private:
-  PeerNode(std::string address, Store* store, const TlsFiles& tls, RdmaReader* rdma, std::string no_rdma,
-           const std::shared_ptr<grpc::Channel>& channel);
+  PeerNode(std::string address, Store* store, const TlsFiles& tls, Lanes lanes, const std::shared_ptr<grpc::Channel>& channel);
 
   struct Open {
     std::string token;
@@ -160,7 +166,10 @@ class PeerNode {
   void HearRecalls();
   void RenewNow(const std::string& token);
   absl::StatusOr<v1::OpenSessionResponse> OpenSessionThere(const std::string& label, const std::string& rdma_version);  // its first lane is the stream lane
-  void OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open);
+  void OpenLanes(const v1::OpenSessionResponse& response, Open* open);
+  // These two: why not; empty: opened.
+  std::string OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open) const;
+  std::string OpenTcpLane(const v1::OpenSessionResponse& response, Open* open) const;  // ucx-tcp, else stream
   void ReadByRdma(absl::Span<Reading* const> readings);
   void WriteByRdma(absl::Span<Writing* const> writings);
   static std::vector<Transfer> TransfersOf(absl::Span<Writing* const> writings);
@@ -189,8 +198,7 @@ class PeerNode {
 
   const std::string address_;
   const bool tls_;
-  RdmaReader* const rdma_;
-  const std::string no_rdma_;
+  const Lanes can_;
   const std::unique_ptr<v1::Peer::Stub> peer_;
   const std::unique_ptr<v1::Store::Stub> store_;
   HeldLeases leases_;

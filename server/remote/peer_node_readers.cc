@@ -15,12 +15,12 @@ absl::Duration TtlOf(const v1::OpenSessionResponse& opened) { return absl::Nanos
 
 absl::StatusOr<PeerNode::Reader> PeerNode::OpenReader(const std::string& label) {
   const absl::Time asked = MonotonicNow();
-  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere(label, rdma_ != nullptr ? rdma_->version() : std::string());
+  const absl::StatusOr<v1::OpenSessionResponse> opened = OpenSessionThere(label, can_.rdma != nullptr ? can_.rdma->version() : std::string());
   if (!opened.ok()) return opened.status();
   Reader reader{.token = opened->token(), .data_address = opened->lanes(0).address(), .tls = opened->lanes(0).tls(), .rdma = {},
                 .deadline = asked + TtlOf(*opened)};
   for (const v1::Lane& lane : opened->lanes()) {
-    if (rdma_ != nullptr && lane.name() == "rdma" && lane.version() == rdma_->version()) reader.rdma = lane;
+    if (can_.rdma != nullptr && lane.name() == "rdma" && lane.version() == can_.rdma->version()) reader.rdma = lane;
   }
   return reader;
 }

@@ -121,7 +121,7 @@ void PeerNode::Read(absl::Span<Reading> readings) {
     ++reads_;
     read_bytes_ += reading.found->info.nbytes();
   }
-  if (!by_rdma.empty() || !by_stream.empty()) lane_ = by_stream.empty() ? "rdma" : "stream";
+  if (!by_rdma.empty() || !by_stream.empty()) lane_ = by_stream.empty() ? "rdma" : std::string(by_stream[0]->found->lane->name());
 }
 
 bool PeerNode::RdmaIsUp() {

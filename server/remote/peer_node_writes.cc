@@ -25,7 +25,7 @@ std::vector<absl::StatusOr<PeerNode::Reserved>> PeerNode::Reserve(absl::Span<con
     *item->mutable_spec() = *reserving.spec;
     item->set_if_home(reserving.if_home);
     item->set_request_key(reserving.request_key);
-    item->set_rdma(rdma_ != nullptr && rdma_up && (reserving.rdma_only || reserving.nbytes >= kLeastRdmaBytes));
+    item->set_rdma(can_.rdma != nullptr && rdma_up && (reserving.rdma_only || reserving.nbytes >= kLeastRdmaBytes));
   }
   v1::ReserveDraftsResponse response;
   absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::ReserveDrafts, request, &response, kReserveSeconds);

@@ -40,7 +40,8 @@ RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOpt
   if (options.may_use_rdma) rdma = OpenRdma();
   if (rdma.ok()) rdma_ = *std::move(rdma);
   for (const std::string& address : options.peers) {
-    peers_.push_back(std::make_unique<PeerNode>(address, store, options.tls, rdma_.get(), std::string(rdma.status().message())));
+    peers_.push_back(std::make_unique<PeerNode>(
+        address, store, options.tls, PeerNode::Lanes{rdma_.get(), std::string(rdma.status().message()), options.ucx_tcp}));
   }
   renewing_ = std::thread([this] { RenewLoop(); });
 }

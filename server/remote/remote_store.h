@@ -51,6 +51,7 @@ struct RemoteStoreOptions {
   bool may_use_rdma = false;        // where there is
   std::string why_no_rdma;          // it may not be used
   bool require_rdma = false;        // nothing else, for whatever session
+  const UcxTcp* ucx_tcp = nullptr;  // where it is on
   bool new_names_at_peers = false;  // what nobody has gets one of them as its home
 };
 

@@ -44,7 +44,7 @@ absl::Status CheckBatch(const char* field, int items) {
 
 absl::Status PeerService::OpenSession(const v1::OpenSessionRequest& request, v1::OpenSessionResponse* response) {
   const absl::Duration ttl = request.ttl_ns() > uint64_t{1} << 62 ? absl::InfiniteDuration() : absl::Nanoseconds(static_cast<int64_t>(request.ttl_ns()));
-  const absl::StatusOr<RemoteSessions::Opened> opened = sessions_->Open(request.label(), ttl, rdma_ != nullptr && request.rdma_version() == rdma_->version(), MonotonicNow());
+  const absl::StatusOr<RemoteSessions::Opened> opened = sessions_->Open(request.label(), ttl, lanes_.rdma != nullptr && request.rdma_version() == lanes_.rdma->version(), MonotonicNow());
   if (!opened.ok()) return opened.status();
   response->set_token(std::string(reinterpret_cast<const char*>(opened->token.data()), opened->token.size()));
   response->set_node_uuid(UuidText(store_->header()->node_uuid));
@@ -54,13 +54,19 @@ absl::Status PeerService::OpenSession(const v1::OpenSessionRequest& request, v1:
   response->set_ttl_ns(static_cast<uint64_t>(absl::ToInt64Nanoseconds(opened->ttl)));
   v1::Lane* stream = response->add_lanes();
   stream->set_name("stream");
-  stream->set_address(data_address_);
-  stream->set_tls(tls_);
-  if (rdma_ != nullptr) {
+  stream->set_address(lanes_.data_address);
+  stream->set_tls(lanes_.tls);
+  if (lanes_.rdma != nullptr) {
     v1::Lane* rdma = response->add_lanes();
     rdma->set_name("rdma");
-    rdma->set_worker(rdma_->worker());
-    rdma->set_version(rdma_->version());
+    rdma->set_worker(lanes_.rdma->worker());
+    rdma->set_version(lanes_.rdma->version());
+  }
+  if (lanes_.ucx_tcp != nullptr) {
+    v1::Lane* ucx_tcp = response->add_lanes();
+    ucx_tcp->set_name("ucx-tcp");
+    ucx_tcp->set_worker(lanes_.ucx_tcp->worker());
+    ucx_tcp->set_version(UcxTcp::version());
   }
   return absl::OkStatus();
 }
@@ -99,7 +105,7 @@ absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest
         located->info.clear_location();  // addresses inside the node are nobody else's business
         *result->mutable_info() = std::move(located->info);
         result->set_grant(located->grant);
-        const std::string key = located->rdma && located->grant != 0 ? rdma_->KeyOf(located->segment) : std::string();
+        const std::string key = located->rdma && located->grant != 0 ? lanes_.rdma->KeyOf(located->segment) : std::string();
         if (!key.empty()) {
           result->mutable_memory()->set_address(reinterpret_cast<uint64_t>(located->data));
           result->mutable_memory()->set_key(key);
@@ -155,7 +161,7 @@ absl::Status PeerService::ReserveDrafts(std::string_view bytes, const v1::Reserv
 
 // If it cannot be, the draft is written over the stream lane.
 void PeerService::ShareByRdma(const LaneToken& token, const RemoteSessions::Reserved& reserved, uint64_t bytes, v1::ReserveResult* result) {
-  const absl::StatusOr<RdmaTarget::Registration> registered = rdma_->RegisterBlock(reserved.data, bytes);
+  const absl::StatusOr<RdmaTarget::Registration> registered = lanes_.rdma->RegisterBlock(reserved.data, bytes);
   if (!registered.ok() || !sessions_->ShareByRdma(token, reserved.draft, registered->memory).ok()) return;
   result->mutable_memory()->set_address(reinterpret_cast<uint64_t>(reserved.data));
   result->mutable_memory()->set_key(registered->key);

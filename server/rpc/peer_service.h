@@ -14,15 +14,21 @@
 #include "peer.pb.h"
 #include "server/remote/rdma_memory.h"
 #include "server/remote/remote_sessions.h"
+#include "server/remote/ucx_tcp.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
 
 class PeerService {
  public:
-  // `data_address`: of the stream lane; `rdma`: null without.
-  PeerService(Store* store, RemoteSessions* sessions, std::string version, std::string data_address, bool tls, RdmaMemory* rdma)
-      : store_(store), sessions_(sessions), version_(std::move(version)), data_address_(std::move(data_address)), tls_(tls), rdma_(rdma) {}
+  struct Lanes {
+    std::string data_address;  // of the stream lane
+    bool tls = false;          // what that speaks
+    RdmaMemory* rdma = nullptr;  // these two: null without
+    const UcxTcp* ucx_tcp = nullptr;
+  };
+  PeerService(Store* store, RemoteSessions* sessions, std::string version, Lanes lanes)
+      : store_(store), sessions_(sessions), version_(std::move(version)), lanes_(std::move(lanes)) {}
 
   // `token`: as the call's metadata has it.
   absl::Status OpenSession(const v1::OpenSessionRequest& request, v1::OpenSessionResponse* response);
@@ -40,9 +46,7 @@ class PeerService {
   Store* const store_;
   RemoteSessions* const sessions_;
   const std::string version_;
-  const std::string data_address_;
-  const bool tls_;  // what the stream lane speaks
-  RdmaMemory* const rdma_;
+  const Lanes lanes_;
 };
 
 }  // namespace penstock::server

@@ -58,12 +58,12 @@ class Cli:
             env=env | self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
         )
 
-    def run(self, *words: object, code: int = 0, stdin: bytes | None = None) -> subprocess.CompletedProcess:
+    def run(self, *words: object, code: int | None = 0, stdin: bytes | None = None) -> subprocess.CompletedProcess:
         options = {} if stdin is None else {"stdin": subprocess.PIPE}
         with self.popen(*words, **options) as process:
             out, err = process.communicate(stdin, timeout=DEADLINE_S)
         result = subprocess.CompletedProcess(process.args, process.returncode, out, err)
-        assert result.returncode == code, f"{words}: exit {result.returncode}\n{out[-2000:]}\n{err.decode()}"
+        assert code in (None, result.returncode), f"{words}: exit {result.returncode}\n{out[-2000:]}\n{err.decode()}"
         return result
 
     def text(self, *words: object, **options) -> str:

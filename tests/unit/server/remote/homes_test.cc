@@ -19,7 +19,7 @@ class HomesTest : public testing::Test {
  protected:
   static Homes::Peers PeersAt(const std::vector<std::string>& addresses) {
     Homes::Peers peers;
-    for (const std::string& address : addresses) peers.push_back(std::make_unique<PeerNode>(address, nullptr, TlsFiles{}, nullptr, "no rdma"));
+    for (const std::string& address : addresses) peers.push_back(std::make_unique<PeerNode>(address, nullptr, TlsFiles{}, PeerNode::Lanes{}));
     return peers;
   }
   Homes::Peers peers_ = PeersAt({"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"});
