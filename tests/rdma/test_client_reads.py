@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
@@ -30,15 +29,6 @@ def registered_regions(pid: int) -> int:
     """Memory regions that the process has registered with the device."""
     shown = subprocess.run(["rdma", "-d", "resource", "show", "mr"], capture_output=True, text=True, check=True).stdout
     return sum(f"pid {pid} " in line for line in shown.splitlines())
-
-
-@contextmanager
-def link_down() -> Iterator[None]:
-    subprocess.run(["ip", "link", "set", "rdma0", "down"], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["ip", "link", "set", "rdma0", "up"], check=True)
 
 
 class Reader(Worker):
@@ -136,30 +126,6 @@ def test_memory_that_came_anew_at_an_old_address_is_filled(stores):
         b.get("x", out=out)
         assert shows(out, 1)
         del out
-
-
-def test_a_failed_read_is_done_over_the_stream_lane_and_not_if_rdma_is_required(stores, strict):
-    a, b = stores
-    a.put("x", pattern(1, MIB))
-    out = np.zeros(MIB, np.uint8)
-    part = np.s_[:100_000]
-
-    def by_stream() -> bool:
-        """Once more if UCX 1.13 ended the home's process: that is what it may do when the link goes while others connect."""
-        try:
-            return b.get("x", part).path == "stream"
-        except penstock.UnavailableError:
-            return False
-
-    until(lambda: b.get("x", part).path == "rdma", "connected", deadline_s=40)
-    assert strict.get("x", part).path == "rdma"
-    with link_down():
-        until(by_stream, "read in another way")
-        assert shows(b.get("x", out=out), 1) and b.get("x", part).path == "stream", "for a while"
-        for call in (lambda: strict.get("x", part), lambda: strict.get("x", part, out=out[:100_000]), lambda: strict.get("x", out=out)):
-            with pytest.raises(penstock.TransportError):
-                call()
-    until(lambda: b.get("x", part).path == "rdma", "the link is used again", deadline_s=40)
 
 
 def test_a_home_that_was_stopped_after_the_pin_serves_the_read(nodes, stores, reader):
