@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "client/session/own_rdma.h"
 #include "client/session/remote_reads.h"
 #include "client/session/session.h"
 #include "transport/fault_point.h"
@@ -58,6 +59,7 @@ State& TheState() {
 }
 
 void Prepare() {
+  OwnRdma::Get().BeforeFork();
   State& state = TheState();
   state.mutex.lock();
   // Exchanges with the node first: until they are done, the channels' threads need the locks.

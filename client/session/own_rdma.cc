@@ -101,6 +101,11 @@ absl::StatusOr<RdmaReader*> OwnRdma::Reader(const std::string& version) {
   return absl::FailedPreconditionError(StrCat("RDMA: UCX ", (*reader)->version(), " in this process, ", version, " at the other node"));
 }
 
+void OwnRdma::BeforeFork() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (opened_ && !InForkedChild() && reader_.ok()) (*reader_)->LeaveMemoryToChild();
+}
+
 absl::StatusOr<std::shared_ptr<const void>> OwnRdma::Hold(absl::Span<char> memory) {
   const absl::StatusOr<RdmaReader*> reader = Reader("");
   if (!reader.ok()) return reader.status();

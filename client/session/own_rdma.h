@@ -38,7 +38,7 @@ class OwnRdma {
   // The same, to be found by Hold as long as it lives.
   absl::StatusOr<std::shared_ptr<const void>> Register(absl::Span<char> memory);
 
-  std::mutex& mutex() { return mutex_; }  // for fork.cc
+  void BeforeFork();
 
  private:
   class Registration;

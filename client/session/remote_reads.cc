@@ -76,6 +76,7 @@ std::shared_ptr<Lane> RemoteReads::StreamLaneTo(const v1::OpenReadResponse& open
 absl::StatusOr<RemoteReads::RdmaPath> RemoteReads::RdmaPathTo(const v1::OpenReadResponse& opened) {
   const absl::StatusOr<RdmaReader*> reader = OwnRdma::Get().Reader(opened.rdma().version());
   if (!reader.ok()) return reader.status();
+  std::shared_ptr<Lane> old;  // of a process that is gone: closed without the lock, for it may take a while
   std::lock_guard<std::mutex> lock(mutex_);
   Peer& peer = peers_[opened.data_address()];
   if (peer.rdma == nullptr || peer.worker != opened.rdma().worker()) {
@@ -83,6 +84,7 @@ absl::StatusOr<RemoteReads::RdmaPath> RemoteReads::RdmaPathTo(const v1::OpenRead
     absl::StatusOr<std::shared_ptr<Lane>> lane = (*reader)->NewLane(opened.rdma().worker(), blocks);
     if (!lane.ok()) return lane.status();
     peer.worker = opened.rdma().worker();
+    old = std::move(peer.rdma);
     peer.rdma = *std::move(lane);
     peer.blocks = std::move(blocks);
   }

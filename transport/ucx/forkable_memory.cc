@@ -36,7 +36,13 @@ void ForkableMemory::Add(absl::Span<const char> memory) {
     it = ranges_.erase(it);
   }
   ranges_.emplace(begin, end);
-  (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DOFORK);  // parts may be unmapped by now
+}
+
+void ForkableMemory::LeaveToChild() {
+  std::lock_guard lock(mutex_);
+  for (const auto& [begin, end] : ranges_) {
+    (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DOFORK);  // parts may be unmapped by now
+  }
 }
 
 }  // namespace penstock::ucx

@@ -6,7 +6,7 @@
 // Threading:  any thread
 // Ownership:  keeps addresses only
 // Errors:     none; on a kernel before 5.12 it does nothing
-// Limits:     a fork between UCX's registering and Add still takes the memory away
+// Limits:     what another thread's read registers while the process forks is missing in the child
 // Source:     linux 5.12, mm: copy_present_page (page_needs_cow_for_dma); madvise(2)
 #ifndef PENSTOCK_TRANSPORT_UCX_FORKABLE_MEMORY_H_
 #define PENSTOCK_TRANSPORT_UCX_FORKABLE_MEMORY_H_
@@ -22,8 +22,10 @@ namespace penstock::ucx {
 class ForkableMemory {
  public:
   ForkableMemory();
-  // After it was registered.
+  // It is registered now, or by a transfer into it later: UCX does it anew whenever it has lost a registration.
   void Add(absl::Span<const char> memory);
+  // Right before a fork.
+  void LeaveToChild();
 
  private:
   const bool kernel_copies_;

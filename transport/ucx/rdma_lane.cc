@@ -28,7 +28,7 @@ constexpr size_t kMaxKeys = 1024;  // unpacked, of one connection
 constexpr absl::Duration kSpin = absl::Microseconds(50);
 constexpr absl::Duration kPoll = absl::Milliseconds(1);  // rc loses wake-ups: this is what one costs then
 
-constexpr absl::Duration kAskEvery = absl::Milliseconds(20);  // `cancelled`, which may want a lock of the caller's
+constexpr absl::Duration kAskEvery = absl::Milliseconds(20);  // `cancelled`
 
 inline void Relax() { __builtin_ia32_pause(); }
 
@@ -189,6 +189,7 @@ class RdmaLane::Work {
   absl::Status Until(Done done) {
     absl::Time quiet_since = MonotonicNow();
     while (true) {
+      AskWhetherCancelled();
       bool armed = false;
       bool busy = false;
       {
@@ -284,13 +285,17 @@ class RdmaLane::Work {
   // Whatever ends an operation on a connection ends the connection.
   static absl::Status Gone(const absl::Status& why) { return absl::UnavailableError(absl::StrCat("rdma: the peer is gone: ", why.message())); }
 
-  absl::Status Interrupted() {
+  // Without a lock: the caller may want one of its own.
+  void AskWhetherCancelled() {
     const absl::Time now = MonotonicNow();
-    if (options_.cancelled && now >= ask_next_) {
-      ask_next_ = now + kAskEvery;
-      if (options_.cancelled()) return absl::CancelledError("cancelled by the caller");
-    }
-    if (now < end_) return absl::OkStatus();
+    if (!options_.cancelled || cancelled_ || now < ask_next_) return;
+    ask_next_ = now + kAskEvery;
+    cancelled_ = options_.cancelled();
+  }
+
+  absl::Status Interrupted() const {
+    if (cancelled_) return absl::CancelledError("cancelled by the caller");
+    if (MonotonicNow() < end_) return absl::OkStatus();
     return absl::DeadlineExceededError(absl::StrCat("rdma: not done within ", absl::FormatDuration(options_.timeout)));
   }
 
@@ -302,7 +307,8 @@ class RdmaLane::Work {
   Connections* const connections_;
   const RunOptions& options_;
   const absl::Time end_;
-  absl::Time ask_next_ = absl::InfinitePast();  // options_.cancelled
+  absl::Time ask_next_ = absl::InfinitePast();
+  bool cancelled_ = false;
   std::vector<Item> items_;
   std::unique_ptr<Connections::Connection> connection_;
   size_t next_ = 0;  // the first item that has bytes left to be given to UCX

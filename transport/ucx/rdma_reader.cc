@@ -32,6 +32,8 @@ class UcxReader final : public RdmaReader {
     return std::shared_ptr<const void>(*std::move(registered));
   }
 
+  void LeaveMemoryToChild() override { forkable_.LeaveToChild(); }
+
  private:
   const std::shared_ptr<ucx::UcpContext> context_;
   ucx::ForkableMemory forkable_;

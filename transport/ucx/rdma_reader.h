@@ -32,6 +32,8 @@ class RdmaReader {
   // Memory that transfers go into. Must stay mapped, and be writable, while the registration lives. A forked child has a copy of
   // it as of any other memory (before Linux 5.12: faults when it touches it, ucx/forkable_memory.h).
   virtual absl::StatusOr<std::shared_ptr<const void>> Register(absl::Span<char> memory) = 0;
+  // Right before a fork.
+  virtual void LeaveMemoryToChild() = 0;
 };
 
 absl::StatusOr<std::unique_ptr<RdmaReader>> OpenRdmaReader();

@@ -229,6 +229,12 @@ class Draft {
 class RegisteredMemory {
  public:
   RegisteredMemory() = default;
+  RegisteredMemory(RegisteredMemory&& other) noexcept { *this = std::move(other); }
+  RegisteredMemory& operator=(RegisteredMemory&& other) noexcept {
+    memory_ = std::exchange(other.memory_, {});
+    registration_ = std::move(other.registration_);
+    return *this;
+  }
 
   uint64_t nbytes() const { return memory_.size(); }
   // "rdma"; none: no RDMA is in use here, and nothing is registered.

@@ -39,6 +39,7 @@ TEST_F(Forkable, WhatWasTakenIsGivenBack) {
   Take(Pages(1, 2));
   ASSERT_FALSE(ChildHas(1)) << "else there is nothing to test";
   forkable.Add(Pages(1, 2).subspan(100, kPage));  // whole pages are taken
+  forkable.LeaveToChild();
   EXPECT_TRUE(ChildHas(1));
   EXPECT_TRUE(ChildHas(2));
 }
@@ -49,6 +50,7 @@ TEST_F(Forkable, WhatOverlapsIsTakenTogetherAndGivenBackTogether) {
   forkable.Add(Pages(3, 2));
   Take(Pages(0, 5));
   forkable.Add(Pages(1, 3));
+  forkable.LeaveToChild();
   for (size_t page = 0; page < 5; ++page) EXPECT_TRUE(ChildHas(page)) << page;
 }
 
@@ -56,6 +58,7 @@ TEST_F(Forkable, OthersPagesStayAsTheyAre) {
   ForkableMemory forkable;
   Take(Pages(4, 1));
   forkable.Add(Pages(0, 2));
+  forkable.LeaveToChild();
   EXPECT_FALSE(ChildHas(4));
 }
 

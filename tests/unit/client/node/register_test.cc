@@ -21,6 +21,8 @@ TEST(Register, DoesNothingWhereNoRdmaIsInUse) {
   EXPECT_EQ(registered->nbytes(), memory.size());
   EXPECT_TRUE(registered->lanes().empty());
   RegisteredMemory moved = *std::move(registered);
+  EXPECT_EQ(registered->nbytes(), 0u);
+  EXPECT_EQ(moved.nbytes(), memory.size());
   moved.Release();
   moved.Release();
   EXPECT_EQ(moved.nbytes(), 0u);
