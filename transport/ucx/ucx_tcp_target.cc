@@ -146,7 +146,6 @@ class UcxTcpTarget::Service {
     if (request.length > ucx::kChunkBytes || request.skip > runs.bytes() || request.length > runs.bytes() - request.skip) {
       return absl::InvalidArgumentError("length: is more than a chunk, or than the runs have");
     }
-    sending->hold = block->hold;
     if (payload.size() != (write ? request.length : 0)) return absl::InvalidArgumentError("payload: is not of the length that was said");
     RunCursor cursor(runs, request.skip);
     if (write) {
@@ -159,6 +158,7 @@ class UcxTcpTarget::Service {
       return absl::Span<const char>();
     }
     if (request.length == 0) return absl::Span<const char>();
+    sending->hold = block->hold;  // of a write nothing is held any more when it is answered
     const RunCursor::Piece first = cursor.Next(request.length);
     if (first.length == request.length) return absl::MakeConstSpan(block->data + first.offset, request.length);
     sending->owned.assign(block->data + first.offset, first.length);

@@ -241,8 +241,8 @@ class Store(_core.Store):
     def transports(self) -> _Transports:
         """Which path each node got, and why: a dict each, of the node of this host first, then of its --peers.
 
-        node: its uuid (of a peer: empty before it was asked); address; path: "map", "rdma" or "stream" (of the last read;
-        before the first one, that of the next); why it is no other one (of "rdma": empty).
+        node: its uuid (of a peer: empty before it was asked); address; path: "map", "rdma", "ucx-tcp" or "stream" (of the last
+        read; before the first one, that of the next); why it is no other one (of "rdma": empty).
         Of peers also: reads, read_bytes.
         """
         node = self._ask("NodeInfo")
