@@ -99,11 +99,18 @@ class UcxTcpLane::Channel {
     Send(ucx::kRequest, {reinterpret_cast<const char*>(&request), offsetof(MessageRequest, dims) + request.dim_count * sizeof(RunDim)}, std::move(payload));
   }
 
-  void Enter() { ++runs_; }
-  // Answers that still come for this Run are nobody's. If there is no other Run that would take them off the wire, all is broken off:
-  // else their blocks would be held at the other end.
-  void Leave(const size_t* open) {
+  // Whether there is a connection already.
+  bool Enter() {
+    ++runs_;
+    return endpoint_ != nullptr;
+  }
+  // Answers that still come for this Run are nobody's.
+  void Forget(const size_t* open) {
     unwanted_ += std::erase_if(waiting_, [open](const auto& entry) { return entry.second.open == open; });
+  }
+  // If there is no other Run that would take such answers off the wire, all is broken off: else their blocks would be held there.
+  void Leave(const size_t* open) {
+    Forget(open);
     if (--runs_ == 0 && unwanted_ > 0) BreakOff();
   }
 
@@ -214,11 +221,14 @@ class UcxTcpLane::Work {
   void Run() {
     if (todo_.empty()) return;
     Channel& channel = *lane_->channel_;
+    bool connected = false;
     {
       std::lock_guard lock(channel.mutex());
-      channel.Enter();
+      connected = channel.Enter();
     }
-    const absl::Status stopped = MoveAll(channel);
+    absl::Status stopped = MoveAll(channel);
+    // A connection from before may have been lost long ago.
+    if (connected && AgainWhatIsUnavailable(channel, stopped)) stopped = MoveAll(channel);
     std::lock_guard lock(channel.mutex());
     channel.Leave(&open_);
     if (stopped.ok()) return;
@@ -230,6 +240,22 @@ class UcxTcpLane::Work {
     Transfer* transfer;
     uint64_t asked;  // bytes
   };
+
+  bool AgainWhatIsUnavailable(Channel& channel, const absl::Status& stopped) {
+    std::lock_guard lock(channel.mutex());
+    channel.Forget(&open_);
+    open_ = 0;
+    next_ = 0;
+    connection_.reset();
+    std::erase_if(todo_, [&](Item& item) {
+      item.transfer->status.Update(stopped);
+      if (!absl::IsUnavailable(item.transfer->status)) return true;
+      item.transfer->status = absl::OkStatus();
+      item.asked = 0;
+      return false;
+    });
+    return !todo_.empty();
+  }
 
   // OK: every transfer has its result.
   absl::Status MoveAll(Channel& channel) {

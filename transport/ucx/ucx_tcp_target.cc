@@ -197,7 +197,7 @@ UcxTcpTarget::~UcxTcpTarget() {
 void UcxTcpTarget::Serve() {
   UcpWorker& worker = service_->worker();
   while (!stopping_.load()) {
-    while (worker.Progress()) service_->Reap();
+    while (!stopping_.load() && worker.Progress()) service_->Reap();
     service_->Reap();
     if (worker.Arm()) worker.Wait(kPoll);
   }
