@@ -13,12 +13,13 @@ from typing import Iterator
 import pytest
 
 import penstock
-from support.daemon import BUILD, Cli, Daemon, clean_environment, start_daemon
+from support.daemon import BUILD, ROOT, Cli, Daemon, clean_environment, start_daemon
 from support.hosts import Hosts
 from support.pattern import pattern, shows
 from support.waiting import until
 
 MIB = 1 << 20
+NEWER_UCX = ROOT / ".venv" / "lib" / "mpich"
 
 pytestmark = pytest.mark.skipif(b"libucp" not in (BUILD / "bin" / "libpenstock_node.so").read_bytes(), reason="built without UCX")
 
@@ -53,10 +54,10 @@ def start(hosts, tmp_path_factory) -> Iterator:
     """Nodes on the two hosts, with these flags each."""
     started: list[Daemon] = []
 
-    def start(*flags: str) -> list[Daemon]:
+    def start(*flags: str, **env: str) -> list[Daemon]:
         for host, other, more in zip(hosts, reversed(list(hosts)), flags):
             started.append(start_daemon(tmp_path_factory.mktemp("u"), "--memory=192MiB", f"--host={host.address}", f"--data_net={host.address}",
-                                        "--grpc_port=7411", "--data_port=7412", f"--peers={other.address}:7411", *more.split(), prefix=host.prefix))
+                                        "--grpc_port=7411", "--data_port=7412", f"--peers={other.address}:7411", *more.split(), prefix=host.prefix, **env))
         return started
 
     yield start
@@ -79,6 +80,19 @@ def test_what_is_got_and_put_comes_whole(pair, nbytes):
     assert shows(home.get("x").numpy(), 2) and home.get("x").path == "map"
     assert peer_of(nodes[0])["lane"] == "ucx-tcp" and "ucx-tcp" in Cli(nodes[0].socket_dir).json("nodes")[0]["lanes"]
     assert "ucx-tcp" in here.transports()[1].values()
+
+
+def test_with_a_newer_ucx(start):
+    if not (NEWER_UCX / "libucp.so.0").exists():
+        pytest.skip("there is no other UCX: tests/run rdma gets one")
+    nodes = start("--ucx_tcp=on", "--ucx_tcp=on", LD_LIBRARY_PATH=str(NEWER_UCX))
+    assert all(str(NEWER_UCX) in Path(f"/proc/{node.node_pid}/maps").read_text() for node in nodes), "it is the one that was loaded"
+    with penstock.connect(str(nodes[0].socket_dir)) as here, penstock.connect(str(nodes[1].socket_dir)) as home:
+        home.put("x", pattern(1, 20 * MIB))
+        assert shows(here.get("x").numpy(), 1)
+        here.put("x", pattern(2, 20 * MIB))
+        assert shows(home.get("x").numpy(), 2)
+    assert peer_of(nodes[0])["lane"] == "ucx-tcp"
 
 
 def test_many_at_once(pair):
