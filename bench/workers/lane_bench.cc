@@ -1,7 +1,7 @@
-// What the stream lane moves between two hosts, beside a bare socket.
+// What the stream lane moves between two hosts, beside a bare socket, and the ucx-tcp lane.
 //
-//   lane_bench --serve=HOST          serves, prints "PORT TLSPORT BAREPORT", until stdin ends
-//   lane_bench --address=HOST:PORT --secure=HOST:PORT --bare=HOST:PORT    the worker: asks that server
+//   lane_bench --serve=HOST          serves, prints "PORT TLSPORT BAREPORT UCX", until stdin ends; UCX: a worker's address, "-" without
+//   lane_bench --address=HOST:PORT --secure=HOST:PORT --bare=HOST:PORT --ucx=UCX --own=HOST    the worker: asks that server
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -19,6 +19,11 @@
 #include "transport/stream/stream_lane.h"
 #include "transport/stream/stream_server.h"
 #include "transport/stream/tcp_socket.h"
+#ifdef PENSTOCK_HAS_UCX
+#include "absl/strings/escaping.h"
+#include "transport/ucx/ucx_tcp_lane.h"
+#include "transport/ucx/ucx_tcp_target.h"
+#endif
 
 namespace penstock::bench {
 namespace {
@@ -80,6 +85,33 @@ void ServeBare(int listener) {
   }
 }
 
+#ifdef PENSTOCK_HAS_UCX
+
+// "-": there is none.
+std::string ServeUcxTcp(const std::string& host, GrantTable* grants) {
+  static std::unique_ptr<UcxTcpTarget> target;
+  absl::StatusOr<std::shared_ptr<ucx::UcpContext>> context = OpenUcxTcp(host);
+  if (!context.ok()) return "-";
+  absl::StatusOr<std::unique_ptr<UcxTcpTarget>> started = UcxTcpTarget::Start(*context, grants);
+  if (!started.ok()) return "-";
+  target = *std::move(started);
+  return absl::BytesToHexString(target->address());
+}
+
+// Null: there is none.
+std::unique_ptr<Lane> NewUcxTcpLane(const std::string& peer, const std::string& own_host) {
+  absl::StatusOr<std::shared_ptr<ucx::UcpContext>> context = peer == "-" ? absl::NotFoundError("") : OpenUcxTcp(own_host);
+  if (!context.ok()) return nullptr;
+  return UcxTcpLane::Create(*context, {.peer = [address = absl::HexStringToBytes(peer)] { return address; }, .token = Token()});
+}
+
+#else
+
+std::string ServeUcxTcp(const std::string&, GrantTable*) { return "-"; }
+std::unique_ptr<Lane> NewUcxTcpLane(const std::string&, const std::string&) { return nullptr; }
+
+#endif
+
 int Serve(const std::string& host) {
   OneBlock block;
   auto server = StreamServer::Start({.host = host, .port = 0, .grants = &block});
@@ -91,7 +123,7 @@ int Serve(const std::string& host) {
     return 1;
   }
   std::thread(ServeBare, bare->get()).detach();
-  std::printf("%d %d %d\n", (*server)->port(), (*secure)->port(), BoundPort(bare->get()).value_or(0));
+  std::printf("%d %d %d %s\n", (*server)->port(), (*secure)->port(), BoundPort(bare->get()).value_or(0), ServeUcxTcp(host, &block).c_str());
   std::fflush(stdout);
   while (std::fgetc(stdin) != EOF) {
   }
@@ -103,13 +135,18 @@ int Serve(const std::string& host) {
 
 class Client {
  public:
-  Client(std::string address, const std::string& secure_address, std::string bare_address)
-      : address_(std::move(address)), bare_address_(std::move(bare_address)), secure_{{.address = secure_address, .token = Token(), .tls = true}} {}
+  Client(std::string address, const std::string& secure_address, std::string bare_address, std::unique_ptr<Lane> ucx_tcp)
+      : address_(std::move(address)), bare_address_(std::move(bare_address)), secure_{{.address = secure_address, .token = Token(), .tls = true}},
+        ucx_tcp_(std::move(ucx_tcp)) {}
 
   // Bytes a second.
   absl::StatusOr<double> Rate(TransferKind kind, uint64_t bytes) { return Rate(&lane_, kind, bytes); }
   absl::StatusOr<double> SecureRate(TransferKind kind, uint64_t bytes) { return Rate(&secure_, kind, bytes); }
-  absl::StatusOr<double> Rate(StreamLane* lane, TransferKind kind, uint64_t bytes) {
+  absl::StatusOr<double> UcxTcpRate(TransferKind kind, uint64_t bytes) {
+    if (ucx_tcp_ == nullptr) return absl::NotFoundError("no ucx-tcp");
+    return Rate(ucx_tcp_.get(), kind, bytes);
+  }
+  absl::StatusOr<double> Rate(Lane* lane, TransferKind kind, uint64_t bytes) {
     const int rounds = static_cast<int>(std::max<uint64_t>(1, (uint64_t{256} << 20) / bytes));
     const auto seconds = SecondsOnce([&]() -> absl::Status {
       for (int i = 0; i < rounds; ++i) {
@@ -159,7 +196,7 @@ class Client {
   }
 
  private:
-  static absl::Status Run(StreamLane* lane, TransferKind kind, uint64_t bytes, char* memory) {
+  static absl::Status Run(Lane* lane, TransferKind kind, uint64_t bytes, char* memory) {
     Transfer transfer{.kind = kind, .grant = 1, .runs = ByteRuns::Whole(bytes), .memory = {memory, bytes}};
     lane->Run(absl::MakeSpan(&transfer, 1), {.timeout = absl::Seconds(60)});
     return transfer.status;
@@ -168,18 +205,22 @@ class Client {
   const std::string address_, bare_address_;
   StreamLane lane_{{.address = address_, .token = Token()}};
   StreamLane secure_;
+  const std::unique_ptr<Lane> ucx_tcp_;
   TcpSocket bare_;
   char* const memory_ = WarmMemory(kBlockBytes);
 };
 
 int Main(int argc, char** argv) {
   if (const std::string host = FlagValue(argc, argv, "serve"); !host.empty()) return Serve(host);
-  Client client(FlagValue(argc, argv, "address"), FlagValue(argc, argv, "secure"), FlagValue(argc, argv, "bare"));
+  Client client(FlagValue(argc, argv, "address"), FlagValue(argc, argv, "secure"), FlagValue(argc, argv, "bare"),
+                NewUcxTcpLane(FlagValue(argc, argv, "ucx"), FlagValue(argc, argv, "own")));
   Worker worker;
   for (const auto& [name, bytes] : {std::pair<const char*, uint64_t>{"64 MiB", 64 << 20}, {"1 GiB", kBlockBytes}}) {
     worker.Add(std::string("read ") + name, [&client, bytes = bytes] { return client.Rate(TransferKind::kRead, bytes); });
     worker.Add(std::string("write ") + name, [&client, bytes = bytes] { return client.Rate(TransferKind::kWrite, bytes); });
     worker.Add(std::string("read by TLS ") + name, [&client, bytes = bytes] { return client.SecureRate(TransferKind::kRead, bytes); });
+    worker.Add(std::string("read by ucx-tcp ") + name, [&client, bytes = bytes] { return client.UcxTcpRate(TransferKind::kRead, bytes); });
+    worker.Add(std::string("write by ucx-tcp ") + name, [&client, bytes = bytes] { return client.UcxTcpRate(TransferKind::kWrite, bytes); });
     worker.Add(std::string("write by TLS ") + name, [&client, bytes = bytes] { return client.SecureRate(TransferKind::kWrite, bytes); });
   }
   worker.Add("read 4 KiB", [&client] { return client.SmallRead(); });

@@ -54,8 +54,9 @@ def start(hosts, tmp_path_factory) -> Iterator:
     """Nodes on the two hosts, with these flags each."""
     started: list[Daemon] = []
 
-    def start(*flags: str, **env: str) -> list[Daemon]:
-        for host, other, more in zip(hosts, reversed(list(hosts)), flags):
+    def start(*flags: str, libraries: tuple[str, str] = ("", "")) -> list[Daemon]:
+        for host, other, more, folder in zip(hosts, reversed(list(hosts)), flags, libraries):
+            env = {"LD_LIBRARY_PATH": folder} if folder else {}
             started.append(start_daemon(tmp_path_factory.mktemp("u"), "--memory=192MiB", f"--host={host.address}", f"--data_net={host.address}",
                                         "--grpc_port=7411", "--data_port=7412", f"--peers={other.address}:7411", *more.split(), prefix=host.prefix, **env))
         return started
@@ -85,7 +86,7 @@ def test_what_is_got_and_put_comes_whole(pair, nbytes):
 def test_with_a_newer_ucx(start):
     if not (NEWER_UCX / "libucp.so.0").exists():
         pytest.skip("there is no other UCX: tests/run rdma gets one")
-    nodes = start("--ucx_tcp=on", "--ucx_tcp=on", LD_LIBRARY_PATH=str(NEWER_UCX))
+    nodes = start("--ucx_tcp=on", "--ucx_tcp=on", libraries=(str(NEWER_UCX), str(NEWER_UCX)))
     assert all(str(NEWER_UCX) in Path(f"/proc/{node.node_pid}/maps").read_text() for node in nodes), "it is the one that was loaded"
     with penstock.connect(str(nodes[0].socket_dir)) as here, penstock.connect(str(nodes[1].socket_dir)) as home:
         home.put("x", pattern(1, 20 * MIB))
@@ -93,6 +94,16 @@ def test_with_a_newer_ucx(start):
         here.put("x", pattern(2, 20 * MIB))
         assert shows(home.get("x").numpy(), 2)
     assert peer_of(nodes[0])["lane"] == "ucx-tcp"
+
+
+def test_unlike_versions_of_ucx_do_not_talk_to_each_other(start):
+    if not (NEWER_UCX / "libucp.so.0").exists():
+        pytest.skip("there is no other UCX: tests/run rdma gets one")
+    nodes = start("--ucx_tcp=on", "--ucx_tcp=on", libraries=(str(NEWER_UCX), ""))
+    with penstock.connect(str(nodes[0].socket_dir)) as here, penstock.connect(str(nodes[1].socket_dir)) as home:
+        home.put("x", pattern(1, MIB))
+        assert shows(here.get("x").numpy(), 1)
+    assert peer_of(nodes[0])["lane"] == "stream" and "UCX 1." in peer_of(nodes[0])["why"]
 
 
 def test_many_at_once(pair):

@@ -30,7 +30,9 @@ absl::StatusOr<std::shared_ptr<UcpContext>> UcpContext::Open(const std::string& 
   if (ucs_status_t s = ucp_config_read(nullptr, nullptr, &config); s != UCS_OK) return UcsError(s, "ucp_config_read");
   ucs_status_t status = ucp_config_modify(config, "TLS", tls.c_str());
   for (const Setting& setting : settings) {
-    if (setting.always || std::getenv(absl::StrCat("UCX_", setting.name).c_str()) == nullptr) (void)ucp_config_modify(config, setting.name, setting.value);
+    if (!setting.always && std::getenv(absl::StrCat("UCX_", setting.name).c_str()) != nullptr) continue;
+    const ucs_status_t set = ucp_config_modify(config, setting.name, setting.value);
+    if (set != UCS_OK && setting.required && status == UCS_OK) status = set;
   }
   ucp_context_h handle = nullptr;
   if (status == UCS_OK) {

@@ -31,8 +31,9 @@ class UcpContext {
     const char* name;   // as UCX's variable, without UCX_
     const char* value;
     bool always;        // whatever the environment says; else it goes before
+    bool required = false;  // an error if this UCX does not take it; else it is passed over
   };
-  // A setting that this UCX does not know is passed over. `features`: UCP_FEATURE_*; wake-ups are always one.
+  // `features`: UCP_FEATURE_*; wake-ups are always one.
   static absl::StatusOr<std::shared_ptr<UcpContext>> Open(const std::string& tls, absl::Span<const Setting> settings = {},
                                                           uint64_t features = UCP_FEATURE_RMA);
   ~UcpContext() { ucp_cleanup(handle_); }

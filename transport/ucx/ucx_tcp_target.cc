@@ -48,11 +48,11 @@ std::string DeviceOf(const std::string& host) {
 
 absl::StatusOr<std::shared_ptr<UcpContext>> OpenUcxTcp(const std::string& host) {
   // Without copies UCX 1.13 ends the process (an assertion) when the other end breaks off in the middle of a message.
-  const UcpContext::Setting copies{"ZCOPY_THRESH", "inf", true};
+  const UcpContext::Setting copies{"ZCOPY_THRESH", "inf", true, true};
   if (host.empty() || host == "0.0.0.0" || host == "::") return UcpContext::Open("tcp", {&copies, 1}, UCP_FEATURE_AM);
   const std::string device = DeviceOf(host);
   if (device.empty()) return absl::NotFoundError(absl::StrCat("ucx-tcp: no network device of this host has the address ", host));
-  const UcpContext::Setting settings[] = {copies, {"NET_DEVICES", device.c_str(), true}};
+  const UcpContext::Setting settings[] = {copies, {"NET_DEVICES", device.c_str(), true, true}};
   return UcpContext::Open("tcp", settings, UCP_FEATURE_AM);
 }
 

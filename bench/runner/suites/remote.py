@@ -7,7 +7,7 @@ import sys
 from typing import Iterator
 from contextlib import contextmanager
 
-from runner.hosts import SERVER, TwoHosts
+from runner.hosts import CLIENT, SERVER, TwoHosts
 from runner.iperf import Iperf
 from runner.node import clean_environment
 from runner.records import Ask, Case
@@ -21,7 +21,7 @@ _GB = 1e-9
 _IPERF = Ask("iperf3", "one stream", _GB)
 
 
-def _rate(name: str, measurement: str, goal: str) -> Case:
+def _rate(name: str, measurement: str, goal: str = "") -> Case:
     return Case(name, "GB/s", Ask("lane", measurement, _GB), _IPERF, "GB/s of iperf3, one stream", goal, better="higher")
 
 
@@ -39,18 +39,22 @@ CASES = [
     Case("slowest of 64 readers", "means", Ask("lane", "slowest of 64 readers"), goal="value >= 0.7", better="higher"),
 ]
 
+# For information: it is for who asks for it.
+UCX_TCP_CASES = [_rate("read by ucx-tcp, 64 MiB", "read by ucx-tcp 64 MiB"), _rate("write by ucx-tcp, 64 MiB", "write by ucx-tcp 64 MiB")]
+
 
 @contextmanager
-def _serving(hosts: TwoHosts, setting: Setting) -> Iterator[Worker]:
+def _serving(hosts: TwoHosts, setting: Setting) -> Iterator[tuple[Worker, list[Case]]]:
+    """A client of a server on the other host, and the cases that it can measure."""
     program = str(setting.build / "bench" / "lane_bench")
     server = subprocess.Popen([*hosts.server, program, f"--serve={SERVER}"], stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, env=clean_environment())
     try:
-        port, secure, bare = server.stdout.readline().split()
+        port, secure, bare, ucx = server.stdout.readline().split()
         words = [*hosts.client, program, f"--address={SERVER}:{int(port)}",
-                 f"--secure={SERVER}:{int(secure)}", f"--bare={SERVER}:{int(bare)}"]
+                 f"--secure={SERVER}:{int(secure)}", f"--bare={SERVER}:{int(bare)}", f"--ucx={ucx.decode()}", f"--own={CLIENT}"]
         with Worker(words, env=clean_environment()) as worker:
-            yield worker
+            yield worker, CASES if ucx == b"-" else CASES + UCX_TCP_CASES
     finally:
         server.stdin.close()
         server.wait(timeout=20)
@@ -60,9 +64,9 @@ def run(setting: Setting) -> list[dict]:
     if why := TwoHosts.why_not():
         print(f"bench: remote: not measured: {why}", file=sys.stderr)
         return []
-    with TwoHosts() as hosts, _serving(hosts, setting) as lane:
+    with TwoHosts() as hosts, _serving(hosts, setting) as (lane, cases):
         iperf = Iperf(hosts, 1)
         try:
-            return measure("remote", CASES, {"lane": lane, "iperf3": iperf}, setting)
+            return measure("remote", cases, {"lane": lane, "iperf3": iperf}, setting)
         finally:
             iperf.close()
