@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 
 SERVER, CLIENT = "10.77.0.1", "10.77.0.2"
 
@@ -31,6 +32,8 @@ class TwoHosts:
                 _ip("-n", name, "address", "add", f"{address}/24", "dev", "wire")
                 for device in ("lo", "wire"):
                     _ip("-n", name, "link", "set", device, "up")
+            for name in self._names:
+                _await_carrier(name)
         except BaseException:
             self.__exit__()
             raise
@@ -43,3 +46,12 @@ class TwoHosts:
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
+
+
+def _await_carrier(name: str) -> None:
+    """UCX uses no device before that."""
+    end = time.monotonic() + 5
+    while b"state UP" not in subprocess.run(["ip", "-n", name, "link", "show", "wire"], check=True, capture_output=True).stdout:
+        if time.monotonic() > end:
+            raise TimeoutError(f"the wire of {name} does not come up")
+        time.sleep(0.05)

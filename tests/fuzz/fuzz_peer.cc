@@ -26,7 +26,7 @@ class Home {
     store_ = Store::Open(&context_, {.memory_bytes = kMemory, .max_drafts_per_session = 8192}).value();
     recall_.emplace(store_.get());
     sessions_.emplace(store_.get(), &*recall_, 64);
-    service_.emplace(store_.get(), &*sessions_, "fuzz", "127.0.0.1:1", /*tls=*/false, nullptr);
+    service_.emplace(store_.get(), &*sessions_, "fuzz", PeerService::Lanes{.data_address = "127.0.0.1:1"});
   }
 
   void Begin() {

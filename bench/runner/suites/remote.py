@@ -43,17 +43,21 @@ CASES = [
 UCX_TCP_CASES = [_rate("read by ucx-tcp, 64 MiB", "read by ucx-tcp 64 MiB"), _rate("write by ucx-tcp, 64 MiB", "write by ucx-tcp 64 MiB")]
 
 
+def _environment() -> dict[str, str]:
+    return clean_environment() | {"UCX_LOG_FILE": "stderr"}  # stdout is for answers
+
+
 @contextmanager
 def _serving(hosts: TwoHosts, setting: Setting) -> Iterator[tuple[Worker, list[Case]]]:
     """A client of a server on the other host, and the cases that it can measure."""
     program = str(setting.build / "bench" / "lane_bench")
     server = subprocess.Popen([*hosts.server, program, f"--serve={SERVER}"], stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, env=clean_environment())
+                              stdout=subprocess.PIPE, env=_environment())
     try:
         port, secure, bare, ucx = server.stdout.readline().split()
         words = [*hosts.client, program, f"--address={SERVER}:{int(port)}",
                  f"--secure={SERVER}:{int(secure)}", f"--bare={SERVER}:{int(bare)}", f"--ucx={ucx.decode()}", f"--own={CLIENT}"]
-        with Worker(words, env=clean_environment()) as worker:
+        with Worker(words, env=_environment()) as worker:
             yield worker, CASES if ucx == b"-" else CASES + UCX_TCP_CASES
     finally:
         server.stdin.close()
