@@ -114,6 +114,15 @@ absl::StatusOr<std::unique_ptr<StreamServer>> StartDataPort(const NodeConfig& co
   return server;
 }
 
+// Null: nobody asked for it, or there is no data port.
+absl::StatusOr<std::unique_ptr<UcxTcp>> StartUcxTcp(const NodeConfig& config, RemoteSessions* sessions) {
+  if (config.ucx_tcp != UcxTcpUse::kOn || config.data_port == kNoTcp) return nullptr;
+  absl::StatusOr<std::unique_ptr<UcxTcp>> opened = UcxTcp::Open(config.data_net, sessions);
+  if (!opened.ok()) return absl::Status(opened.status().code(), StrCat("--ucx_tcp: ", std::string(opened.status().message())));
+  Say("--ucx_tcp=on: DANGER: UCX's tcp port lets whoever reaches it write any address of this process");
+  return opened;
+}
+
 std::string DataAddress(const std::string& host, int port) {
   const bool v6 = host.find(':') != std::string::npos;
   return StrCat(v6 ? "[" : "", host, v6 ? "]:" : ":", port);
@@ -153,16 +162,11 @@ absl::Status RunNode(warden::NodeContext* context) {
   } else if (!absl::IsNotFound(rdma.status())) {
     Say(StrCat("rdma: ", std::string(rdma.status().message()), "; peers read over the stream lane"));
   }
-  std::unique_ptr<UcxTcp> ucx_tcp;
-  if (config.ucx_tcp == UcxTcpUse::kOn && data != nullptr) {
-    absl::StatusOr<std::unique_ptr<UcxTcp>> opened = UcxTcp::Open(config.data_net, &remote);
-    if (!opened.ok()) return absl::Status(opened.status().code(), StrCat("--ucx_tcp: ", std::string(opened.status().message())));
-    ucx_tcp = *std::move(opened);
-    lanes.push_back("ucx-tcp");
-    Say("--ucx_tcp=on: DANGER: UCX's tcp port lets whoever reaches it write any address of this process");
-  }
+  const absl::StatusOr<std::unique_ptr<UcxTcp>> ucx_tcp = StartUcxTcp(config, &remote);
+  if (!ucx_tcp.ok()) return ucx_tcp.status();
+  if (*ucx_tcp != nullptr) lanes.push_back("ucx-tcp");
   PeerService peer(store->get(), &remote, PENSTOCK_VERSION,
-                   {.data_address = data_address, .tls = config.tls.on(), .rdma = rdma.ok() ? rdma->get() : nullptr, .ucx_tcp = ucx_tcp.get()});
+                   {.data_address = data_address, .tls = config.tls.on(), .rdma = rdma.ok() ? rdma->get() : nullptr, .ucx_tcp = ucx_tcp->get()});
   StoreService service(store->get(), &recall, {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
                                       .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address,
                                       .tls = config.tls.on(), .lanes = lanes},
@@ -171,7 +175,7 @@ absl::Status RunNode(warden::NodeContext* context) {
                      {.peers = config.peers, .tls = config.tls, .may_use_rdma = may_rdma,
                       .why_no_rdma = config.rdma == Rdma::kOff ? "--rdma=off" : "RDMA is not encrypted, and --tls_cert asks for TLS (--rdma=on allows it)",
                       .require_rdma = config.require_transport == RequireTransport::kRdma,
-                      .ucx_tcp = ucx_tcp.get(),
+                      .ucx_tcp = ucx_tcp->get(),
                       .new_names_at_peers = config.new_names == NewNames::kPeers});
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "proto/names.h"
 #include "proto/strcat.h"
 #include "transport/monotonic.h"
 
@@ -88,7 +87,11 @@ absl::Status PeerMeasure::Measure(const v1::MeasurePeerRequest& request, v1::Mea
     if (peer->address() != request.peer()) continue;
     absl::StatusOr<Memory> memory = Memory::Reserve(&writer_, NewName(), request.bytes());
     if (!memory.ok()) return memory.status();
-    return request.write() ? Write(*peer, request, *memory, response) : Read(*peer, request, *memory, response);
+    const absl::Status measured = request.write() ? Write(*peer, request, *memory, response) : Read(*peer, request, *memory, response);
+    v1::PeerInfo told;
+    peer->Tell(&told);
+    response->set_why(told.why());
+    return measured;
   }
   return absl::NotFoundError(StrCat("peer: '", request.peer(), "' is none of this node's --peers"));
 }
@@ -144,7 +147,6 @@ absl::Status PeerMeasure::Read(PeerNode& peer, const v1::MeasurePeerRequest& req
   v1::PeerInfo told;
   peer.Tell(&told);
   response->set_lane(told.lane());
-  response->set_why(told.why());
   return read;
 }
 

@@ -17,6 +17,10 @@ def bench(node: Daemon, *words: str) -> dict:
     return Cli(node.socket_dir).json("bench", "--size=1MiB", "--seconds=100ms", *words)
 
 
+def peer_of(node: Daemon) -> dict:
+    return Cli(node.socket_dir).json("nodes")[0]["peers"][0]
+
+
 def assert_nothing_is_left(nodes: list[Daemon]) -> None:
     for node in nodes:
         cli = Cli(node.socket_dir)
@@ -32,6 +36,7 @@ def test_transfers_are_measured_in_both_directions(nodes, words, kind):
     assert list(told) == ["bench", "peer", "why", "results"] and (told["bench"], told["peer"]) == (kind, address(there))
     [result] = told["results"]
     assert list(result) == ["tensor_bytes", "rounds", "p50_ns", "p99_ns", "bytes_per_second", "lane"]
+    assert told["why"] == peer_of(here)["why"] != ""
     assert result["tensor_bytes"] == 1 << 20 and result["rounds"] > 1 and result["lane"] == "stream"
     assert 0 < result["p50_ns"] <= result["p99_ns"]
     assert result["bytes_per_second"] == pytest.approx((1 << 20) / result["p50_ns"] * 1e9)

@@ -127,9 +127,10 @@ const Verb kBench = {
     .summary = "measure gets and puts on the running store",
     .details =
         "Stores --count tensors of --size bytes under penstock-bench/, then gets (or puts, or 90 % "
-        "gets and 10 % puts) names at random, from one thread, and deletes them again. With --from or --to (an address or id as in `penstock nodes`) the node of --address "
-        "reads from, or writes to, another node instead, over the lane that gets and puts between the "
-        "two take; the tensor that this needs there is deleted at the end. The suite "
+        "gets and 10 % puts) names at random, from one thread, and deletes them again. With "
+        "--from or --to (an address or id as in `penstock nodes`) the node of --address reads from, or "
+        "writes to, another node instead, over the lane that gets and puts between the two take; the "
+        "tensor that this needs there is deleted at the end. The suite "
         "that compares with ceilings and with other stores is bench/run.",
     .json =
         "{bench, tensor_bytes, names, operations, seconds, operations_per_second, p50_ns, p99_ns, "
