@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Iterator
 
@@ -53,6 +55,26 @@ class Reader(Worker):
 
     def has_read(self, seed: int) -> bool:
         return self.do(f"shows(out, {seed})")
+
+
+def missing_in_children(name: str) -> list[str]:
+    """The parts of this process's mapping `name` that fork leaves out (VmFlags dc)."""
+    missing, where = [], ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+            where = line
+        elif line.startswith("VmFlags:") and "dc" in line.split() and where.endswith(name):
+            missing.append(where)
+    return missing
+
+
+def read_by_rdma(store: penstock.Store) -> penstock.TensorView:
+    """A box of x. Retried: a connection that a busy guest loses is made anew, and stream serves meanwhile."""
+    def read() -> penstock.TensorView | None:
+        view = store.get("x", np.s_[:100_000])
+        return view if view.path == "rdma" else None
+
+    return until(read, "connected", deadline_s=40)
 
 
 @pytest.fixture
@@ -188,20 +210,26 @@ def test_a_forked_child_reads_without_ucx(stores):
     memory = np.zeros(MIB, np.uint8)
     registered = b.register(memory)
     b.get("x", out=memory)
-    until(lambda: b.get("x", np.s_[:100_000]).path == "rdma", "connected", deadline_s=40)
-    kept = b.get("x", np.s_[:100_000])
+    kept = read_by_rdma(b)
     pid = os.fork()
     if pid == 0:
-        out = np.zeros(MIB, np.uint8)
-        good = shows(memory, 1) and shows(b.get("x", out=out), 1) and b.get("x", np.s_[:100_000]).path != "rdma"
-        registered.release()
-        del kept, memory
-        with b.register(out) as again:
-            good = good and again.lanes == []
-        b.close()
-        os._exit(0 if good else 1)
+        try:
+            out = np.zeros(MIB, np.uint8)
+            assert shows(memory, 1)
+            assert shows(b.get("x", out=out), 1)
+            assert b.get("x", np.s_[:100_000]).path != "rdma"
+            registered.release()
+            del kept, memory
+            with b.register(out) as again:
+                assert again.lanes == []
+            b.close()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert kept.path == "rdma" and shows(b.get("x", out=memory), 1) and b.get("x", np.s_[:100_000]).path == "rdma"
+    assert missing_in_children("[heap]") == []
+    assert np.array_equal(kept.numpy(), read_by_rdma(b).numpy()) and shows(b.get("x", out=memory), 1)
     assert registered.lanes == ["rdma"]
 
 

@@ -5,11 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 
 namespace penstock::ucx {
 
 namespace {
+
+uintptr_t PageSize() { return static_cast<uintptr_t>(sysconf(_SC_PAGESIZE)); }
 
 bool KernelCopiesPinnedPages() {
   utsname name{};
@@ -18,13 +21,22 @@ bool KernelCopiesPinnedPages() {
   return major > 5 || (major == 5 && minor >= 12);
 }
 
+// What was memory once may be unmapped by now (ENOMEM; the rest was done), or a device's registers (EINVAL; nothing after them was).
+void LeaveRangeToChild(uintptr_t begin, uintptr_t end) {
+  if (madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DOFORK) == 0 || errno == ENOMEM) return;
+  const uintptr_t page = PageSize(), middle = begin + (end - begin) / 2 / page * page;
+  if (middle == begin) return;
+  LeaveRangeToChild(begin, middle);
+  LeaveRangeToChild(middle, end);
+}
+
 }  // namespace
 
 ForkableMemory::ForkableMemory() : kernel_copies_(KernelCopiesPinnedPages()) {}
 
 void ForkableMemory::Add(absl::Span<const char> memory) {
   if (!kernel_copies_ || memory.empty()) return;
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t page = PageSize();
   uintptr_t begin = reinterpret_cast<uintptr_t>(memory.data()) / page * page;
   uintptr_t end = (reinterpret_cast<uintptr_t>(memory.data()) + memory.size() + page - 1) / page * page;
   std::lock_guard lock(mutex_);
@@ -41,7 +53,7 @@ void ForkableMemory::Add(absl::Span<const char> memory) {
 void ForkableMemory::LeaveToChild() {
   std::lock_guard lock(mutex_);
   for (const auto& [begin, end] : ranges_) {
-    (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DOFORK);  // parts may be unmapped by now
+    LeaveRangeToChild(begin, end);
   }
 }
 

@@ -23,7 +23,9 @@ namespace {
 constexpr char kRdmaTransports[] = "rc";
 // A connect is given up by the lane, never by UCX: 1.13 ends the process with an assertion when it gives up itself, after 30 s.
 // An owner keeps UCX's own time: what is left of readers that died goes by it.
-constexpr UcpContext::Setting kReaderSettings[] = {{"UD_TIMEOUT", "100000m", false}};
+// A reader's own buffers lie outside malloc's heap: UCX takes what it registers out of forked children (MADV_DONTFORK), whole huge
+// pages of it, and what they shared the heap with would be missing there.
+constexpr UcpContext::Setting kReaderSettings[] = {{"UD_TIMEOUT", "100000m", false}, {"RC_ALLOC", "mmap", true}, {"UD_ALLOC", "mmap", true}};
 // UCX has two caches of registrations, UCP's own and the device's. They keep what was unregistered for the next one who registers
 // it, and give one key to all that overlaps: with them nothing could be taken back. An owner registers seldom, and has neither.
 constexpr UcpContext::Setting kOwnerSettings[] = {{"RCACHE_ENABLE", "n", true}};
