@@ -14,6 +14,9 @@ if(PENSTOCK_SANITIZE)
   string(REGEX REPLACE "^address$" "address,undefined" penstock_sanitizers "${PENSTOCK_SANITIZE}")
   add_compile_options(-fsanitize=${penstock_sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${penstock_sanitizers})
+  # -O2 doubles the time that instrumented code takes to compile.
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")
+  set(CMAKE_C_FLAGS_RELWITHDEBINFO "-O1 -g1")
 endif()
 
 # A fuzzing build: all our code is watched by libFuzzer (coverage) and by the address and undefined sanitizers.

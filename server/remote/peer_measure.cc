@@ -12,7 +12,6 @@ namespace penstock::server {
 
 namespace {
 
-constexpr absl::Duration kMemoryWait = absl::Seconds(5);
 constexpr absl::Duration kTimeToLive = absl::Minutes(2);  // of what a measurement left behind, if this process dies
 
 std::string NewName() {
@@ -61,7 +60,7 @@ class PeerMeasure::Memory {
   static absl::StatusOr<Memory> Reserve(NodeSession* writer, const std::string& name, uint64_t bytes) {
     const absl::StatusOr<Shape> shape = Shape::Create({static_cast<int64_t>(bytes)});
     if (!shape.ok()) return shape.status();
-    const absl::StatusOr<Placed> placed = writer->Reserve({.name = name, .dtype = DType::kU8, .shape = *shape, .nbytes = bytes, .keep = false}, kMemoryWait);
+    const absl::StatusOr<Placed> placed = writer->Reserve({.name = name, .dtype = DType::kU8, .shape = *shape, .nbytes = bytes, .keep = false}, Store::kMemoryWait);
     if (!placed.ok()) return placed.status();
     std::memset(placed->block.address, 0x5A, bytes);  // nothing of an earlier tensor leaves this node
     return Memory(writer, *placed, bytes);

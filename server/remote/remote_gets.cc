@@ -149,7 +149,7 @@ std::shared_ptr<RemoteGets::Copying> RemoteGets::Join(const What& what, bool* mi
 void RemoteGets::Make(std::vector<Making>* making) {
   if (making->empty()) return;
   std::map<PeerNode*, std::vector<Making*>> reading;
-  const absl::Time patience = MonotonicNow() + kMemoryWait;
+  const absl::Time patience = MonotonicNow() + Store::kMemoryWait;
   for (Making& one : *making) {
     const v1::TensorInfo& original = one.asked->found.info;
     one.result = store_->Lookup(original.name(), original.version().number());

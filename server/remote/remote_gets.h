@@ -7,7 +7,7 @@
 // Threading:  any thread; Get blocks until every answer was given, but for large tensors, which go on in `jobs`.
 // Ownership:  the store, the peers and the jobs must outlive it.
 // Errors:     NOT_FOUND only when every peer has said so; a TransportError where RDMA is required and cannot be had; UNAVAILABLE names a peer that could not be asked; RESOURCE_EXHAUSTED
-//             no room for the copy within kMemoryWait.
+//             no room for the copy within Store::kMemoryWait.
 // Limits:     copies are of class *cache*: they give way.
 #pragma once
 
@@ -33,7 +33,6 @@ namespace penstock::server {
 
 class RemoteGets {
  public:
-  static constexpr absl::Duration kMemoryWait = absl::Seconds(5);
   static constexpr uint64_t kLargeBytes = uint64_t{4} << 20;  // from here on a transfer of its own
 
   RemoteGets(Store* store, Homes* homes, RemoteJobs* jobs) : store_(store), homes_(homes), jobs_(jobs), writer_(store, "fetch") {}

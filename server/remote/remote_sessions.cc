@@ -145,7 +145,7 @@ absl::StatusOr<RemoteSessions::Reserved> RemoteSessions::Reserve(const LaneToken
   reserved.published = store_->PublishedBy(spec.name, spec.request_id);
   if (reserved.published) return reserved;
   if (if_home && !store_->HasOwn(spec.name)) return absl::NotFoundError(StrCat("'", spec.name, "': this node has no such tensor"));
-  const absl::StatusOr<Placed> placed = writer_.Reserve(spec, kMemoryWait);
+  const absl::StatusOr<Placed> placed = writer_.Reserve(spec, Store::kMemoryWait);
   if (!placed.ok()) return placed.status();
   const auto draft = std::make_shared<RemoteDraft>(&writer_, std::string(spec.name), *placed, spec.nbytes);  // aborted when it is not kept
   std::lock_guard lock(mutex_);

@@ -39,7 +39,6 @@ class RemoteSessions final : public GrantTable {
  public:
   static constexpr size_t kMaxGrants = 65536;
   static constexpr size_t kMaxDrafts = 4096;  // RemoteStore sends at most 16 batches of 128 at a time
-  static constexpr absl::Duration kMemoryWait = absl::Seconds(5);
   static constexpr absl::Duration kLeastTtl = absl::Seconds(1);
   static constexpr absl::Duration kMostTtl = absl::Seconds(60);
   static constexpr absl::Duration kDefaultTtl = absl::Seconds(10);
@@ -88,7 +87,7 @@ class RemoteSessions final : public GrantTable {
     char* data = nullptr;                // of the draft
     bool rdma = false;                   // as the session
   };
-  // Waits for memory, at most kMemoryWait. `if_home`: NOT_FOUND unless this node has a tensor of the name as its own.
+  // Waits for memory, at most Store::kMemoryWait. `if_home`: NOT_FOUND unless this node has a tensor of the name as its own.
   // spec.request_id: told from all others, or 0.
   absl::StatusOr<Reserved> Reserve(const LaneToken& token, const CreateSpec& spec, bool if_home);
   // One result each. FAILED_PRECONDITION while a transfer still writes to it; else the draft is over, whatever the result.

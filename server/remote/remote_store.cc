@@ -6,6 +6,7 @@
 
 #include "proto/names.h"
 #include "proto/strcat.h"
+#include "server/rpc/status_message.h"
 
 namespace penstock::server {
 
@@ -221,8 +222,7 @@ absl::Status RemoteStore::Stat(const v1::StatRequest& request, v1::StatResponse*
       status = info.status();
       if (info.ok()) *result->mutable_info() = *std::move(info);
     }
-    result->mutable_status()->set_code(static_cast<int>(status.code()));
-    result->mutable_status()->set_message(std::string(status.message()));
+    Encode(status, result->mutable_status());
     if (!absl::IsNotFound(status)) continue;
     missing.push_back(i);
     names.push_back(request.items(i).name());
@@ -251,8 +251,7 @@ std::vector<bool> RemoteStore::StatAt(PeerNode& peer, const v1::StatRequest& ask
       results[k]->mutable_info()->clear_location();
       found[k] = true;
     } else if (!answered) {  // not found would be more than is known
-      results[k]->mutable_status()->set_code(static_cast<int>(absl::StatusCode::kUnavailable));
-      results[k]->mutable_status()->set_message(std::string(asked.message()));
+      Encode(absl::UnavailableError(asked.message()), results[k]->mutable_status());
     }
   }
   return found;

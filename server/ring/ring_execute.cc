@@ -15,7 +15,6 @@ namespace penstock::server {
 namespace {
 
 constexpr absl::Duration kRemoteWait = absl::Seconds(60);
-constexpr absl::Duration kMemoryWait = absl::Seconds(5);
 
 layout::CreateResponse ToResponse(const Published& published) {
   layout::CreateResponse response{.version_number = published.version_number, .version_term = published.version_term, .record = published.record,
@@ -136,7 +135,7 @@ std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const 
   absl::StatusOr<Placed> placed = service_->store()->Reserve(session, judged);
   if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
   if (last_chance && parking->until != absl::InfiniteFuture()) return StillNoMemory();
-  if (parking->until == absl::InfiniteFuture()) parking->until = MonotonicNow() + kMemoryWait;
+  if (parking->until == absl::InfiniteFuture()) parking->until = MonotonicNow() + Store::kMemoryWait;
   return std::nullopt;
 }
 

@@ -16,7 +16,7 @@ namespace penstock::server {
 
 namespace {
 
-constexpr uint64_t kWakeTag = 0;  // session ids begin with 1
+constexpr uint64_t kRingWakeTag = 0;  // session ids begin with 1
 constexpr absl::Duration kSpin = absl::Microseconds(40);
 constexpr size_t kBurst = 256;    // requests of one session before the next one gets its turn
 
@@ -39,7 +39,7 @@ absl::StatusOr<std::unique_ptr<RingServer>> RingServer::Start(StoreService* serv
   server->epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
   server->wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!server->epoll_ || !server->wake_) return ErrnoStatus(errno, "ring server: epoll or eventfd");
-  epoll_event event{.events = EPOLLIN, .data = {.u64 = kWakeTag}};
+  epoll_event event{.events = EPOLLIN, .data = {.u64 = kRingWakeTag}};
   if (epoll_ctl(server->epoll_.get(), EPOLL_CTL_ADD, server->wake_.get(), &event) != 0) return ErrnoStatus(errno, "ring server: epoll_ctl");
   server->thread_ = std::thread([raw = server.get()] { raw->Run(); });
   return server;
@@ -161,7 +161,7 @@ void RingServer::AwaitEvents(absl::Duration timeout) {
   const int count = epoll_wait(epoll_.get(), events, 64, milliseconds);
   for (int i = 0; i < count; ++i) {
     const uint64_t tag = events[i].data.u64;  // epoll_event is packed: no references into it
-    if (tag == kWakeTag) {
+    if (tag == kRingWakeTag) {
       Drop(wake_.get());
       continue;
     }

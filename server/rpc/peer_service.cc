@@ -6,6 +6,7 @@
 #include "proto/names.h"
 #include "proto/strcat.h"
 #include "proto/uuid_text.h"
+#include "server/rpc/status_message.h"
 #include "server/rpc/store_service.h"
 #include "server/store/spec_message.h"
 #include "transport/fault_point.h"
@@ -22,11 +23,6 @@ absl::StatusOr<LaneToken> ParseToken(std::string_view bytes) {
   }
   std::memcpy(token.data(), bytes.data(), token.size());
   return token;
-}
-
-void Encode(const absl::Status& status, v1::Status* out) {
-  out->set_code(static_cast<int>(status.code()));
-  out->set_message(std::string(status.message()));
 }
 
 void Encode(const Published& published, v1::TensorInfo* info) {

@@ -8,6 +8,7 @@
 #include "proto/rpc_methods.h"
 #include "proto/strcat.h"
 #include "proto/uuid_text.h"
+#include "server/rpc/status_message.h"
 #include "server/store/spec_message.h"
 #include "transport/lane/quarantine.h"
 #include "transport/monotonic.h"
@@ -15,11 +16,6 @@
 namespace penstock::server {
 
 namespace {
-
-void Encode(const absl::Status& status, v1::Status* out) {
-  out->set_code(static_cast<int>(status.code()));
-  out->set_message(std::string(status.message()));
-}
 
 absl::Status CheckBatch(int items) {
   if (items <= StoreService::kMaxBatch) return absl::OkStatus();

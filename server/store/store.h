@@ -109,6 +109,8 @@ struct Published {
 
 class Store {
  public:
+  static constexpr absl::Duration kMemoryWait = absl::Seconds(5);  // the longest that a write waits for memory
+
   // Recovers what the context's segments and sessions hold, or starts empty.
   static absl::StatusOr<std::unique_ptr<Store>> Open(warden::NodeContext* context, const StoreLimits& limits);
   ~Store();

@@ -14,7 +14,6 @@ namespace {
 constexpr size_t kInputBytes = size_t{64} << 10;
 constexpr uint64_t kDirectBytes = uint64_t{16} << 10;  // payloads of this size are received where they belong
 constexpr uint64_t kReceiveBytes = uint64_t{1} << 20;
-constexpr size_t kJoinedBytes = size_t{64} << 10;
 constexpr uint64_t kTurnBytes = uint64_t{4} << 20;  // one channel's, before the next one is looked at
 
 }  // namespace

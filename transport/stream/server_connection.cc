@@ -14,7 +14,6 @@ constexpr uint64_t kTurnBytes = uint64_t{1} << 20;     // then the next connecti
 constexpr uint64_t kSendBytes = uint64_t{1} << 20;     // of one send: measured best (README)
 constexpr uint64_t kLongRunBytes = uint64_t{32} << 10;  // sent from where they lie
 constexpr uint64_t kSmallAnswerBytes = uint64_t{16} << 10;  // joins its header and its neighbours
-constexpr size_t kJoinedBytes = size_t{64} << 10;
 constexpr size_t kPackedBytes = size_t{256} << 10;
 
 bool AllZero(const uint8_t* bytes, size_t count) {

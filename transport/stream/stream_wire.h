@@ -28,6 +28,7 @@ namespace penstock::stream {
 
 inline constexpr uint64_t kHelloMagic = 0x31'4d'52'54'53'4e'45'50;  // "PENSTRM1"
 inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr size_t kJoinedBytes = size_t{64} << 10;  // what is short is sent together, up to this
 
 struct StreamHello {
   uint64_t magic;
