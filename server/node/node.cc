@@ -13,6 +13,7 @@
 #include "proto/sizes.h"
 #include "proto/strcat.h"
 #include "server/control/control_server.h"
+#include "server/metrics/metrics_server.h"
 #include "server/penstockd/config.h"
 #include "server/ring/ring_server.h"
 #include "server/remote/rdma_memory.h"
@@ -28,6 +29,7 @@
 #include "transport/memory_limit.h"
 #include "transport/monotonic.h"
 #include "transport/stream/stream_server.h"
+#include "transport/stream/tcp_socket.h"
 
 namespace penstock::server {
 
@@ -37,6 +39,7 @@ namespace {
 struct Scratch {
   int32_t grpc_port;       // chosen by the first node when --grpc_port=0; 0 = not chosen yet
   int32_t data_port;       // likewise
+  int32_t http_port;       // likewise
   uint64_t memory_bytes;   // the budget, fixed by the first node
 };
 
@@ -123,9 +126,23 @@ absl::StatusOr<std::unique_ptr<UcxTcp>> StartUcxTcp(const NodeConfig& config, Re
   return opened;
 }
 
-std::string DataAddress(const std::string& host, int port) {
-  const bool v6 = host.find(':') != std::string::npos;
-  return StrCat(v6 ? "[" : "", host, v6 ? "]:" : ":", port);
+// Null: nobody asked for it. On the port that an earlier node process had, if there was one.
+absl::StatusOr<std::unique_ptr<MetricsServer>> StartMetrics(const NodeConfig& config, Scratch* scratch, StoreService* service) {
+  if (config.http_port == kNoTcp) return nullptr;
+  auto ask = [service] {
+    MetricsServer::Answers answers;
+    (void)service->NodeInfo({}, &answers.node);  // these two cannot fail
+    (void)service->Df({}, &answers.df);
+#ifdef PENSTOCK_HAS_UCX
+    answers.ucx_version = UcxVersion();
+#endif
+    return answers;
+  };
+  absl::StatusOr<std::unique_ptr<MetricsServer>> server =
+      MetricsServer::Start(config.http_net, scratch->http_port != 0 ? scratch->http_port : config.http_port, std::move(ask));
+  if (!server.ok()) return absl::Status(server.status().code(), StrCat("HTTP: ", std::string(server.status().message()), " (--http_port, --http_net)"));
+  scratch->http_port = (*server)->port();
+  return server;
 }
 
 absl::Status RunNode(warden::NodeContext* context) {
@@ -151,7 +168,7 @@ absl::Status RunNode(warden::NodeContext* context) {
     absl::StatusOr<std::unique_ptr<StreamServer>> listening = StartDataPort(config, scratch, &remote);
     if (!listening.ok()) return listening.status();
     data = *std::move(listening);
-    data_address = DataAddress(config.data_net, data->port());
+    data_address = TcpAddress(config.data_net, data->port());
     remote.OnEnd([raw = data.get()](const LaneToken& token) { raw->Disconnect(token); });
   }
   std::vector<std::string> lanes;
@@ -179,10 +196,11 @@ absl::Status RunNode(warden::NodeContext* context) {
                       .new_names_at_peers = config.new_names == NewNames::kPeers});
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();
-  std::atomic<int> tcp_port{0};
+  std::atomic<int> tcp_port{0}, http_port{0};
   service.OnNodeInfo([&](v1::NodeInfoResponse* response) {
     others.AddPeers(response);
-    if (const int port = tcp_port.load(); port > 0) response->set_tcp_address(DataAddress(config.host, port));
+    if (const int port = tcp_port.load(); port > 0) response->set_tcp_address(TcpAddress(config.host, port));
+    if (const int port = http_port.load(); port > 0) response->set_http_address(TcpAddress(config.http_net, port));
   });
   others.OnDone([raw = rings->get()](uint64_t key) { raw->Wake(key); });
   (*store)->OnChange([raw = rings->get()](uint64_t name_hash) { raw->Wake(name_hash); });
@@ -195,10 +213,14 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (!grpc.ok()) return grpc.status();
   scratch->grpc_port = (*grpc)->port();
   tcp_port.store((*grpc)->port());
+  absl::StatusOr<std::unique_ptr<MetricsServer>> metrics = StartMetrics(config, scratch, &service);
+  if (!metrics.ok()) return metrics.status();
+  if (*metrics != nullptr) http_port.store((*metrics)->port());
   Maintenance maintenance(store->get(), &remote);
   TellReady(*context, (*grpc)->port());
   int signal_number = 0;
   sigwait(&stop_signals, &signal_number);
+  metrics->reset();
   recall.Stop();
   (*grpc)->Stop();
   if (data != nullptr) data->Stop();

@@ -45,6 +45,8 @@ struct NodeConfig {
   std::string host = "127.0.0.1";  // where the TCP listener binds
   int data_port = kDataPortAsGrpc;  // 0 = a free one, kNoTcp = none; never kDataPortAsGrpc after LoadConfig
   std::string data_net = "127.0.0.1";  // where the data port listens
+  int http_port = kNoTcp;              // 0 = a free one
+  std::string http_net = "127.0.0.1";  // where the HTTP port listens
   std::vector<std::string> peers;      // gRPC addresses of the other nodes
   NewNames new_names = NewNames::kHere;  // who is the home of a name that no node has
   Rdma rdma = Rdma::kAuto;

@@ -166,6 +166,16 @@ constexpr Flag kFlags[] = {
      "where the data port listens, and what other hosts are told (default 127.0.0.1)", false,
      [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->data_net); },
      [](const NodeConfig& c) { return c.data_net; }},
+    {"http_port", "0..65535, or none",
+     "TCP port where Prometheus reads this node's metrics (GET /metrics), commonly 7413; 0 takes a\n"
+     "free one (default none)", false,
+     [](std::string_view v, NodeConfig* c) { return SetPort(v, &c->http_port); },
+     [](const NodeConfig& c) { return PrintPort(c.http_port); }},
+    {"http_net", "an IPv4 address of this host",
+     "where the HTTP port listens: it is in clear, and open to whoever reaches it. It has numbers, no\n"
+     "names of tensors (default 127.0.0.1)", false,
+     [](std::string_view v, NodeConfig* c) { return SetPath(v, &c->http_net); },
+     [](const NodeConfig& c) { return c.http_net; }},
     {"peers", "a comma list of host:port",
      "gRPC addresses of the other nodes of the store: tensors that were put there are found and\n"
      "copied here when they are asked for (default: none)", false,

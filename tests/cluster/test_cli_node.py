@@ -20,6 +20,7 @@ DF_FIELDS = {
 NODE_FIELDS = {
     "node_uuid", "generation", "version", "layout_version", "socket_dir", "started_ns", "pid", "warden_pid",
     "grpc_address", "page_kind", "data_address", "lanes", "peers", "tls", "tcp_address", "reads_by_rdma",
+    "http_address",
 }
 SESSION_FIELDS = {
     "id", "pid", "uid", "label", "pins", "drafts", "extent_bytes", "pinned_retired_bytes", "opened_ns", "requests",

@@ -118,6 +118,11 @@ void TcpSocket::FinishSending() {
   (void)shutdown(fd(), SHUT_WR);
 }
 
+std::string TcpAddress(const std::string& host, int port) {
+  const bool v6 = host.find(':') != std::string::npos;
+  return absl::StrCat(v6 ? "[" : "", host, v6 ? "]:" : ":", port);
+}
+
 absl::StatusOr<UniqueFd> ListenTcp(const std::string& host, int port) {
   const absl::StatusOr<AddressList> list = Resolve(host, absl::StrCat(port), AI_PASSIVE);
   if (!list.ok()) return list.status();

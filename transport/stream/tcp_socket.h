@@ -51,6 +51,8 @@ class TcpSocket {
   std::unique_ptr<stream::TlsSession> tls_;
 };
 
+// "host:port" or "[v6]:port".
+std::string TcpAddress(const std::string& host, int port);
 // A listening socket; port 0 takes a free one.
 absl::StatusOr<UniqueFd> ListenTcp(const std::string& host, int port);
 absl::StatusOr<int> BoundPort(int listener);

@@ -34,12 +34,14 @@ absl::Status Run(Invocation& invocation) {
                {"PAGES"},
                {"SOCKETS"},
                {"GRPC"},
-               {"DATA"}});
+               {"DATA"},
+               {"HTTP"}});
   const absl::Time started = absl::FromUnixNanos(static_cast<int64_t>(node.started_ns()));
   table.Add({node.node_uuid(), node.version(), StrCat(node.pid()), StrCat(node.warden_pid()),
              StrCat(node.generation()), AgeText(absl::Now() - started), node.page_kind(),
              node.socket_dir(), node.tcp_address().empty() ? "-" : node.tcp_address(),
-             node.data_address().empty() ? "-" : StrCat(node.data_address(), node.tls() ? " (TLS)" : "")});
+             node.data_address().empty() ? "-" : StrCat(node.data_address(), node.tls() ? " (TLS)" : ""),
+             node.http_address().empty() ? "-" : node.http_address()});
   table.Print();
   if (node.peers().empty()) return absl::OkStatus();
   Table peers({{"PEER"}, {"NODE"}, {"LANE"}, {"READS", Table::Align::kRight}, {"BYTES", Table::Align::kRight}, {"WHY"}});
@@ -65,8 +67,8 @@ const Verb kNodes = {
         "generation, version, layout_version, socket_dir, started_ns, pid, warden_pid, "
         "grpc_address, page_kind, data_address, lanes (an array of texts), and peers (an array of objects: "
         "address, node_uuid, lane, why, reads, read_bytes), tls (whether gRPC over TCP and the data port speak TLS only), "
-        "tcp_address (of gRPC, for other hosts; empty: none), and reads_by_rdma (whether it reads its peers by RDMA where they "
-        "offer it)",
+        "tcp_address (of gRPC, for other hosts; empty: none), reads_by_rdma (whether it reads its peers by RDMA where they "
+        "offer it), and http_address (of HTTP: /metrics; empty: none)",
     .examples = kExamples,
     .run = Run,
 };

@@ -60,6 +60,8 @@ TEST_F(ConfigTest, DefaultsAreWhatTheDocumentationSays) {
   EXPECT_EQ(config.grpc_port, 7411);
   EXPECT_EQ(config.host, "127.0.0.1");
   EXPECT_EQ(config.data_port, 7412);
+  EXPECT_EQ(config.http_port, kNoTcp);
+  EXPECT_EQ(config.http_net, "127.0.0.1");
   EXPECT_EQ(config.data_net, "127.0.0.1");
   EXPECT_EQ(config.huge_pages, HugePages::kAuto);
   EXPECT_EQ(config.rdma, Rdma::kAuto);
@@ -75,7 +77,7 @@ TEST_F(ConfigTest, DefaultsAreWhatTheDocumentationSays) {
 TEST_F(ConfigTest, EveryFlagIsRead) {
   const NodeConfig config =
       Good({"--socket_dir=/tmp/s", "--socket_mode=0770", "--memory=1.5GiB", "--grpc_port=0",
-            "--host=::1", "--data_port=8", "--data_net=::2", "--peers=a:1,[::3]:2", "--rdma=off", "--new_names=peers",
+            "--host=::1", "--data_port=8", "--data_net=::2", "--http_port=9", "--http_net=::3", "--peers=a:1,[::3]:2", "--rdma=off", "--new_names=peers",
             "--require_transport=rdma", "--tls_cert=c", "--tls_key=k", "--tls_ca=a", "--huge_pages=thp", "--adopt=always", "--max_sessions=7",
             "--log_level=debug", "--exit_with_parent", "--ready_fd=5", "--node_library=/l.so"});
   EXPECT_EQ(config.socket_dir, "/tmp/s");
@@ -87,6 +89,8 @@ TEST_F(ConfigTest, EveryFlagIsRead) {
   EXPECT_EQ(config.host, "::1");
   EXPECT_EQ(config.data_port, 8);
   EXPECT_EQ(config.data_net, "::2");
+  EXPECT_EQ(config.http_port, 9);
+  EXPECT_EQ(config.http_net, "::3");
   EXPECT_EQ(config.peers, (std::vector<std::string>{"a:1", "[::3]:2"}));
   EXPECT_EQ(config.huge_pages, HugePages::kThp);
   EXPECT_EQ(config.rdma, Rdma::kOff);
@@ -173,6 +177,7 @@ TEST_F(ConfigTest, WrongValuesNameSourceFlagValueAndWhatIsAllowed) {
       {"max_sessions", "0"},  {"log_level", "loud"},   {"exit_with_parent", "1"},
       {"ready_fd", "stdout"}, {"socket_dir", ""},      {"host", ""},
       {"data_port", "65536"}, {"data_net", ""},      {"peers", "a"},
+      {"http_port", "65536"}, {"http_net", ""},
       {"new_names", "there"}, {"rdma", "maybe"},
       {"peers", "a:0"},       {"peers", "a:1,,b:2"},   {"peers", ":1"},
   };
