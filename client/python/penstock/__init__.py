@@ -6,7 +6,8 @@
     view.numpy(), view.torch(), np.asarray(view), memoryview(view)
 
 Views are read-only and never change. ``penstock.start_local()`` runs a private node for tests and
-notebooks. Errors are in ``penstock.errors``; each is also the builtin one would expect.
+notebooks. ``penstock.interop`` shows arrays of one framework as another's, without a copy. Errors are
+in ``penstock.errors``; each is also the builtin one would expect.
 """
 
 from typing import Any
