@@ -1,7 +1,8 @@
 """Arrays of one framework shown as another's over the same memory: NumPy, torch, Arrow, DLPack.
 
-Nothing here copies. What cannot be shown without a copy is refused with an `InvalidArgumentError` (a `ValueError`) that names the
-reason and the call that would copy; what is no array at all, with a `TypeError`. What is returned keeps the memory alive; who writes through one of them is seen by all.
+Nothing here copies. What cannot be shown without a copy is refused with an `InvalidArgumentError` (a
+`ValueError`) that names the reason and the call that would copy; what is no array at all, with a
+`TypeError`. What is returned keeps the memory alive; what is written through one of them is seen by all.
 
     tensor = numpy_to_torch_zero_copy(array)
     column = table_to_numpy_zero_copy(table, "price")
@@ -20,6 +21,7 @@ import numpy as np
 
 from penstock._core import TensorView
 from penstock.errors import InvalidArgumentError
+from penstock.profile_copies import profile_copies
 
 __all__ = [
     "ZeroCopyArray",
@@ -28,6 +30,7 @@ __all__ = [
     "from_dlpack",
     "numpy_to_arrow_zero_copy",
     "numpy_to_torch_zero_copy",
+    "profile_copies",
     "ptr",
     "table_to_numpy_zero_copy",
     "to_dlpack",
@@ -58,7 +61,9 @@ def ptr(array: Any) -> int:
     try:
         return int(np.frombuffer(array, np.uint8).ctypes.data)
     except (TypeError, ValueError, BufferError):
-        raise _wrong_type("array", array, "shows no address", "NumPy, torch and Arrow arrays, views and buffers") from None
+        raise _wrong_type(
+            "array", array, "shows no address", "NumPy, torch and Arrow arrays, views and buffers"
+        ) from None
 
 
 def to_dlpack(array: Any) -> Any:
@@ -67,11 +72,17 @@ def to_dlpack(array: Any) -> Any:
     Memory that must not be written is marked so, in a versioned capsule (DLPack 1.0), as it has no other way to say it.
     """
     if not hasattr(array, "__dlpack__"):
-        raise _wrong_type("array", array, "has no __dlpack__", "NumPy, torch, JAX and Arrow arrays, and views")
+        raise _wrong_type(
+            "array", array, "has no __dlpack__", "NumPy, torch, JAX and Arrow arrays, and views"
+        )
     if _is(array, "torch", "Tensor"):
         array = array.detach()
     try:
-        if isinstance(array, TensorView) or _is(array, "pyarrow", "Array") or (isinstance(array, np.ndarray) and not array.flags.writeable):
+        if (
+            isinstance(array, TensorView)
+            or _is(array, "pyarrow", "Array")
+            or (isinstance(array, np.ndarray) and not array.flags.writeable)
+        ):
             return array.__dlpack__(max_version=(1, 0))
         return array.__dlpack__()
     except (BufferError, TypeError, RuntimeError) as error:
@@ -88,18 +99,26 @@ def from_dlpack(capsule_or_object: Any) -> np.ndarray[Any, np.dtype[Any]]:
         name = _capsule_name(source)
         if name not in ("dltensor", "dltensor_versioned"):
             used = name.startswith("used_")
-            raise _refused("capsule", "was taken already: each is for one consumer" if used else f"is of {name!r}",
-                           "capsules that nobody took yet" if used else "those of DLPack")
+            raise _refused(
+                "capsule",
+                "was taken already: each is for one consumer" if used else f"is of {name!r}",
+                "capsules that nobody took yet" if used else "those of DLPack",
+            )
         source = _Capsule(source)
     elif not hasattr(source, "__dlpack__"):
-        raise _wrong_type("capsule_or_object", source, "has no __dlpack__", "capsules of DLPack, and what has __dlpack__")
+        raise _wrong_type(
+            "capsule_or_object", source, "has no __dlpack__", "capsules of DLPack, and what has __dlpack__"
+        )
     elif _is(source, "torch", "Tensor"):
         source = source.detach()
     try:
         return np.from_dlpack(source)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise _refused("capsule_or_object", f"NumPy cannot show it: {error}",
-                       "CPU memory of NumPy's dtypes (torch.from_dlpack takes more)") from None
+        raise _refused(
+            "capsule_or_object",
+            f"NumPy cannot show it: {error}",
+            "CPU memory of NumPy's dtypes (torch.from_dlpack takes more)",
+        ) from None
 
 
 def numpy_to_torch_zero_copy(array: np.ndarray[Any, np.dtype[Any]]) -> Any:
@@ -113,18 +132,32 @@ def numpy_to_torch_zero_copy(array: np.ndarray[Any, np.dtype[Any]]) -> Any:
     if any(stride < 0 for stride in array.strides):
         raise _refused("array", f"has negative strides {array.strides}", "others: array.copy() has none")
     if not array.dtype.isnative:
-        raise _refused("array", f"has the byte order of {array.dtype.str}", "native byte order: array.astype(array.dtype.newbyteorder('='))")
+        raise _refused(
+            "array",
+            f"has the byte order of {array.dtype.str}",
+            "native byte order: array.astype(array.dtype.newbyteorder('='))",
+        )
     if not array.flags.writeable:
-        raise _refused("array", "is read-only, and torch has no read-only tensors", "writable arrays: array.copy(); for a view of a store, view.torch()")
+        raise _refused(
+            "array",
+            "is read-only, and torch has no read-only tensors",
+            "writable arrays: array.copy(); for a view of a store, view.torch()",
+        )
     if array.dtype.itemsize and any(stride % array.dtype.itemsize for stride in array.strides):
-        raise _refused("array", f"has strides {array.strides} that are no multiples of its items' {array.dtype.itemsize} bytes", "others: array.copy()")
+        raise _refused(
+            "array",
+            f"has strides {array.strides} that are no multiples of its items' {array.dtype.itemsize} bytes",
+            "others: array.copy()",
+        )
     if array.dtype.name in _ML_DTYPES:
         bits = array.view(np.uint16 if array.dtype.itemsize == 2 else np.uint8)
         return torch.from_numpy(bits).view(getattr(torch, array.dtype.name))
     try:
         return torch.from_numpy(array)
     except TypeError:
-        raise _refused("array", f"has dtype {array.dtype}, which torch does not have", "numbers and bool") from None
+        raise _refused(
+            "array", f"has dtype {array.dtype}, which torch does not have", "numbers and bool"
+        ) from None
 
 
 def torch_to_numpy_zero_copy(tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
@@ -136,9 +169,17 @@ def torch_to_numpy_zero_copy(tensor: Any) -> np.ndarray[Any, np.dtype[Any]]:
     if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
         raise _refused("tensor", f"has layout {tensor.layout}", "strided tensors: tensor.to_dense() copies")
     if not tensor.is_contiguous():
-        raise _refused("tensor", f"is not contiguous: shape {tuple(tensor.shape)}, strides {tensor.stride()}", "contiguous tensors: tensor.contiguous() copies")
+        raise _refused(
+            "tensor",
+            f"is not contiguous: shape {tuple(tensor.shape)}, strides {tensor.stride()}",
+            "contiguous tensors: tensor.contiguous() copies",
+        )
     if tensor.is_conj() or tensor.is_neg():
-        raise _refused("tensor", "is a conjugated or negated view", "plain tensors: tensor.resolve_conj().resolve_neg() copies")
+        raise _refused(
+            "tensor",
+            "is a conjugated or negated view",
+            "plain tensors: tensor.resolve_conj().resolve_neg() copies",
+        )
     tensor = tensor.detach()
     name = str(tensor.dtype).removeprefix("torch.")
     if name in _ML_DTYPES:
@@ -162,14 +203,24 @@ def numpy_to_arrow_zero_copy(array: np.ndarray[Any, np.dtype[Any]]) -> Any:
     if array.ndim != 1:
         raise _refused("array", f"has {array.ndim} dimensions", "1-d arrays: array.reshape(-1)")
     if not array.flags.c_contiguous:
-        raise _refused("array", f"is not contiguous: strides {array.strides}", "contiguous arrays: numpy.ascontiguousarray(array) copies")
+        raise _refused(
+            "array",
+            f"is not contiguous: strides {array.strides}",
+            "contiguous arrays: numpy.ascontiguousarray(array) copies",
+        )
     if array.dtype.kind not in "iufmM" or not array.dtype.isnative:
-        raise _refused("array", f"has dtype {array.dtype.str}", "integers, floats, and times, in native byte order (Arrow packs bool in bits)")
+        raise _refused(
+            "array",
+            f"has dtype {array.dtype.str}",
+            "integers, floats, and times, in native byte order (Arrow packs bool in bits)",
+        )
     try:
         kind = pa.from_numpy_dtype(array.dtype)
     except (pa.ArrowException, NotImplementedError) as error:
         raise _refused("array", f"has dtype {array.dtype}: {error}", "those of Arrow") from None
-    return pa.Array.from_buffers(kind, array.size, [None, pa.foreign_buffer(array.ctypes.data, array.nbytes, base=array)])
+    return pa.Array.from_buffers(
+        kind, array.size, [None, pa.foreign_buffer(array.ctypes.data, array.nbytes, base=array)]
+    )
 
 
 def arrow_to_numpy_zero_copy(array: Any) -> np.ndarray[Any, np.dtype[Any]]:
@@ -181,18 +232,28 @@ def arrow_to_numpy_zero_copy(array: Any) -> np.ndarray[Any, np.dtype[Any]]:
 
     if isinstance(array, pa.ChunkedArray):
         if array.num_chunks != 1:
-            raise _refused("array", f"has {array.num_chunks} chunks", "arrays of one: array.combine_chunks() copies")
+            raise _refused(
+                "array", f"has {array.num_chunks} chunks", "arrays of one: array.combine_chunks() copies"
+            )
         array = array.chunk(0)
     if not isinstance(array, pa.Array):
         raise _wrong_type("array", array, "is no array of Arrow", "pyarrow.Array and ChunkedArray")
     if array.null_count:
-        raise _refused("array", f"has {array.null_count} nulls, which NumPy has not", "null-free arrays: array.fill_null(...) or drop_null() copy")
+        raise _refused(
+            "array",
+            f"has {array.null_count} nulls, which NumPy has not",
+            "null-free arrays: array.fill_null(...) or drop_null() copy",
+        )
     try:
         if isinstance(array, pa.FixedShapeTensorArray):
             return array.to_numpy_ndarray()  # type: ignore[no-any-return]
         return array.to_numpy(zero_copy_only=True)  # type: ignore[no-any-return]
     except (pa.ArrowException, NotImplementedError):
-        raise _refused("array", f"of type {array.type} has another layout in NumPy", "numbers and times: array.to_numpy(zero_copy_only=False) copies") from None
+        raise _refused(
+            "array",
+            f"of type {array.type} has another layout in NumPy",
+            "numbers and times: array.to_numpy(zero_copy_only=False) copies",
+        ) from None
 
 
 def table_to_numpy_zero_copy(table: Any, column: str | int) -> np.ndarray[Any, np.dtype[Any]]:
@@ -288,24 +349,37 @@ def check_zero_copy_compatibility(array: Any, name: str = "array") -> dict[str, 
     except (InvalidArgumentError, TypeError) as error:
         issues.append(f"{_about(str(error))}: {error}")
         return found
-    found.update(dtype=str(shown.dtype), shape=shown.shape, strides=shown.strides, nbytes=shown.nbytes,
-                 ptr=int(shown.__array_interface__["data"][0]))
+    found.update(
+        dtype=str(shown.dtype),
+        shape=shown.shape,
+        strides=shown.strides,
+        nbytes=shown.nbytes,
+        ptr=int(shown.__array_interface__["data"][0]),
+    )
     if shown.dtype.kind not in "iufcb" and shown.dtype.name not in _ML_DTYPES:
         issues.append(f"dtype: {shown.dtype} is no number; torch and DLPack have no such elements")
     if not shown.dtype.isnative:
         issues.append(f"byte order: {shown.dtype.str} is not this machine's ({sys.byteorder} endian)")
     if not shown.flags.c_contiguous:
-        issues.append(f"contiguity: shape {shown.shape} with strides {shown.strides} has gaps or another order; Arrow, and torch_to_numpy, want none")
+        issues.append(
+            f"contiguity: shape {shown.shape} with strides {shown.strides} has gaps or another order; Arrow, and torch_to_numpy, want none"
+        )
     if any(stride < 0 for stride in shown.strides):
         issues.append(f"strides: {shown.strides} has negative ones, which torch has not")
     if not shown.flags.aligned:
-        issues.append(f"alignment: address {found['ptr']:#x} is no multiple of the {shown.dtype.alignment} bytes that {shown.dtype} wants")
+        issues.append(
+            f"alignment: address {found['ptr']:#x} is no multiple of the {shown.dtype.alignment} bytes that {shown.dtype} wants"
+        )
     elif found["ptr"] % _JAX_ALIGNMENT and shown.nbytes:
-        found["notes"].append(f"alignment: JAX copies what does not begin at a multiple of {_JAX_ALIGNMENT} bytes")
+        found["notes"].append(
+            f"alignment: JAX copies what does not begin at a multiple of {_JAX_ALIGNMENT} bytes"
+        )
     if _nobody_keeps(shown):
         issues.append("ownership: it shows a bare address (ctypes); nothing keeps the memory there alive")
     if not shown.flags.writeable and not isinstance(array, TensorView):
-        found["notes"].append("ownership: it is read-only; torch has no read-only tensors, so numpy_to_torch_zero_copy refuses it")
+        found["notes"].append(
+            "ownership: it is read-only; torch has no read-only tensors, so numpy_to_torch_zero_copy refuses it"
+        )
     found["compatible"] = not issues
     return found
 
@@ -365,7 +439,13 @@ def _nobody_keeps(array: np.ndarray[Any, np.dtype[Any]]) -> bool:
 
 
 def _about(message: str) -> str:
-    for word, about in (("device", "device"), ("contiguous", "contiguity"), ("layout", "strides"), ("chunks", "contiguity"), ("nulls", "dtype")):
+    for word, about in (
+        ("device", "device"),
+        ("contiguous", "contiguity"),
+        ("layout", "strides"),
+        ("chunks", "contiguity"),
+        ("nulls", "dtype"),
+    ):
         if word in message:
             return about
     return "dtype"
@@ -388,12 +468,16 @@ def _numpy(field: str, array: Any) -> np.ndarray[Any, np.dtype[Any]]:
     try:
         shown = memoryview(array)
     except TypeError:
-        raise _wrong_type(field, array, "shows no memory", "NumPy, torch and Arrow arrays, views, DLPack and buffers") from None
+        raise _wrong_type(
+            field, array, "shows no memory", "NumPy, torch and Arrow arrays, views, DLPack and buffers"
+        ) from None
     return np.asarray(shown)
 
 
 def _wrong_type(field: str, array: Any, what: str, allowed: str) -> TypeError:
-    return TypeError(f"{field}: {type(array).__module__}.{type(array).__qualname__} {what}; allowed are {allowed}")
+    return TypeError(
+        f"{field}: {type(array).__module__}.{type(array).__qualname__} {what}; allowed are {allowed}"
+    )
 
 
 def _refused(field: str, what: str, allowed: str) -> InvalidArgumentError:
