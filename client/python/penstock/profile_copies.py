@@ -307,7 +307,8 @@ def _where(frame: FrameType | None) -> str:
     found = frame or sys._getframe(1)
     while found.f_back is not None and found.f_code.co_filename.startswith(_HERE):
         found = found.f_back
-    return f"{os.path.relpath(found.f_code.co_filename) if os.path.isabs(found.f_code.co_filename) else found.f_code.co_filename}:{found.f_lineno}"
+    name = found.f_code.co_filename
+    return f"{os.path.relpath(name) if os.path.isabs(name) else name}:{found.f_lineno}"
 
 
 def _ranges(array: Any) -> list[tuple[int, int]]:
