@@ -60,6 +60,7 @@ struct CatalogHeader {
   std::atomic<uint64_t> version_floor;   // a name that has no record gets a version above it
   std::atomic<uint64_t> max_deleted_version;  // node only: a new node takes it as its floor
   std::atomic<uint64_t> leased_until_ns;  // node only, CLOCK_MONOTONIC: until when nodes elsewhere may serve names of this one
+  std::atomic<uint64_t> last_session;  // node only: ids are never given twice, for a request is known by its session's and its own
   alignas(64) std::atomic<uint32_t> chunk_segment[kMaxChunks];  // segment ids of the record chunks
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);

@@ -326,7 +326,6 @@ class Store {
   bool waits_for_leases_ ABSL_GUARDED_BY(mutex_) = false;  // somebody for whom what they hold could be evicted
   EventLog events_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);
-  uint64_t next_session_ ABSL_GUARDED_BY(mutex_) = 1;
   std::set<std::pair<uint64_t, layout::RecordRef>> expiries_ ABSL_GUARDED_BY(mutex_);    // (expires_ns, record)
   std::set<std::pair<uint64_t, layout::RecordRef>> evictable_ ABSL_GUARDED_BY(mutex_);   // (created_ns, record), cache class
   absl::flat_hash_map<uint32_t, absl::flat_hash_set<layout::RecordRef>> extent_records_ ABSL_GUARDED_BY(mutex_);

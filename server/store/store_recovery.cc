@@ -98,7 +98,7 @@ absl::Status Store::Recover(warden::NodeContext* context) {
   for (warden::InheritedSession& inherited : context->sessions) {
     absl::StatusOr<std::shared_ptr<Session>> session = Session::Inherit(std::move(inherited));
     if (!session.ok()) return session.status();
-    next_session_ = std::max(next_session_, (*session)->id + 1);
+    header_->last_session.store(std::max(header_->last_session.load(), (*session)->id));  // an older version did not count
     sessions_[(*session)->id] = *session;
   }
   for (const SharedSegment& segment : data) {

@@ -14,7 +14,7 @@ absl::StatusOr<std::shared_ptr<Session>> Store::OpenSession(const SessionPeer& p
     if (sessions_.size() >= limits_.max_sessions) {
       return absl::ResourceExhaustedError(StrCat("the node has ", sessions_.size(), " sessions, the most it may (--max_sessions); close some"));
     }
-    id = next_session_++;
+    id = header_->last_session.fetch_add(1) + 1;
   }
   absl::StatusOr<std::shared_ptr<Session>> session = Session::Create(id, peer, std::move(socket));
   if (!session.ok()) return session;

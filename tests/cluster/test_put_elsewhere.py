@@ -209,3 +209,22 @@ def test_a_session_that_was_idle_is_renewed_before_it_is_used(tmp_path):
         until(lambda: sessions() == [], "it ends when nobody uses it", deadline_s=20)
     for daemon in (a, b):
         daemon.stop()
+
+
+def test_a_client_of_a_new_process_is_not_taken_for_one_of_the_old(short_tmp):
+    """Sessions of a node's process and of the next one differ, so their first requests do."""
+    a, b = start_nodes(short_tmp / "sessions", 2)
+    ids = []
+    with penstock.connect(str(a.socket_dir)) as at_a:
+        for i in range(1, 4):
+            with penstock.connect(str(b.socket_dir)) as at_b:
+                ids.append(at_b.session_id)
+                if i == 1:
+                    at_a.put("x", pattern(0, 1000))
+                assert at_b.put("x", pattern(i, 1000)).version == i + 1
+                assert shows(at_b.get("x").numpy(), i) and shows(at_a.get("x").numpy(), i)
+            before = b.node_pid
+            os.kill(before, signal.SIGKILL)
+            until(lambda: b.node_pid not in (None, before), "another process")
+    assert sorted(set(ids)) == ids
+    assert [a.stop(), b.stop()] == [0, 0]
