@@ -38,7 +38,6 @@ class MetricsServer {
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Start(const std::string& host, int port, Ask ask);
   ~MetricsServer();
 
-  const std::string& address() const { return address_; }
   int port() const { return port_; }
 
  private:

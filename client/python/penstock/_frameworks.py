@@ -51,6 +51,8 @@ def to_arrow(view: Any) -> Any:
     """A pyarrow array over the same memory: 1-d primitive, n-d rows of a fixed_shape_tensor."""
     import pyarrow as pa
 
+    from penstock.interop import numpy_to_arrow_zero_copy
+
     array = view.numpy()
     if array.ndim == 0 or not array.flags.c_contiguous:
         raise InvalidArgumentError(
@@ -63,11 +65,8 @@ def to_arrow(view: Any) -> Any:
             f"arrow: has no plain layout for {view.dtype}; allowed are integers, f16, f32 and f64",
             code="INVALID_ARGUMENT",
         )
-    values = array.reshape(-1)
-    buffer = pa.foreign_buffer(view.ptr, array.nbytes, base=array)
-    kind = pa.from_numpy_dtype(array.dtype)
-    flat = pa.Array.from_buffers(kind, values.size, [None, buffer])
+    flat = numpy_to_arrow_zero_copy(array.reshape(-1))
     if array.ndim == 1:
         return flat
     rows = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(array.shape[1:])))
-    return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(kind, array.shape[1:]), rows)
+    return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(flat.type, array.shape[1:]), rows)

@@ -273,7 +273,7 @@ class ZeroCopyArray:
     """
 
     def __init__(self, array: Any) -> None:
-        self._given = array
+        self._given = array._given if isinstance(array, ZeroCopyArray) else array
         self._array = _numpy("array", array)
 
     @property
@@ -297,8 +297,8 @@ class ZeroCopyArray:
         return self._array
 
     def to_torch(self) -> Any:
-        if _is(self._given, "torch", "Tensor") or isinstance(self._given, ZeroCopyArray):
-            return self._given if not isinstance(self._given, ZeroCopyArray) else self._given.to_torch()
+        if _is(self._given, "torch", "Tensor"):
+            return self._given
         if isinstance(self._given, TensorView):
             return self._given.torch()  # pages of its own once they are written
         return numpy_to_torch_zero_copy(self._array)

@@ -6,11 +6,11 @@
 
     python -m penstock.profile_copies [--verbose] SCRIPT [ARGUMENT...]     # exit code 1 when something copied
 
-A result that shares no byte with what it was made from is a copy: addresses are compared, nothing is guessed. What a store copies,
-it says itself: the bytes of a put, and of a get into memory of the caller. Seen are calls of NumPy, torch, Arrow and the store that
-are looked up after the profile began (not names imported before, `from numpy import array`), and the methods of NumPy arrays, in
-this thread and those that begin meanwhile; of `astype`, `reshape` and `ravel` by the memory that NumPy took, for arrays of 16 KiB
-and more. What C++ does inside one of
+A result that shares no byte with what it was made from is a copy: addresses are compared. What a store copies, it says itself: the
+bytes of a put, and of a get into memory of the caller. Seen are calls of NumPy, torch, Arrow and the store, of all threads, that are
+looked up after the profile began (not names imported before, `from numpy import array`). Methods of NumPy arrays are seen in this
+thread and those that begin meanwhile: `copy`, `flatten`, `tobytes` and `tolist` always copy; of `astype`, `reshape` and `ravel` the
+memory tells that was taken meanwhile, for arrays of 16 KiB and more (another thread's may be among it). What C++ does inside one of
 these calls is part of it. The program runs slower meanwhile.
 """
 
@@ -46,7 +46,7 @@ class Copy(NamedTuple):
 
 
 class profile_copies:
-    """Watches all threads while its block runs. Several may be active at once; each sees everything."""
+    """Watches the process while its block runs. Several may be active at once; each sees everything."""
 
     def __init__(self) -> None:
         self.copies: list[Copy] = []
