@@ -124,6 +124,9 @@ absl::StatusOr<bool> Client::Delete(std::string_view name, std::optional<uint64_
 }
 
 absl::StatusOr<uint64_t> Client::DeletePrefix(std::string_view prefix) {
+  if (prefix.substr(0, kReservedPrefix.size()) == kReservedPrefix) {
+    return absl::InvalidArgumentError(StrCat("prefix: ", kReservedPrefix, " is internal; snapshots are removed by `penstock snapshot rm`"));
+  }
   if (absl::Status s = ValidatePrefix(prefix); !s.ok()) return s;
   v1::DeletePrefixRequest request;
   request.set_prefix(std::string(prefix));

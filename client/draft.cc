@@ -34,6 +34,18 @@ Draft& Draft::operator=(Draft&& other) noexcept {
 }
 
 absl::StatusOr<TensorInfo> Draft::Publish() && {
+  return std::move(*this).PublishBy([](Draft& draft) {
+    const absl::StatusOr<layout::CreateResponse> made =
+        draft.session_->Publish(draft.record_, draft.record_seq_, client::Deadline::After(draft.timeout_));
+    if (!made.ok()) return made.status();
+    draft.info_.version = {made->version_term, made->version_number};
+    draft.info_.created = absl::FromUnixNanos(static_cast<int64_t>(made->created_ns));
+    draft.info_.nodes = {client::HomeOf(*made, draft.info_.nodes.front())};
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<TensorInfo> Draft::PublishBy(const std::function<absl::Status(Draft&)>& publish) && {
   if (session_ == nullptr) {
     return absl::FailedPreconditionError("publish: the draft was published or aborted before");
   }
@@ -41,23 +53,16 @@ absl::StatusOr<TensorInfo> Draft::Publish() && {
     return absl::FailedPreconditionError(
         StrCat("publish \"", info_.name, "\": the draft belongs to the process that forked"));
   }
-  Session* session = std::exchange(session_, nullptr);
   // Before anybody can see the tensor, its writer loses the means to change it.
-  session->segments().WriteProtect(segment_, offset_, nbytes_);
+  session_->segments().WriteProtect(segment_, offset_, nbytes_);
   PENSTOCK_FAULT_POINT("client.publish.protected");
-  const absl::StatusOr<layout::CreateResponse> made =
-      session->Publish(record_, record_seq_, client::Deadline::After(timeout_));
-  session->Unref();
+  const absl::Status published = publish(*this);
+  std::exchange(session_, nullptr)->Unref();
   data_ = nullptr;
-  if (!made.ok()) {
-    if (conflict_if_exists_ && absl::IsAlreadyExists(made.status())) {
-      return absl::AbortedError(made.status().message());
-    }
-    return made.status();
+  if (!published.ok()) {
+    if (conflict_if_exists_ && absl::IsAlreadyExists(published)) return absl::AbortedError(published.message());
+    return published;
   }
-  info_.version = {made->version_term, made->version_number};
-  info_.created = absl::FromUnixNanos(static_cast<int64_t>(made->created_ns));
-  info_.nodes = {client::HomeOf(*made, info_.nodes.front())};
   if (ttl_) info_.expires = info_.created + *ttl_;
   return std::move(info_);
 }

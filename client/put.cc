@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "client/connection.h"
+#include "client/internal_names.h"
 #include "client/put_spec.h"
 #include "client/session/fork.h"
 #include "transport/fault_point.h"
@@ -184,6 +185,26 @@ class PutPipeline {
 
 }  // namespace
 
+namespace client {
+
+std::vector<absl::StatusOr<TensorInfo>> PutMany(Connection& connection, layout::Purpose purpose,
+                                                absl::Span<const PutRequest> requests,
+                                                const PutOptions& options) {
+  const auto all = [&](const absl::Status& status) {
+    return std::vector<absl::StatusOr<TensorInfo>>(requests.size(), status);
+  };
+  const absl::StatusOr<PutTerms> terms = PutTerms::Check(options, purpose);
+  if (!terms.ok()) return all(terms.status());
+  const Deadline deadline = Deadline::After(connection.timeout() + kGrace);
+  const absl::StatusOr<Session*> session = connection.Live(deadline);
+  if (!session.ok()) return all(session.status());
+  auto results = all(absl::UnknownError("not asked"));
+  PutPipeline(*session, *terms, requests, deadline, &results).Run();
+  return results;
+}
+
+}  // namespace client
+
 absl::StatusOr<TensorInfo> Client::Put(std::string_view name, const ConstTensorRef& tensor,
                                        const PutOptions& options) {
   const absl::StatusOr<PutTerms> terms = PutTerms::Check(options);
@@ -199,22 +220,17 @@ absl::StatusOr<TensorInfo> Client::Put(std::string_view name, const ConstTensorR
 
 std::vector<absl::StatusOr<TensorInfo>> Client::PutMany(absl::Span<const PutRequest> requests,
                                                         const PutOptions& options) {
-  const auto all = [&](const absl::Status& status) {
-    return std::vector<absl::StatusOr<TensorInfo>>(requests.size(), status);
-  };
-  const absl::StatusOr<PutTerms> terms = PutTerms::Check(options);
-  if (!terms.ok()) return all(terms.status());
-  const Deadline deadline = Deadline::After(connection_->timeout() + kGrace);
-  const absl::StatusOr<Session*> session = connection_->Live(deadline);
-  if (!session.ok()) return all(session.status());
-  auto results = all(absl::UnknownError("not asked"));
-  PutPipeline(*session, *terms, requests, deadline, &results).Run();
-  return results;
+  return client::PutMany(*connection_, layout::Purpose::kUser, requests, options);
 }
 
 absl::StatusOr<Draft> Client::Create(std::string_view name, DType dtype, const Shape& shape,
                                      const PutOptions& options) {
-  const absl::StatusOr<PutTerms> terms = PutTerms::Check(options);
+  return CreateFor(layout::Purpose::kUser, name, dtype, shape, options);
+}
+
+absl::StatusOr<Draft> Client::CreateFor(layout::Purpose purpose, std::string_view name, DType dtype,
+                                        const Shape& shape, const PutOptions& options) {
+  const absl::StatusOr<PutTerms> terms = PutTerms::Check(options, purpose);
   if (!terms.ok()) return terms.status();
   const absl::StatusOr<PutSpec> spec = PutSpec::Check(name, dtype, shape, *terms);
   if (!spec.ok()) return spec.status();

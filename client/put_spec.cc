@@ -13,8 +13,9 @@
 
 namespace penstock::client {
 
-absl::StatusOr<PutTerms> PutTerms::Check(const PutOptions& options) {
+absl::StatusOr<PutTerms> PutTerms::Check(const PutOptions& options, layout::Purpose purpose) {
   PutTerms terms(&options);
+  terms.fields_.purpose = purpose;
   layout::CreateRequest& fields = terms.fields_;
   fields.if_version = layout::kAnyVersion;
   if (options.if_version) {
@@ -61,7 +62,8 @@ absl::Status PutTerms::Explain(absl::Status status) const {
 
 absl::StatusOr<PutSpec> PutSpec::Check(std::string_view name, DType dtype, const Shape& shape,
                                        const PutTerms& terms) {
-  if (absl::Status s = ValidateUserName(name); !s.ok()) return s;
+  const bool user = terms.fields().purpose == layout::Purpose::kUser;
+  if (absl::Status s = user ? ValidateUserName(name) : ValidateInternalName(name); !s.ok()) return s;
   const absl::StatusOr<uint64_t> nbytes = ByteSize(dtype, shape);
   if (!nbytes.ok()) return nbytes.status();
   PutSpec spec;

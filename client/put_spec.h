@@ -22,7 +22,8 @@ namespace penstock::client {
 // What all puts of one call have in common.
 class PutTerms {
  public:
-  static absl::StatusOr<PutTerms> Check(const PutOptions& options);
+  static absl::StatusOr<PutTerms> Check(const PutOptions& options,
+                                        layout::Purpose purpose = layout::Purpose::kUser);
 
   const PutOptions& options() const { return *options_; }
   const layout::CreateRequest& fields() const { return fields_; }

@@ -115,6 +115,12 @@ absl::Status ValidateUserName(std::string_view name) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateInternalName(std::string_view name) {
+  if (absl::Status status = ValidateName(name); !status.ok()) return status;
+  if (name.substr(0, kReservedPrefix.size()) == kReservedPrefix) return absl::OkStatus();
+  return Refuse("name", name, StrCat("must begin with ", kReservedPrefix));
+}
+
 absl::Status ValidatePrefix(std::string_view prefix) {
   return CheckPath("prefix", prefix, /*is_prefix=*/true);
 }

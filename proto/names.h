@@ -35,6 +35,9 @@ absl::Status ValidateName(std::string_view name);
 // ValidateName, and not in the reserved part ".penstock/".
 absl::Status ValidateUserName(std::string_view name);
 
+// ValidateName, and in the reserved part.
+absl::Status ValidateInternalName(std::string_view name);
+
 // The beginning of names: any string that a valid name can start with; may be empty or end in '/'.
 absl::Status ValidatePrefix(std::string_view prefix);
 

@@ -29,6 +29,7 @@ enum class Method : uint32_t {
   kOpenRead = 18,  // these by the ring only
   kCloseRead = 19,
   kMeasurePeer = 20,
+  kCommit = 21,
 };
 
 }  // namespace penstock::rpc

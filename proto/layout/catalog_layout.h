@@ -82,6 +82,7 @@ enum RecordFlags : uint8_t {
   kRecordKernelImmutable = 2,  // the block lies in an arena, which no client could ever write
   kRecordFetched = 4,          // a copy of a tensor whose home is another node
   kRecordPrivate = 8,          // never in a catalog: a client's own (client/private_tensor.h)
+  kRecordBound = 16,           // goes with the session that made it, unless that keeps it first (a member of a snapshot)
 };
 
 // State of a record, for the node (recovery). Readers look only at the sequence. Order of the stores: publish =

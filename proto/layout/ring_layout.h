@@ -78,6 +78,13 @@ struct alignas(64) RequestBlock {
 static_assert(sizeof(RequestBlock) == 64);
 inline constexpr uint32_t kMinResponseBytes = 512;
 
+// Who names a tensor: a user, or Penstock itself (names in ".penstock/").
+enum class Purpose : uint8_t {
+  kUser = 0,
+  kInternal = 1,
+  kBound = 2,  // internal; deleted with its session, unless that session keeps it first (v1.CommitRequest)
+};
+
 // kPut, kReserve. Followed by int64_t shape[rank], name, metadata (MetadataEntry by MetadataEntry).
 struct CreateRequest {
   uint64_t nbytes;
@@ -90,7 +97,7 @@ struct CreateRequest {
   uint8_t dtype;
   uint8_t rank;
   uint8_t flags;  // RecordFlags: only kRecordKeep
-  uint8_t reserved0;
+  Purpose purpose;
   uint16_t replicas;
   uint16_t reserved1;
 };

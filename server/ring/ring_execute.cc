@@ -29,7 +29,7 @@ layout::LookupResponse ToLookup(const Published& published) {
 }
 
 bool MayWaitForLeases(rpc::Method method) {
-  return method == rpc::Method::kPublish || method == rpc::Method::kDelete || method == rpc::Method::kDeletePrefix;
+  return method == rpc::Method::kPublish || method == rpc::Method::kDelete || method == rpc::Method::kDeletePrefix || method == rpc::Method::kCommit;
 }
 
 absl::Status StillNoMemory() {

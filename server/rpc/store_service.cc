@@ -111,6 +111,21 @@ absl::Status StoreService::Abort(Session* session, const v1::AbortRequest& reque
   return absl::OkStatus();
 }
 
+absl::Status StoreService::Commit(Session* session, const v1::CommitRequest& request, v1::CommitResponse* response) {
+  if (absl::Status s = NeedSession(session); !s.ok()) return s;
+  const Store::Bound bound{.prefix = request.keep_prefix(), .count = request.keep_count()};
+  if (!request.has_draft()) return store_->Keep(*session, bound);
+  const v1::DraftHandle& draft = request.draft();
+  const absl::StatusOr<Published> published = recall_->ChangeMany({store_->DraftName(draft.record())}, [&](size_t, LeaseRule leases) {
+    return store_->Commit(*session, draft.record(), draft.record_seq(), bound, leases);
+  })[0];
+  if (!published.ok()) return published.status();
+  response->mutable_version()->set_term(published->version_term);
+  response->mutable_version()->set_number(published->version_number);
+  response->set_created_ns(published->created_ns);
+  return absl::OkStatus();
+}
+
 absl::Status StoreService::Stat(const v1::StatRequest& request, v1::StatResponse* response) {
   if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
   for (const v1::TensorRef& item : request.items()) {
@@ -227,6 +242,7 @@ absl::Status StoreService::Call(uint32_t method, Session* session, std::string_v
     case M::kAllocate: return Serve<v1::AllocateRequest, v1::AllocateResponse>(in, out, with_session(&StoreService::Allocate));
     case M::kPublish: return Serve<v1::PublishRequest, v1::PublishResponse>(in, out, with_session(&StoreService::Publish));
     case M::kAbort: return Serve<v1::AbortRequest, v1::AbortResponse>(in, out, with_session(&StoreService::Abort));
+    case M::kCommit: return Serve<v1::CommitRequest, v1::CommitResponse>(in, out, with_session(&StoreService::Commit));
     case M::kOpenRead: return Serve<v1::OpenReadRequest, v1::OpenReadResponse>(in, out, bind(&StoreService::OpenRead));
     case M::kCloseRead: return absl::OkStatus();  // it has none
     case M::kMeasurePeer: return absl::NotFoundError("peer: this node has no --peers");

@@ -44,6 +44,7 @@ class StoreService {
   absl::Status Allocate(Session* session, const v1::AllocateRequest& request, v1::AllocateResponse* response);
   absl::Status Publish(Session* session, const v1::PublishRequest& request, v1::PublishResponse* response);
   absl::Status Abort(Session* session, const v1::AbortRequest& request, v1::AbortResponse* response);
+  absl::Status Commit(Session* session, const v1::CommitRequest& request, v1::CommitResponse* response);
   absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
   absl::Status LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response);
   absl::Status Delete(const v1::DeleteRequest& request, v1::DeleteResponse* response);

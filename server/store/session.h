@@ -72,6 +72,7 @@ class Session {
 
   // Guarded by the store's mutex.
   absl::flat_hash_set<layout::RecordRef> drafts;
+  absl::flat_hash_set<layout::RecordRef> bound;  // live tensors that go when it ends (layout::kRecordBound)
   uint64_t extent_bytes = 0;  // extents that it may write
   bool ended = false;
   bool inherited = false;  // opened by an earlier node process: its requests may come a second time

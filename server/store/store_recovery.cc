@@ -127,6 +127,12 @@ absl::Status Store::Recover(warden::NodeContext* context) {
   }
   for (RecordRef ref : unsettled.superseded) Retire(ref);
   for (RecordRef ref : unsettled.publishing) MakeLive(ref).IgnoreError();  // its conditions were checked before
+  std::vector<RecordRef> ownerless;  // bound to a session that ended with the earlier process
+  for (RecordRef ref : refs) {
+    const Record* record = slabs_->At(ref);
+    if ((record->seq.load() & 1) && (record->flags & layout::kRecordBound) && OwnerOf(record) == nullptr) ownerless.push_back(ref);
+  }
+  for (RecordRef ref : ownerless) Remove(ref, v1::Event::DELETE);
   for (const SharedSegment& segment : superseded) shared_.Drop(segment.id);
   header_->node_generation.store(generation_);  // last: clients that wait for it may ask now
   return absl::OkStatus();

@@ -39,7 +39,8 @@ absl::Status Store::CheckLeases(std::string_view name, LeaseRule rule) const {
 }
 
 absl::Status Store::CheckSpec(const CreateSpec& spec) const {
-  if (absl::Status s = ValidateUserName(spec.name); !s.ok()) return s;
+  const bool user = spec.purpose == layout::Purpose::kUser;
+  if (absl::Status s = user ? ValidateUserName(spec.name) : ValidateInternalName(spec.name); !s.ok()) return s;
   if (!IsValid(spec.dtype)) {
     return absl::InvalidArgumentError(StrCat("dtype: ", static_cast<int>(spec.dtype), " is not a dtype of this store"));
   }
@@ -140,7 +141,8 @@ void Store::WriteDraft(Record* record, const Session& session, const CreateSpec&
   record->metadata_bytes = static_cast<uint16_t>(spec.metadata.size());
   record->dtype = static_cast<uint8_t>(spec.dtype);
   record->rank = static_cast<uint8_t>(spec.shape.rank());
-  record->flags = (spec.keep ? layout::kRecordKeep : 0) | (spec.fetched ? layout::kRecordFetched : 0) | (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0);
+  record->flags = (spec.keep ? layout::kRecordKeep : 0) | (spec.fetched ? layout::kRecordFetched : 0) | (spec.purpose == layout::Purpose::kBound ? layout::kRecordBound : 0) |
+                  (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0);
   record->expires_ns.store(spec.fetched ? layout::kLeaseBase : spec.ttl_ns);
   record->request_id = spec.request_id;
   record->owner_session = static_cast<uint32_t>(session.id);
@@ -195,13 +197,19 @@ absl::StatusOr<Store::TakenDraft> Store::TakeDraft(Session& session, RecordRef r
   taken.spec.set_replicas(record->replicas);
   const auto metadata = layout::DecodeMetadata({layout::RecordMetadata(record), record->metadata_bytes});
   for (const auto& [key, value] : *metadata) (*taken.spec.mutable_metadata())[key] = value;
+  taken.spec.set_internal(NameOf(record).starts_with(kReservedPrefix));
   return taken;
 }
 
 absl::StatusOr<Published> Store::PublishTaken(RecordRef ref, LeaseRule leases) {
   std::lock_guard lock(mutex_);
-  if (absl::Status s = CheckLeases(NameOf(slabs_->At(ref)), leases); !s.ok()) return s;
+  Record* record = slabs_->At(ref);
+  if (absl::Status s = CheckLeases(NameOf(record), leases); !s.ok()) return s;
   CountTakenOut(ref);
+  if ((record->flags & layout::kRecordBound) && OwnerOf(record) == nullptr) {
+    FreeRecord(ref);
+    return absl::AbortedError("the session that this would be bound to has ended");
+  }
   return MakeLive(ref);
 }
 
@@ -213,7 +221,7 @@ void Store::CountTakenOut(RecordRef ref) {
 absl::StatusOr<Published> Store::PublishAsCopy(RecordRef ref, const Published& original) {
   std::lock_guard lock(mutex_);
   Record* record = slabs_->At(ref);
-  record->flags = static_cast<uint8_t>((record->flags & ~layout::kRecordKeep) | layout::kRecordFetched);
+  record->flags = static_cast<uint8_t>((record->flags & ~(layout::kRecordKeep | layout::kRecordBound)) | layout::kRecordFetched);
   record->version_number = original.version_number;
   record->version_term = original.version_term;
   record->created_ns = original.created_ns;
@@ -327,6 +335,9 @@ void Store::CountLive(RecordRef ref) {
     cache_bytes_ += record->nbytes;
     evictable_.emplace(record->created_ns, ref);
   }
+  if (record->flags & layout::kRecordBound) {
+    if (Session* owner = OwnerOf(record); owner != nullptr) owner->bound.insert(ref);
+  }
   header_->live_count.store(names_->size(), std::memory_order_relaxed);
 }
 
@@ -340,6 +351,9 @@ void Store::Retire(RecordRef ref) {
   if (!(record->flags & layout::kRecordKeep)) {
     cache_bytes_ -= record->nbytes;
     evictable_.erase({record->created_ns, ref});
+  }
+  if (record->flags & layout::kRecordBound) {
+    if (Session* owner = OwnerOf(record); owner != nullptr) owner->bound.erase(ref);
   }
   retired_.Add({ref, live_seq, record->nbytes});
   if (retired_.unscanned() >= retired_.scan_after() || retired_.bytes() > limits_.memory_bytes / 16) Reclaim();
@@ -405,7 +419,9 @@ absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix, std::vecto
     std::vector<RecordRef> batch;  // bounded, so that others get their turn
     for (auto it = after.empty() ? names_->LowerBound(prefix) : names_->UpperBound(after); it != names_->end() && batch.size() < 1000; ++it) {
       const RecordRef ref = names_->At(it);
-      if (!NameOf(slabs_->At(ref)).starts_with(prefix)) break;
+      const std::string_view name = NameOf(slabs_->At(ref));
+      if (!name.starts_with(prefix)) break;
+      if (!prefix.starts_with(kReservedPrefix) && name.starts_with(kReservedPrefix)) continue;
       batch.push_back(ref);
     }
     if (batch.empty()) return count;

@@ -6,7 +6,7 @@ namespace {
 const Verb* const kVerbs[] = {
     &kLs,     &kStat,   &kPut,   &kGet,      &kRm,         &kCp,     &kWatch,
     &kTop,    &kDf,     &kNodes, &kSessions, &kPins,       &kImport, &kExport,
-    &kEvents, &kDoctor, &kBench, &kVersion,  &kCompletion,
+    &kSnapshot, &kEvents, &kDoctor, &kBench, &kVersion, &kCompletion,
 };
 
 constexpr FlagSpec kCommonFlags[] = {

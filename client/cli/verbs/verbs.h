@@ -26,6 +26,7 @@ extern const Verb kPins;
 extern const Verb kImport;
 extern const Verb kExport;
 extern const Verb kEvents;
+extern const Verb kSnapshot;
 extern const Verb kDoctor;
 extern const Verb kBench;
 extern const Verb kVersion;

@@ -39,8 +39,12 @@
 
 namespace penstock {
 
+namespace layout {
+enum class Purpose : uint8_t;  // internal
+}
 namespace client {
 class PrivateTensor;  // internal
+class InternalNames;  // internal
 class Session;     // internal
 class Connection;  // internal
 class Deadline;    // internal
@@ -205,7 +209,10 @@ class Draft {
 
  private:
   friend class Client;
+  friend class client::InternalNames;
   friend class client::Session;
+  // `publish` asks the node; what it answers completes the info.
+  absl::StatusOr<TensorInfo> PublishBy(const std::function<absl::Status(Draft& draft)>& publish) &&;
   client::Session* session_ = nullptr;
   void* data_ = nullptr;
   uint64_t nbytes_ = 0;
@@ -335,7 +342,10 @@ class Client {
   uint64_t session_id() const;
 
  private:
+  friend class client::InternalNames;
   explicit Client(std::shared_ptr<client::Connection> connection);
+  absl::StatusOr<Draft> CreateFor(layout::Purpose purpose, std::string_view name, DType dtype, const Shape& shape,
+                                  const PutOptions& options);
   absl::StatusOr<std::optional<TensorView>> GetElsewhere(std::string_view name, const GetOptions& options);
   absl::StatusOr<std::optional<TensorInfo>> ReadElsewhere(std::string_view name, void* out, uint64_t out_bytes,
                                                           const GetOptions& options);

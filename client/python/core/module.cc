@@ -11,6 +11,7 @@
 #include "client/python/core/numpy_dtypes.h"
 #include "client/python/core/options.h"
 #include "client/python/core/registered.h"
+#include "client/python/core/snapshot.h"
 #include "client/python/core/store.h"
 #include "client/python/core/view_object.h"
 #include "client/python/core/watch.h"
@@ -66,6 +67,7 @@ void AddStoreType(nb::module_& module) {
   AddStoreWrites(type);
   AddStoreLooks(type);
   AddStoreCalls(type);
+  AddStoreSnapshots(type);
 }
 
 nb::object CanonicalDType(nb::object object) {
@@ -87,6 +89,7 @@ NB_MODULE(_core, module) {
   AddDraftType(module);
   AddRegisteredType(module);
   AddWatchType(module);
+  AddSnapshotType(module);
   AddStoreType(module);
   module.def("dtype_name", CanonicalDType, "dtype"_a.none());
   module.def("_install_fault_messages", EnableFaultMessages);

@@ -22,6 +22,8 @@ bool BoolArgument(nb::handle object, const char* field) {
   return object.ptr() == Py_True;
 }
 
+}  // namespace
+
 Metadata MetadataArgument(nb::handle object) {
   Metadata metadata;
   if (object.is_none()) return metadata;
@@ -34,8 +36,6 @@ Metadata MetadataArgument(nb::handle object) {
   }
   return metadata;
 }
-
-}  // namespace
 
 std::string_view TextArgument(nb::handle object, const char* field) {
   if (!PyUnicode_Check(object.ptr())) ThrowType(field, "str", object);

@@ -24,6 +24,9 @@ std::optional<absl::Duration> SecondsArgument(nanobind::handle object, const cha
 // None or an integer >= `least`.
 std::optional<uint64_t> CountArgument(nanobind::handle object, const char* field, uint64_t least);
 
+// None or a dict of str to str.
+Metadata MetadataArgument(nanobind::handle object);
+
 struct PutArguments {
   nanobind::object replicas, keep, ttl, metadata, version, if_absent, if_version;
 };

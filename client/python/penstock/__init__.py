@@ -48,6 +48,8 @@ __all__ = [
     "PartialError",
     "PermissionDeniedError",
     "RegisteredMemory",
+    "Snapshot",
+    "SnapshotInfo",
     "Store",
     "StoreFullError",
     "TensorInfo",
@@ -67,4 +69,8 @@ def __getattr__(name: str) -> Any:  # what few programs need is imported when it
         from penstock import local
 
         return getattr(local, name)
+    if name in ("Snapshot", "SnapshotInfo"):
+        from penstock import snapshot
+
+        return getattr(snapshot, name)
     raise AttributeError(f"module 'penstock' has no attribute {name!r}")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Ma
 
 from penstock import _core
 from penstock._core import TensorInfo, TensorView
-from penstock.errors import Error, PartialError, UnavailableError
+from penstock.errors import Error, NotFoundError, PartialError, UnavailableError
 from penstock.events import Watch
 from penstock.tls import tls_files
 
 if TYPE_CHECKING:
     from penstock.aio import AsyncStore
     from penstock.local import LocalNode
+    from penstock.snapshot import Snapshot, SnapshotInfo, SnapshotReader
 
 __all__ = ["Store", "connect"]
 
@@ -26,6 +27,9 @@ _FAR_NODES = re.compile(r"node (\S+) is on another host")
 _Page: TypeAlias = tuple[list[TensorInfo], bool]
 _Results: TypeAlias = list[TensorInfo | Error]
 _Transports: TypeAlias = list[dict[str, Any]]
+_Numbers: TypeAlias = list[int]
+_Infos: TypeAlias = "list[SnapshotInfo]"
+_MISSING = object()
 
 
 def connect(
@@ -70,6 +74,7 @@ class Store(_core.Store):
 
     _arguments: dict[str, Any]
     _aio: AsyncStore | None = None
+    _reader: SnapshotReader | None = None
     _gateway: LocalNode | None
 
     def __init__(
@@ -233,6 +238,106 @@ class Store(_core.Store):
         still remembers.
         """
         return Watch(self._watch(prefix, from_version))
+
+    def snapshot(
+        self,
+        prefix: str,
+        *,
+        number: int | None = None,
+        keep_last: int | None = None,
+        metadata: dict[str, str] | None = None,
+        process_group: Any = None,
+        rank: int = 0,
+        ranks: int | None = None,
+        timeout: float = 600.0,
+    ) -> Snapshot:
+        """A set of tensors that is published at once: ``with store.snapshot("ckpt/llama") as snap: snap.put_state_dict(sd)``.
+
+        number: above 0 and not taken; None = the latest + 1. keep_last: so many stay, the oldest others are removed (pinned ones
+        stay, too). metadata: dict of str to str. process_group: of torch.distributed; all its ranks write the snapshot together, each its
+        shards; not needed if the first ``put_state_dict`` has DTensors. rank, ranks: the same without torch; then number is needed.
+        timeout: seconds that a rank waits for the others.
+        Raises ConflictError (the number is taken, another rank died), DeadlineError (another rank has not put in time).
+        """
+        from penstock.snapshot import Snapshot
+
+        options = {"number": number, "keep_last": keep_last, "metadata": metadata, "rank": rank, "ranks": ranks, "timeout": timeout}
+        return Snapshot(self, prefix, options, process_group)
+
+    def put_state_dict(self, prefix: str, state_dict: Any, **options: Any) -> SnapshotInfo:
+        """A state dict as the next snapshot of `prefix`; options as snapshot(). Returns its SnapshotInfo."""
+        with self.snapshot(prefix, **options) as snap:
+            snap.put_state_dict(state_dict)
+        assert snap.info is not None
+        return snap.info
+
+    def get_state_dict(
+        self,
+        prefix: str,
+        number: int | Literal["latest"] = "latest",
+        *,
+        into: Any = None,
+        strict: bool = True,
+        dtype: Any = None,
+        framework: Literal["numpy", "torch", "view"] | None = None,
+        name: str | None = None,
+    ) -> Any:
+        """A state dict of a snapshot: as it was put, tied tensors tied.
+
+        On the host that has it the tensors are views, without a copy; those of several shards are put together. into: an existing state
+        dict whose tensors are filled in place (another dtype: converted; DTensors: each rank reads the bytes of its shard alone, whatever the
+        layout that was put); it is checked first, and returned. strict: names that only one side has are an error; False: passed over.
+        dtype: what floating-point tensors are converted to (``torch.bfloat16``, ``"f16"``). framework: None = torch tensors as torch, the
+        rest as NumPy; "view" = TensorView, where one tensor is the whole. name: one of several state dicts of a snapshot.
+        Raises NotFoundError (no such snapshot or name), InvalidArgumentError (`into` does not fit; then nothing was changed).
+        """
+        from penstock.snapshot import StateDictLoader, get_state_dict, number_argument
+
+        def load(contents: Any) -> Any:
+            loader = StateDictLoader(self, contents, framework, dtype)
+            return loader.load(name) if into is None else loader.load_into(name, into, strict)
+
+        return get_state_dict(self, self._snapshot_reader, prefix, number_argument(number), load)
+
+    def snapshots(self, prefix: str) -> _Numbers:
+        """The numbers of the snapshots of `prefix`, growing; an empty list when there are none."""
+        return [info[0] for info in self._list_snapshots(prefix)]
+
+    def snapshot_infos(self, prefix: str) -> _Infos:
+        """The same, with sizes, times, pins and metadata."""
+        from penstock.snapshot import SnapshotInfo
+
+        return [SnapshotInfo(*info) for info in self._list_snapshots(prefix)]
+
+    def latest(self, prefix: str, default: Any = _MISSING) -> Any:
+        """The number of the latest snapshot; `default` if there is none, or NotFoundError. No call on the host that has it."""
+        try:
+            return self._find_snapshot(prefix, None)[0]
+        except NotFoundError:
+            if default is _MISSING:
+                raise
+            return default
+
+    def remove_snapshot(self, prefix: str, number: int) -> None:
+        """Removes a snapshot; views of its tensors stay valid. NotFoundError if there is none."""
+        self._remove_snapshot(prefix, number)
+
+    def pin_snapshot(self, prefix: str, number: int, pinned: bool = True) -> None:
+        """``keep_last`` passes over it from now on; pinned=False: no more."""
+        self._pin_snapshot(prefix, number, pinned)
+
+    def wait_snapshot(self, prefix: str, after: int = 0, timeout: float | None = None) -> int:
+        """The latest number, as soon as it is above `after`. DeadlineError after `timeout` seconds (None = for ever)."""
+        number: int = self._wait_snapshot(prefix, after, timeout)[0]
+        return number
+
+    @property
+    def _snapshot_reader(self) -> SnapshotReader:
+        if self._reader is None:
+            from penstock.snapshot import SnapshotReader
+
+            self._reader = SnapshotReader(self)
+        return self._reader
 
     def stats(self) -> dict[str, Any]:
         """The node's accounting, as `penstock df` shows it: bytes and counts."""

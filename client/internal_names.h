@@ -1,0 +1,63 @@
+// InternalNames: what the client keeps in the reserved part of the names (".penstock/"), where users cannot put or delete.
+//
+// Threading:  any thread
+// Ownership:  keeps the connection alive; views stay valid without it
+// Errors:     as Client's
+// Limits:     as Client's; Commit makes a draft in an extent of the session
+#ifndef PENSTOCK_CLIENT_INTERNAL_NAMES_H_
+#define PENSTOCK_CLIENT_INTERNAL_NAMES_H_
+
+#include <penstock/client.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "proto/layout/ring_layout.h"
+
+namespace penstock::client {
+
+// Client::PutMany, of tensors with names for `purpose`.
+std::vector<absl::StatusOr<TensorInfo>> PutMany(Connection& connection, layout::Purpose purpose, absl::Span<const PutRequest> requests,
+                                                const PutOptions& options);
+
+class InternalNames {
+ public:
+  explicit InternalNames(const Client& client) : connection_(client.connection_), client_(connection_) {}
+
+  // Bytes, as a tensor of u8. if_version: 0 = only if there is none; Aborted otherwise.
+  absl::StatusOr<TensorInfo> PutText(std::string_view name, std::string_view text, layout::Purpose purpose,
+                                     std::optional<uint64_t> if_version = std::nullopt);
+  // Tensors that go with this session, until Keep or Commit.
+  std::vector<absl::StatusOr<TensorInfo>> PutBound(absl::Span<const PutRequest> requests);
+
+  struct Text {
+    std::string text;
+    uint64_t version = 0;  // 0: there is none, and the text is empty
+  };
+  absl::StatusOr<Text> ReadText(std::string_view name);
+  absl::StatusOr<bool> Exists(std::string_view name) { return client_.Exists(name); }
+  absl::StatusOr<TensorInfo> Wait(std::string_view name, uint64_t version, absl::Duration timeout) { return client_.Wait(name, version, timeout); }
+
+  // What this session has put bound under a prefix: so many.
+  struct Bound {
+    std::string prefix;
+    uint64_t count = 0;
+  };
+  // They stay from now on. Aborted: the session that had put them has ended, and they with it.
+  absl::Status Keep(const Bound& bound);
+  // The same, and the text is the name's next version, in one act; FailedPrecondition: the name is not at home at this node.
+  absl::Status Commit(std::string_view name, std::string_view text, uint64_t if_version, const Bound& bound);
+
+  absl::Status DeletePrefix(std::string_view prefix);
+  absl::StatusOr<ListPage> List(std::string_view prefix, std::string_view after) { return client_.List(prefix, after); }
+
+ private:
+  std::shared_ptr<Connection> connection_;
+  Client client_;
+};
+
+}  // namespace penstock::client
+
+#endif  // PENSTOCK_CLIENT_INTERNAL_NAMES_H_

@@ -1,0 +1,118 @@
+#include "client/snapshot/snapshot_index.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "proto/names.h"
+#include "proto/strcat.h"
+
+namespace penstock::client {
+
+namespace {
+
+constexpr std::string_view kIndexFolder = ".penstock/snapshots/";
+constexpr int kMostSwaps = 1000;  // each failed one is a success of somebody else's
+
+}  // namespace
+
+std::string SnapshotFolder(std::string_view id) { return StrCat(".penstock/snapshot/", id); }
+std::string TensorFolder(std::string_view id) { return StrCat(SnapshotFolder(id), "/t"); }
+std::string TensorName(std::string_view id, uint32_t rank, uint64_t n) { return StrCat(TensorFolder(id), "/", rank, "/", n); }
+std::string ManifestName(std::string_view id) { return StrCat(TensorFolder(id), "/manifest"); }
+std::string PartName(std::string_view id, uint32_t rank) { return StrCat(SnapshotFolder(id), "/part/", rank); }
+std::string LiveName(std::string_view id, uint32_t rank) { return StrCat(SnapshotFolder(id), "/live/", rank); }
+
+SnapshotInfo InfoOf(const v1::SnapshotIndex::Entry& entry) {
+  return {.number = entry.number(),
+          .id = entry.id(),
+          .created = absl::FromUnixNanos(static_cast<int64_t>(entry.created_ns())),
+          .nbytes = entry.nbytes(),
+          .tensors = entry.tensors(),
+          .pinned = entry.pinned(),
+          .metadata = {entry.metadata().begin(), entry.metadata().end()}};
+}
+
+SnapshotIndex::SnapshotIndex(const Client& client, std::string_view prefix)
+    : prefix_(prefix), name_(StrCat(kIndexFolder, prefix)), names_(client) {}
+
+absl::Status SnapshotIndex::Check() const {
+  const absl::Status valid = ValidateUserName(prefix_);
+  if (!valid.ok()) return absl::InvalidArgumentError(StrCat("prefix: ", valid.message()));
+  if (name_.size() <= kMaxNameBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("prefix: of ", prefix_.size(), " bytes; of snapshots it has at most ", kMaxNameBytes - kIndexFolder.size()));
+}
+
+absl::StatusOr<SnapshotIndex::Present> SnapshotIndex::Read() {
+  const absl::StatusOr<InternalNames::Text> text = names_.ReadText(name_);
+  if (!text.ok()) return text.status();
+  Present present{.index = {}, .version = text->version};
+  if (present.index.ParseFromString(text->text)) return present;
+  return absl::DataLossError(StrCat("snapshots of '", prefix_, "': their index (", name_, ", version ", text->version, ") cannot be read"));
+}
+
+absl::Status SnapshotIndex::Swap(const Change& change, const std::function<absl::Status(const std::string&, uint64_t)>& write) {
+  absl::Status written;
+  for (int i = 0; i < kMostSwaps; ++i) {
+    absl::StatusOr<Present> present = Read();
+    if (!present.ok()) return present.status();
+    if (absl::Status s = change(present->index); !s.ok()) return s;
+    written = write(present->index.SerializeAsString(), present->version);
+    if (!absl::IsAborted(written)) return written;
+    // Aborted: somebody else was faster, or it is not about the version at all.
+    const absl::StatusOr<Present> now = Read();
+    if (now.ok() && now->version == present->version) return written;
+  }
+  return written;
+}
+
+absl::Status SnapshotIndex::Update(const Change& change) {
+  return Swap(change, [this](const std::string& text, uint64_t version) {
+    return names_.PutText(name_, text, layout::Purpose::kInternal, version).status();
+  });
+}
+
+absl::Status SnapshotIndex::UpdateKeeping(const Change& change, const InternalNames::Bound& bound) {
+  return Swap(change, [&](const std::string& text, uint64_t version) { return names_.Commit(name_, text, version, bound); });
+}
+
+absl::StatusOr<SnapshotIndex::Present> SnapshotIndex::WaitAfter(uint64_t version, absl::Duration timeout) {
+  if (const absl::StatusOr<TensorInfo> changed = names_.Wait(name_, version + 1, timeout); !changed.ok()) return changed.status();
+  return Read();
+}
+
+absl::Status SnapshotIndex::Sweep() {
+  const absl::StatusOr<Present> present = Read();
+  if (!present.ok()) return present.status();
+  std::vector<std::string> gone(present->index.removing().begin(), present->index.removing().end());
+  const size_t removing = gone.size();
+  for (const v1::SnapshotIndex::Open& open : present->index.open()) {
+    const absl::StatusOr<bool> lives = names_.Exists(LiveName(open.id(), 0));
+    if (lives.ok() && !*lives) gone.push_back(open.id());
+  }
+  if (gone.empty()) return absl::OkStatus();
+  const auto is_gone = [&](const std::string& id) { return std::find(gone.begin(), gone.end(), id) != gone.end(); };
+  // First out of the index, so that no late writer commits what is being deleted; `removing` remembers it until it is done.
+  const absl::Status updated = gone.size() == removing ? absl::OkStatus() : Update([&](v1::SnapshotIndex& index) {
+    for (int i = index.open_size() - 1; i >= 0; --i) {
+      if (!is_gone(index.open(i).id())) continue;
+      index.add_removing(index.open(i).id());
+      index.mutable_open()->DeleteSubrange(i, 1);
+    }
+    return absl::OkStatus();
+  });
+  if (!updated.ok()) return updated;
+  for (const std::string& id : gone) {
+    if (absl::Status s = names_.DeletePrefix(StrCat(SnapshotFolder(id), "/")); !s.ok()) return s;
+  }
+  return Update([&](v1::SnapshotIndex& index) {
+    google::protobuf::RepeatedPtrField<std::string> left;
+    for (const std::string& id : index.removing()) {
+      if (!is_gone(id)) *left.Add() = id;
+    }
+    index.mutable_removing()->Swap(&left);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace penstock::client

@@ -1,0 +1,65 @@
+// SnapshotIndex: which snapshots a prefix has. One tensor (proto/snapshot.proto), changed by compare-and-swap of its version, so
+// that what several writers do at once happens one after the other.
+//
+// Threading:  any thread
+// Ownership:  keeps the connection alive
+// Errors:     InvalidArgument (prefix), NotFound (number), DataLoss (the index cannot be read), and Client's
+// Limits:     a change is a get and a put; repeated while others change it, too
+#ifndef PENSTOCK_CLIENT_SNAPSHOT_SNAPSHOT_INDEX_H_
+#define PENSTOCK_CLIENT_SNAPSHOT_SNAPSHOT_INDEX_H_
+
+#include <penstock/snapshot.h>
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "client/internal_names.h"
+#include "snapshot.pb.h"
+
+namespace penstock::client {
+
+// Names of a snapshot's tensors.
+std::string SnapshotFolder(std::string_view id);   // everything of it lies below
+std::string TensorFolder(std::string_view id);     // what readers need
+std::string TensorName(std::string_view id, uint32_t rank, uint64_t n);
+std::string ManifestName(std::string_view id);
+std::string PartName(std::string_view id, uint32_t rank);
+std::string LiveName(std::string_view id, uint32_t rank);
+
+SnapshotInfo InfoOf(const v1::SnapshotIndex::Entry& entry);
+
+class SnapshotIndex {
+ public:
+  SnapshotIndex(const Client& client, std::string_view prefix);
+
+  InternalNames& names() { return names_; }
+  const std::string& prefix() const { return prefix_; }
+  absl::Status Check() const;  // the prefix
+
+  struct Present {
+    v1::SnapshotIndex index;
+    uint64_t version = 0;  // 0: there is none
+  };
+  absl::StatusOr<Present> Read();
+  // Reads, changes, writes, until nobody came between. An error of `change` ends it.
+  using Change = std::function<absl::Status(v1::SnapshotIndex& index)>;
+  absl::Status Update(const Change& change);
+  // The same, and `bound` stays from then on, in one act. FailedPrecondition: the index is not at home at this node, nothing is changed.
+  absl::Status UpdateKeeping(const Change& change, const InternalNames::Bound& bound);
+  absl::StatusOr<Present> WaitAfter(uint64_t version, absl::Duration timeout);
+
+  // Deletes what writers that died and removals that were cut off have left.
+  absl::Status Sweep();
+
+ private:
+  absl::Status Swap(const Change& change, const std::function<absl::Status(const std::string& text, uint64_t version)>& write);
+
+  const std::string prefix_;
+  const std::string name_;
+  InternalNames names_;
+};
+
+}  // namespace penstock::client
+
+#endif  // PENSTOCK_CLIENT_SNAPSHOT_SNAPSHOT_INDEX_H_

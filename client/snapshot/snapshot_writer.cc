@@ -1,0 +1,389 @@
+// SnapshotWriter: puts the tensors bound to the session, then the index takes them over.
+//
+// Where the prefix's index is at home at this node and there is one rank, both are one act of the node (CommitRequest). Else in two
+// steps: every rank makes its tensors stay and puts its part, its vote; then rank 0 changes the index. Whether somebody died in between is
+// told by the Open entry of the index and by the names in live/, which are bound to the ranks' sessions.
+#include <penstock/snapshot.h>
+
+#include <random>
+#include <unordered_set>
+#include <utility>
+
+#include "client/session/deadline.h"
+#include "client/snapshot/manifest.h"
+#include "client/snapshot/snapshot_index.h"
+#include "proto/strcat.h"
+#include "transport/fault_point.h"
+
+namespace penstock {
+namespace {
+
+using client::Deadline;
+using client::InternalNames;
+using client::SnapshotIndex;
+
+constexpr absl::Duration kLookAround = absl::Milliseconds(200);  // how often the others' lives are looked at
+
+std::string NewId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 32; ++i) id += "0123456789abcdef"[random() % 16];
+  return id;
+}
+
+bool HasNumber(const v1::SnapshotIndex& index, uint64_t number) {
+  for (const auto& entry : index.entries()) {
+    if (entry.number() == number) return true;
+  }
+  return false;
+}
+
+const v1::SnapshotIndex::Open* FindOpen(const v1::SnapshotIndex& index, std::string_view id) {
+  for (const auto& open : index.open()) {
+    if (open.id() == id) return &open;
+  }
+  return nullptr;
+}
+
+void RemoveOpen(v1::SnapshotIndex* index, std::string_view id) {
+  for (int i = index->open_size() - 1; i >= 0; --i) {
+    if (index->open(i).id() == id) index->mutable_open()->DeleteSubrange(i, 1);
+  }
+}
+
+// The oldest ones that are too many, except the pinned.
+void KeepLast(uint32_t keep_last, v1::SnapshotIndex* index) {
+  if (keep_last == 0) return;
+  int unpinned = 0;
+  for (int i = index->entries_size() - 1; i >= 0; --i) {
+    if (index->entries(i).pinned() || ++unpinned <= static_cast<int>(keep_last)) continue;
+    index->add_removing(index->entries(i).id());
+    index->mutable_entries()->DeleteSubrange(i, 1);
+  }
+}
+
+class Writer : public SnapshotWriter {
+ public:
+  Writer(const Client& client, std::string_view prefix, const SnapshotOptions& options)
+      : index_(client, prefix), options_(options), deadline_(Deadline::After(options.timeout)) {}
+  ~Writer() override { Abort(); }
+
+  absl::Status Begin() {
+    if (absl::Status s = index_.Check(); !s.ok()) return s;
+    if (absl::Status s = CheckOptions(); !s.ok()) return s;
+    if (options_.rank > 0) return Join();
+    if (absl::Status s = index_.Sweep(); !s.ok()) return s;
+    id_ = NewId();
+    return options_.ranks > 1 ? Announce() : CreateIndex();
+  }
+
+  absl::Status PutMany(absl::Span<const Item> items) override {
+    if (absl::Status s = CheckOpen(); !s.ok()) return s;
+    std::vector<std::string> names;
+    std::vector<PutRequest> requests;
+    names.reserve(items.size());
+    requests.reserve(items.size());
+    for (const Item& item : items) {
+      if (absl::Status s = Note(item); !s.ok()) return s;
+      names.push_back(client::TensorName(id_, options_.rank, count_ + names.size()));
+      requests.push_back({names.back(), item.tensor});
+    }
+    const std::vector<absl::StatusOr<TensorInfo>> infos = index_.names().PutBound(requests);
+    for (size_t i = 0; i < infos.size(); ++i) {
+      if (!infos[i].ok()) return Named(infos[i].status(), items[i].key);
+    }
+    count_ += items.size();
+    return absl::OkStatus();
+  }
+
+  void SetDocument(std::string document) override { part_.set_document(std::move(document)); }
+
+  absl::StatusOr<SnapshotInfo> Commit() override {
+    if (absl::Status s = CheckOpen(); !s.ok()) return s;
+    const absl::Status committed = options_.rank > 0 ? CommitWithRank0() : options_.ranks > 1 ? CommitTogether() : CommitAlone();
+    if (!committed.ok()) {
+      Abort();
+      return committed;
+    }
+    open_ = false;
+    if (announced_) index_.names().DeletePrefix(client::LiveName(id_, options_.rank)).IgnoreError();
+    if (options_.rank == 0) index_.Sweep().IgnoreError();  // what could not be deleted now is next time
+    return info_;
+  }
+
+  // After it only rank 0 decides; its live/ name stays until this session ends, or rank 0 has gone on.
+  absl::Status Vote() override {
+    if (absl::Status s = CheckOpen(); !s.ok()) return s;
+    if (options_.rank == 0) return absl::InvalidArgumentError("rank: 0 does not vote, it commits");
+    const absl::Status voted = PutVote();
+    if (!voted.ok()) Abort();
+    open_ = false;
+    return voted;
+  }
+
+  void Abort() override {
+    if (!std::exchange(open_, false)) return;
+    if (announced_ && options_.rank == 0) {
+      index_.Update([this](v1::SnapshotIndex& index) {
+        RemoveOpen(&index, id_);
+        return absl::OkStatus();
+      }).IgnoreError();
+    }
+    // Another rank deletes its own; rank 0 those of all, who cannot commit any more.
+    const std::string folder = client::SnapshotFolder(id_);
+    if (options_.rank == 0) return index_.names().DeletePrefix(StrCat(folder, "/")).IgnoreError();
+    index_.names().DeletePrefix(StrCat(client::TensorFolder(id_), "/", options_.rank, "/")).IgnoreError();
+    index_.names().DeletePrefix(client::PartName(id_, options_.rank)).IgnoreError();
+    index_.names().DeletePrefix(client::LiveName(id_, options_.rank)).IgnoreError();
+  }
+
+ private:
+  absl::Status CheckOptions() const {
+    if (options_.number == 0) return absl::InvalidArgumentError("number: 0; snapshots are numbered from 1 on");
+    if (options_.ranks == 0 || options_.rank >= options_.ranks) {
+      return absl::InvalidArgumentError(StrCat("rank: ", options_.rank, " of ", options_.ranks, " ranks; allowed are 0 to ranks - 1"));
+    }
+    if (options_.ranks > 1 && !options_.number) {
+      return absl::InvalidArgumentError("number: several ranks that write one snapshot must give it, the same to all (a training step, say)");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckOpen() const {
+    if (open_) return absl::OkStatus();
+    return absl::FailedPreconditionError(StrCat(Name(), ": it was committed or aborted before; open another one"));
+  }
+
+  absl::Status Taken(uint64_t number) const {
+    return absl::AbortedError(StrCat("number: snapshot ", number, " of '", index_.prefix(), "' exists; remove it or give another number"));
+  }
+
+  static absl::Status Named(const absl::Status& status, std::string_view key) {
+    return absl::Status(status.code(), StrCat("'", key, "': ", status.message()));
+  }
+
+  absl::Status CreateIndex() {
+    const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
+    if (!present.ok()) return present.status();
+    if (options_.number && HasNumber(present->index, *options_.number)) return Taken(*options_.number);
+    open_ = true;
+    if (present->version != 0) return absl::OkStatus();
+    return index_.Update([](v1::SnapshotIndex&) { return absl::OkStatus(); });
+  }
+
+  // Where the end cannot be one act: the others, and who cleans up, find it.
+  absl::Status Announce() {
+    if (absl::Status s = PutLive(); !s.ok()) return s;
+    open_ = announced_ = true;
+    return index_.Update([this](v1::SnapshotIndex& index) {
+      if (options_.number && HasNumber(index, *options_.number)) return Taken(*options_.number);
+      v1::SnapshotIndex::Open* open = index.add_open();
+      open->set_id(id_);
+      open->set_number(options_.number.value_or(0));
+      open->set_ranks(options_.ranks);
+      return absl::OkStatus();
+    });
+  }
+
+  absl::Status PutLive() {
+    const std::string name = client::LiveName(id_, options_.rank);
+    const PutRequest request{name, {.data = "", .dtype = DType::kU8, .shape = Shape({1}), .strides = {}}};
+    return index_.names().PutBound({&request, 1})[0].status();
+  }
+
+  // A rank other than 0: waits for rank 0 to announce.
+  absl::Status Join() {
+    for (;;) {
+      const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
+      if (!present.ok()) return present.status();
+      for (const v1::SnapshotIndex::Open& open : present->index.open()) {
+        if (open.number() != *options_.number) continue;
+        const absl::StatusOr<bool> lives = index_.names().Exists(client::LiveName(open.id(), 0));
+        if (!lives.ok()) return lives.status();
+        if (!*lives) continue;  // of an earlier attempt
+        if (open.ranks() != options_.ranks) {
+          return absl::InvalidArgumentError(StrCat("ranks: ", options_.ranks, ", but rank 0 said ", open.ranks()));
+        }
+        id_ = open.id();
+        open_ = announced_ = true;
+        return PutLive();
+      }
+      if (HasNumber(present->index, *options_.number)) return Taken(*options_.number);
+      if (absl::Status s = MayWait("rank 0 has not opened it in time"); !s.ok()) return s;
+      (void)index_.WaitAfter(present->version, deadline_.Slice(kLookAround)).status();
+    }
+  }
+
+  absl::Status Note(const Item& item) {
+    if (!keys_.insert(StrCat(item.key, item.box ? item.box->ToString() : "")).second) {
+      return absl::InvalidArgumentError(StrCat("key: '", item.key, "' is given twice"));
+    }
+    v1::SnapshotManifest::Tensor* tensor = part_.add_tensors();
+    tensor->set_key(std::string(item.key));
+    tensor->set_dtype(static_cast<uint32_t>(item.tensor.dtype));
+    const Shape& whole = item.box ? item.whole : item.tensor.shape;
+    for (const int64_t dim : whole.dims()) tensor->add_shape(dim);
+    v1::SnapshotManifest::Shard* shard = tensor->add_shards();
+    shard->set_rank(options_.rank);
+    shard->set_n(static_cast<uint32_t>(keys_.size() - 1));
+    if (!item.box) return absl::OkStatus();
+    if (absl::Status s = ValidateBox(*item.box, item.whole); !s.ok()) return Named(s, item.key);
+    if (item.box->shape() != item.tensor.shape) {
+      return absl::InvalidArgumentError(StrCat("'", item.key, "': a shard of shape ", item.tensor.shape.ToString(), " at ", item.box->ToString(),
+                                               " of the whole, which is another shape"));
+    }
+    for (int i = 0; i < item.box->rank(); ++i) {
+      shard->add_offset(item.box->offset[i]);
+      shard->add_extent(item.box->extent[i]);
+    }
+    return absl::OkStatus();
+  }
+
+  // What this rank has put; of one rank alone with the manifest.
+  InternalNames::Bound Mine() const { return {.prefix = StrCat(client::TensorFolder(id_), "/", options_.rank, "/"), .count = count_}; }
+  InternalNames::Bound All() const { return {.prefix = StrCat(client::TensorFolder(id_), "/"), .count = count_ + 1}; }
+
+  absl::Status AddEntry(v1::SnapshotIndex& index) {
+    const uint64_t latest = index.entries().empty() ? 0 : index.entries(index.entries_size() - 1).number();
+    const uint64_t number = options_.number.value_or(latest + 1);
+    if (HasNumber(index, number)) return Taken(number);
+    if (announced_ && FindOpen(index, id_) == nullptr) {
+      return absl::AbortedError(StrCat(Name(), ": it was given up meanwhile, as its writer seemed to have died; begin again"));
+    }
+    RemoveOpen(&index, id_);
+    v1::SnapshotIndex::Entry entry;
+    entry.set_number(number);
+    entry.set_id(id_);
+    entry.set_created_ns(static_cast<uint64_t>(absl::GetCurrentTimeNanos()));
+    entry.set_nbytes(nbytes_);
+    entry.set_tensors(tensors_);
+    for (const auto& [key, value] : options_.metadata) (*entry.mutable_metadata())[key] = value;
+    info_ = client::InfoOf(entry);
+    int at = index.entries_size();
+    *index.add_entries() = std::move(entry);
+    for (; at > 0 && index.entries(at - 1).number() > number; --at) index.mutable_entries()->SwapElements(at, at - 1);
+    KeepLast(options_.keep_last, &index);
+    return absl::OkStatus();
+  }
+
+  absl::Status PutManifest(std::vector<v1::SnapshotManifest> parts, layout::Purpose purpose) {
+    absl::StatusOr<v1::SnapshotManifest> whole = client::MergeParts(std::move(parts));
+    if (!whole.ok()) return whole.status();
+    nbytes_ = client::ShardBytes(*whole);
+    tensors_ = static_cast<uint64_t>(whole->tensors_size());
+    PENSTOCK_FAULT_POINT("client.snapshot.manifest");
+    return index_.names().PutText(client::ManifestName(id_), whole->SerializeAsString(), purpose).status();
+  }
+
+  absl::Status CommitAlone() {
+    if (absl::Status s = PutManifest({part_}, layout::Purpose::kBound); !s.ok()) return s;
+    const auto add = [this](v1::SnapshotIndex& index) { return AddEntry(index); };
+    const absl::Status at_once = index_.UpdateKeeping(add, All());
+    if (!absl::IsFailedPrecondition(at_once)) return at_once;
+    if (absl::Status s = Announce(); !s.ok()) return s;
+    if (absl::Status s = Keep(All()); !s.ok()) return s;
+    return index_.Update(add);
+  }
+
+  absl::Status Keep(const InternalNames::Bound& bound) {
+    const absl::Status kept = index_.names().Keep(bound);
+    PENSTOCK_FAULT_POINT("client.snapshot.kept");
+    return kept;
+  }
+
+  // Rank 0 of several.
+  absl::Status CommitTogether() {
+    std::vector<v1::SnapshotManifest> parts{std::move(part_)};
+    for (uint32_t rank = 1; rank < options_.ranks; ++rank) {
+      absl::StatusOr<v1::SnapshotManifest> part = WaitForPart(rank);
+      if (!part.ok()) return part.status();
+      parts.push_back(*std::move(part));
+    }
+    if (absl::Status s = PutManifest(std::move(parts), layout::Purpose::kInternal); !s.ok()) return s;
+    if (absl::Status s = Keep(Mine()); !s.ok()) return s;
+    return index_.Update([this](v1::SnapshotIndex& index) { return AddEntry(index); });
+  }
+
+  absl::StatusOr<v1::SnapshotManifest> WaitForPart(uint32_t rank) {
+    const std::string name = client::PartName(id_, rank);
+    bool lived = false;
+    for (;;) {
+      const absl::StatusOr<bool> lives = index_.names().Exists(client::LiveName(id_, rank));
+      if (!lives.ok()) return lives.status();
+      const absl::StatusOr<TensorInfo> there = index_.names().Wait(name, 1, deadline_.Slice(kLookAround));
+      if (there.ok()) break;
+      if (!absl::IsDeadlineExceeded(there.status())) return there.status();
+      if (lived && !*lives) return absl::AbortedError(StrCat(Name(), ": rank ", rank, " died before it had put its tensors"));
+      lived = lived || *lives;
+      if (absl::Status s = MayWait(StrCat("rank ", rank, " of ", options_.ranks, " has not put its tensors in time")); !s.ok()) return s;
+    }
+    const absl::StatusOr<InternalNames::Text> text = index_.names().ReadText(name);
+    if (!text.ok()) return text.status();
+    return client::ReadManifest(name, text->text);
+  }
+
+  // Of another rank: what it has put stays, and it says so.
+  absl::Status PutVote() {
+    if (absl::Status s = Keep(Mine()); !s.ok()) return s;
+    const auto put = index_.names().PutText(client::PartName(id_, options_.rank), part_.SerializeAsString(), layout::Purpose::kInternal);
+    if (!put.ok()) return put.status();
+    PENSTOCK_FAULT_POINT("client.snapshot.voted");
+    return absl::OkStatus();
+  }
+
+  absl::Status CommitWithRank0() {
+    if (absl::Status s = PutVote(); !s.ok()) return s;
+    for (;;) {
+      const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
+      if (!present.ok()) return present.status();
+      for (const auto& entry : present->index.entries()) {
+        if (entry.id() != id_) continue;
+        info_ = client::InfoOf(entry);
+        return absl::OkStatus();
+      }
+      if (FindOpen(present->index, id_) == nullptr) return GivenUp();
+      const absl::StatusOr<bool> lives = index_.names().Exists(client::LiveName(id_, 0));
+      if (lives.ok() && !*lives) {
+        // Out of the index first: then rank 0, should it live after all, cannot commit any more.
+        if (absl::Status s = index_.Sweep(); !s.ok()) return s;
+      } else {
+        if (absl::Status s = MayWait("rank 0 has not committed it in time"); !s.ok()) return s;
+        (void)index_.WaitAfter(present->version, deadline_.Slice(kLookAround)).status();
+      }
+    }
+  }
+
+  absl::Status GivenUp() const { return absl::AbortedError(StrCat(Name(), ": rank 0 gave it up or died")); }
+
+  // While waiting for other ranks.
+  absl::Status MayWait(std::string_view what) const {
+    if (options_.cancelled && options_.cancelled()) return absl::CancelledError(StrCat(Name(), ": the wait was cancelled"));
+    if (deadline_.Passed()) return absl::DeadlineExceededError(StrCat(Name(), ": ", what));
+    return absl::OkStatus();
+  }
+
+  std::string Name() const { return StrCat("snapshot ", options_.number ? StrCat(*options_.number, " ") : "", "of '", index_.prefix(), "'"); }
+
+  SnapshotIndex index_;
+  const SnapshotOptions options_;
+  const Deadline deadline_;
+  std::string id_;
+  bool open_ = false;
+  bool announced_ = false;  // has an Open entry and a live/ name
+  v1::SnapshotManifest part_;
+  std::unordered_set<std::string> keys_;
+  uint64_t count_ = 0;
+  uint64_t nbytes_ = 0;
+  uint64_t tensors_ = 0;
+  SnapshotInfo info_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SnapshotWriter>> SnapshotWriter::Open(const Client& client, std::string_view prefix, const SnapshotOptions& options) {
+  auto writer = std::make_unique<Writer>(client, prefix, options);
+  if (absl::Status s = writer->Begin(); !s.ok()) return s;
+  return writer;
+}
+
+}  // namespace penstock
