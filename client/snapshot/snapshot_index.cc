@@ -21,6 +21,7 @@ std::string TensorFolder(std::string_view id) { return StrCat(SnapshotFolder(id)
 std::string TensorName(std::string_view id, uint32_t rank, uint64_t n) { return StrCat(TensorFolder(id), "/", rank, "/", n); }
 std::string ManifestName(std::string_view id) { return StrCat(TensorFolder(id), "/manifest"); }
 std::string PartName(std::string_view id, uint32_t rank) { return StrCat(SnapshotFolder(id), "/part/", rank); }
+std::string JoinedName(std::string_view id, uint32_t rank) { return StrCat(SnapshotFolder(id), "/joined/", rank); }
 std::string LiveName(std::string_view id, uint32_t rank) { return StrCat(SnapshotFolder(id), "/live/", rank); }
 
 SnapshotInfo InfoOf(const v1::SnapshotIndex::Entry& entry) {

@@ -26,6 +26,7 @@ std::string TensorName(std::string_view id, uint32_t rank, uint64_t n);
 std::string ManifestName(std::string_view id);
 std::string PartName(std::string_view id, uint32_t rank);
 std::string LiveName(std::string_view id, uint32_t rank);
+std::string JoinedName(std::string_view id, uint32_t rank);
 
 SnapshotInfo InfoOf(const v1::SnapshotIndex::Entry& entry);
 

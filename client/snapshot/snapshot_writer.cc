@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "client/session/deadline.h"
+#include "client/session/fork.h"
 #include "client/snapshot/manifest.h"
 #include "client/snapshot/snapshot_index.h"
 #include "proto/strcat.h"
@@ -106,7 +107,9 @@ class Writer : public SnapshotWriter {
       return committed;
     }
     open_ = false;
-    if (announced_) index_.names().DeletePrefix(client::LiveName(id_, options_.rank)).IgnoreError();
+    if (announced_ && options_.rank == 0) {
+      for (const char* traces : {"/live/", "/joined/", "/part/"}) index_.names().DeletePrefix(StrCat(client::SnapshotFolder(id_), traces)).IgnoreError();
+    }
     if (options_.rank == 0) index_.Sweep().IgnoreError();  // what could not be deleted now is next time
     return info_;
   }
@@ -122,7 +125,7 @@ class Writer : public SnapshotWriter {
   }
 
   void Abort() override {
-    if (!std::exchange(open_, false)) return;
+    if (!std::exchange(open_, false) || forked()) return;
     if (announced_ && options_.rank == 0) {
       index_.Update([this](v1::SnapshotIndex& index) {
         RemoveOpen(&index, id_);
@@ -150,6 +153,7 @@ class Writer : public SnapshotWriter {
   }
 
   absl::Status CheckOpen() const {
+    if (forked()) return absl::FailedPreconditionError(StrCat(Name(), ": it belongs to the process that forked"));
     if (open_) return absl::OkStatus();
     return absl::FailedPreconditionError(StrCat(Name(), ": it was committed or aborted before; open another one"));
   }
@@ -185,7 +189,11 @@ class Writer : public SnapshotWriter {
     });
   }
 
+  bool forked() const { return fork_count_ != client::ForkList::fork_count(); }
+
   absl::Status PutLive() {
+    const std::string joined = client::JoinedName(id_, options_.rank);
+    if (const auto put = index_.names().PutText(joined, "", layout::Purpose::kInternal); !put.ok()) return put.status();
     const std::string name = client::LiveName(id_, options_.rank);
     const PutRequest request{name, {.data = "", .dtype = DType::kU8, .shape = Shape({1}), .strides = {}}};
     return index_.names().PutBound({&request, 1})[0].status();
@@ -306,15 +314,15 @@ class Writer : public SnapshotWriter {
 
   absl::StatusOr<v1::SnapshotManifest> WaitForPart(uint32_t rank) {
     const std::string name = client::PartName(id_, rank);
-    bool lived = false;
     for (;;) {
+      const absl::StatusOr<bool> joined = index_.names().Exists(client::JoinedName(id_, rank));
+      if (!joined.ok()) return joined.status();
       const absl::StatusOr<bool> lives = index_.names().Exists(client::LiveName(id_, rank));
       if (!lives.ok()) return lives.status();
       const absl::StatusOr<TensorInfo> there = index_.names().Wait(name, 1, deadline_.Slice(kLookAround));
       if (there.ok()) break;
       if (!absl::IsDeadlineExceeded(there.status())) return there.status();
-      if (lived && !*lives) return absl::AbortedError(StrCat(Name(), ": rank ", rank, " died before it had put its tensors"));
-      lived = lived || *lives;
+      if (*joined && !*lives) return absl::AbortedError(StrCat(Name(), ": rank ", rank, " died before it had put its tensors"));
       if (absl::Status s = MayWait(StrCat("rank ", rank, " of ", options_.ranks, " has not put its tensors in time")); !s.ok()) return s;
     }
     const absl::StatusOr<InternalNames::Text> text = index_.names().ReadText(name);
@@ -324,7 +332,10 @@ class Writer : public SnapshotWriter {
 
   // Of another rank: what it has put stays, and it says so.
   absl::Status PutVote() {
-    if (absl::Status s = Keep(Mine()); !s.ok()) return s;
+    if (absl::Status s = Keep(Mine()); !s.ok()) {
+      const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
+      return present.ok() && FindOpen(present->index, id_) == nullptr ? GivenUp() : s;
+    }
     const auto put = index_.names().PutText(client::PartName(id_, options_.rank), part_.SerializeAsString(), layout::Purpose::kInternal);
     if (!put.ok()) return put.status();
     PENSTOCK_FAULT_POINT("client.snapshot.voted");
@@ -368,6 +379,7 @@ class Writer : public SnapshotWriter {
   const SnapshotOptions options_;
   const Deadline deadline_;
   std::string id_;
+  const uint64_t fork_count_ = client::ForkList::fork_count();
   bool open_ = false;
   bool announced_ = false;  // has an Open entry and a live/ name
   v1::SnapshotManifest part_;

@@ -288,7 +288,7 @@ class StateDictLoader:
         return result
 
     def _tree(self, name: str | None) -> Any:
-        trees = self._contents.trees
+        trees = {key: tree for key, tree in self._contents.trees.items() if not key.startswith(".")}  # the others are not for users
         if not trees:  # put without a state dict: a flat one
             return {"d": [[key, {"t": key, "as": "numpy"}] for key in self._contents.tensors]}
         if name is None:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StorageReader", "StorageWriter", "get_state_dict", "put_state_dict"]
 
-_METADATA = "dcp"  # the tree of a snapshot's document that says it is a distributed checkpoint
+_METADATA = ".dcp"  # the tree of a snapshot's document that says it is a distributed checkpoint
 
 
 def put_state_dict(store: Store, prefix: str, state_dict: Any, **options: Any) -> SnapshotInfo:
