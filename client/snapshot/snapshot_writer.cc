@@ -97,6 +97,8 @@ class Writer : public SnapshotWriter {
     return absl::OkStatus();
   }
 
+  const std::string& id() const override { return id_; }
+
   void SetDocument(std::string document) override { part_.set_document(std::move(document)); }
 
   absl::StatusOr<SnapshotInfo> Commit() override {
@@ -205,7 +207,7 @@ class Writer : public SnapshotWriter {
       const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
       if (!present.ok()) return present.status();
       for (const v1::SnapshotIndex::Open& open : present->index.open()) {
-        if (open.number() != *options_.number) continue;
+        if (options_.id.empty() ? open.number() != *options_.number : open.id() != options_.id) continue;
         const absl::StatusOr<bool> lives = index_.names().Exists(client::LiveName(open.id(), 0));
         if (!lives.ok()) return lives.status();
         if (!*lives) continue;  // of an earlier attempt
@@ -217,6 +219,7 @@ class Writer : public SnapshotWriter {
         return PutLive();
       }
       if (HasNumber(present->index, *options_.number)) return Taken(*options_.number);
+      if (!options_.id.empty()) return GivenUp();
       if (absl::Status s = MayWait("rank 0 has not opened it in time"); !s.ok()) return s;
       (void)index_.WaitAfter(present->version, deadline_.Slice(kLookAround)).status();
     }

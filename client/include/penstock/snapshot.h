@@ -63,6 +63,7 @@ struct SnapshotOptions {
   Metadata metadata;
   uint32_t rank = 0;
   uint32_t ranks = 1;
+  std::string id;  // of another rank: SnapshotWriter::id of rank 0, if it can tell; else the rank waits for one of that number
   absl::Duration timeout = absl::Minutes(10);  // for the other ranks
   std::function<bool()> cancelled;             // asked now and then while waiting for them; true ends that with Cancelled
 };
@@ -70,6 +71,7 @@ struct SnapshotOptions {
 class SnapshotWriter {
  public:
   static absl::StatusOr<std::unique_ptr<SnapshotWriter>> Open(const Client& client, std::string_view prefix, const SnapshotOptions& options = {});
+  virtual const std::string& id() const = 0;
   virtual ~SnapshotWriter() = default;  // without Commit: everything that was put is deleted
 
   struct Item {

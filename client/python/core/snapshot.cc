@@ -94,6 +94,8 @@ class SnapshotWriterObject {
     if (!status.ok()) ThrowStatus(status);
   }
 
+  nb::object id() const { return Text(writer_->id()); }
+
   void SetDocument(nb::object text) { writer_->SetDocument(std::string(TextArgument(text, "document"))); }
 
   nb::object Commit() {
@@ -128,7 +130,7 @@ bool Interrupted() {
 }
 
 nb::object OpenSnapshot(const Store& store, nb::object prefix_object, nb::object number, nb::object keep_last, nb::object metadata, nb::object rank,
-                        nb::object ranks, nb::object timeout) {
+                        nb::object ranks, nb::object timeout, nb::object id) {
   const std::shared_ptr<Client> client = store.Use();
   const std::string_view prefix = TextArgument(prefix_object, "prefix");
   SnapshotOptions options;
@@ -142,6 +144,7 @@ nb::object OpenSnapshot(const Store& store, nb::object prefix_object, nb::object
   options.rank = small(rank, "rank", 0);
   options.ranks = small(ranks, "ranks", 1);
   options.metadata = MetadataArgument(metadata);
+  if (!id.is_none()) options.id = std::string(TextArgument(id, "id"));
   if (const auto seconds = SecondsArgument(timeout, "timeout")) options.timeout = *seconds;
   options.cancelled = Interrupted;
   absl::StatusOr<std::unique_ptr<SnapshotWriter>> writer = Unlocked([&] { return SnapshotWriter::Open(*client, prefix, options); });
@@ -218,6 +221,7 @@ nb::object SnapshotPrefixes(const Store& store, nb::object prefix_object) {
 
 void AddSnapshotType(nb::module_& module) {
   nb::class_<SnapshotWriterObject>(module, "SnapshotWriter", nb::is_final())
+      .def_prop_ro("id", &SnapshotWriterObject::id)
       .def("put_many", &SnapshotWriterObject::PutMany, "items"_a)
       .def("set_document", &SnapshotWriterObject::SetDocument, "document"_a)
       .def("commit", &SnapshotWriterObject::Commit)
@@ -227,7 +231,7 @@ void AddSnapshotType(nb::module_& module) {
 
 void AddStoreSnapshots(StoreClass& type) {
   type.def("_open_snapshot", OpenSnapshot, "prefix"_a.none(), "number"_a.none(), "keep_last"_a.none(), "metadata"_a.none(), "rank"_a.none(),
-           "ranks"_a.none(), "timeout"_a.none());
+           "ranks"_a.none(), "timeout"_a.none(), "id"_a = nb::none());
   type.def("_list_snapshots", ListSnapshots, "prefix"_a.none());
   type.def("_find_snapshot", FindSnapshot, "prefix"_a.none(), "number"_a.none());
   type.def("_read_snapshot", ReadSnapshot, "prefix"_a.none(), "number"_a.none());

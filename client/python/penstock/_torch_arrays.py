@@ -25,8 +25,8 @@ def array_over(tensor: Any) -> np.ndarray[Any, Any]:
         return tensor.view(sizes[tensor.element_size()]).numpy()  # type: ignore[no-any-return]
 
 
-def for_put(tensor: Any, path: str) -> Any:
-    """What put() takes for a tensor of a state dict; one that lies on a device is copied to the host."""
+def check_tensor(tensor: Any, path: str) -> None:
+    """InvalidArgumentError: it has no values that could be stored."""
     if tensor.device.type == "meta":
         raise InvalidArgumentError(
             f"state_dict: entry {path!r} is on the meta device and has no values; allowed are tensors with memory", code="INVALID_ARGUMENT"
@@ -35,6 +35,11 @@ def for_put(tensor: Any, path: str) -> Any:
         raise InvalidArgumentError(
             f"state_dict: entry {path!r} has layout {tensor.layout}; allowed are strided tensors: use tensor.to_dense()", code="INVALID_ARGUMENT"
         )
+
+
+def for_put(tensor: Any, path: str) -> Any:
+    """What put() takes for a tensor of a state dict; one that lies on a device is copied to the host."""
+    check_tensor(tensor, path)
     tensor = tensor.detach()
     return tensor if tensor.device.type == "cpu" else tensor.cpu()
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from penstock import _shards, _tree
 from penstock._shards import Numbers, Shard, Sharded
-from penstock.errors import DataLossError, InvalidArgumentError, NotFoundError, PartialError
+from penstock.errors import DataLossError, Error, InvalidArgumentError, NotFoundError, PartialError
 
 if TYPE_CHECKING:
     from penstock._core import SnapshotWriter, TensorView
@@ -104,6 +104,8 @@ class Snapshot:
         before = len(self._flattener.leaves)
         tree = self._flattener.flatten(state_dict, name)
         leaves = self._flattener.leaves[before:]
+        for leaf in leaves:
+            _check(leaf)
         if self._writer is None:
             self._open_together(leaves)
         self._put(leaves)
@@ -146,11 +148,11 @@ class Snapshot:
         assert self._writer is not None
         return self._writer
 
-    def _open(self, rank: int, ranks: int) -> None:
+    def _open(self, rank: int, ranks: int, id: str | None = None) -> None:
         options = self._options
         self._rank, self._ranks = rank, ranks
         self._writer = self._store._open_snapshot(
-            self._prefix, options["number"], options["keep_last"], options["metadata"], rank, ranks, options["timeout"]
+            self._prefix, options["number"], options["keep_last"], options["metadata"], rank, ranks, options["timeout"], id
         )
 
     def _open_together(self, leaves: Iterable[_tree.Leaf]) -> None:
@@ -161,13 +163,21 @@ class Snapshot:
             return
         import torch.distributed as dist
 
-        number = [self._options["number"]]
         rank, ranks = dist.get_rank(self._group), dist.get_world_size(self._group)
-        if rank == 0 and number[0] is None:
-            number[0] = self._store.latest(self._prefix, default=0) + 1
-        dist.broadcast_object_list(number, group=self._group, group_src=0)
-        self._options["number"] = number[0]
-        self._open(rank, ranks)
+        told: list[Any] = [None, None, None]  # number, id, error
+        if rank == 0:
+            told[0] = self._options["number"] = self._options["number"] or self._store.latest(self._prefix, default=0) + 1
+            try:
+                self._open(rank, ranks)
+                told[1] = self._writer.id if self._writer is not None else None
+            except Error as error:
+                told[2] = error
+        dist.broadcast_object_list(told, src=0 if self._group is None else dist.get_global_rank(self._group, 0), group=self._group)
+        if told[2] is not None:
+            raise told[2]
+        if rank > 0:
+            self._options["number"] = told[0]
+            self._open(rank, ranks, told[1])
 
     def _put(self, leaves: Iterable[_tree.Leaf]) -> None:
         writer = self._writing()
@@ -199,6 +209,18 @@ class Snapshot:
 
             return [(leaf.key, for_put(leaf.tensor, leaf.path))]
         return [(leaf.key, leaf.tensor)]
+
+
+def _check(leaf: _tree.Leaf) -> None:
+    """What put would refuse, told before any rank waits for another."""
+    if leaf.kind == "dtensor":
+        from penstock._torch_arrays import local_shard
+
+        local_shard(leaf.tensor, leaf.path)
+    if leaf.kind == "torch":
+        from penstock._torch_arrays import check_tensor
+
+        check_tensor(leaf.tensor, leaf.path)
 
 
 def _shard_items(key: str, tensor: Any, shard: LocalShard) -> list[tuple[Any, ...]]:

@@ -123,14 +123,18 @@ class StorageWriter(_Writer):
         prefix, number = self._place
         if number is None:
             number = self._store.latest(prefix, default=0) + 1
+        writer = self._writer = self._open(prefix, number, 0, len(plans), None)
         for rank, plan in enumerate(plans):
-            object.__setattr__(plan, "storage_data", (prefix, number, rank, len(plans)))
+            object.__setattr__(plan, "storage_data", (prefix, number, rank, len(plans), writer.id))
         return plans
 
-    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        prefix, number, rank, ranks = plan.storage_data
+    def _open(self, prefix: str, number: int, rank: int, ranks: int, id: str | None) -> SnapshotWriter:
         options = self._options
-        writer = self._store._open_snapshot(prefix, number, options["keep_last"], options["metadata"], rank, ranks, options["timeout"])
+        return self._store._open_snapshot(prefix, number, options["keep_last"], options["metadata"], rank, ranks, options["timeout"], id)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        prefix, number, rank, ranks, id = plan.storage_data
+        writer = self._writer if self._writer is not None and rank == 0 else self._open(prefix, number, rank, ranks, id)
         self._writer = writer
         items = [(item, planner.resolve_data(item)) for item in plan.items]
         writer.put_many([_put_item(item, data) for item, data in items])
