@@ -53,6 +53,14 @@ absl::Status InternalNames::Commit(std::string_view name, std::string_view text,
   }).status();
 }
 
+void InternalNames::DeleteVersion(std::string_view name, uint64_t version) {
+  v1::DeleteRequest request;
+  v1::TensorRef* item = request.add_items();
+  item->set_name(std::string(name));
+  item->set_version(version);
+  client_.Call(static_cast<uint32_t>(rpc::Method::kDelete), request.SerializeAsString()).IgnoreError();
+}
+
 absl::Status InternalNames::DeletePrefix(std::string_view prefix) {
   v1::DeletePrefixRequest request;
   request.set_prefix(std::string(prefix));

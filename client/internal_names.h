@@ -50,6 +50,7 @@ class InternalNames {
   // The same, and the text is the name's next version, in one act; FailedPrecondition: the name is not at home at this node.
   absl::Status Commit(std::string_view name, std::string_view text, uint64_t if_version, const Bound& bound);
 
+  void DeleteVersion(std::string_view name, uint64_t version);  // unless it is not the present one any more
   absl::Status DeletePrefix(std::string_view prefix);
   absl::StatusOr<ListPage> List(std::string_view prefix, std::string_view after) { return client_.List(prefix, after); }
 

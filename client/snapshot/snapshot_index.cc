@@ -106,7 +106,7 @@ absl::Status SnapshotIndex::Sweep() {
   for (const std::string& id : gone) {
     if (absl::Status s = names_.DeletePrefix(StrCat(SnapshotFolder(id), "/")); !s.ok()) return s;
   }
-  return Update([&](v1::SnapshotIndex& index) {
+  const absl::Status done = Update([&](v1::SnapshotIndex& index) {
     google::protobuf::RepeatedPtrField<std::string> left;
     for (const std::string& id : index.removing()) {
       if (!is_gone(id)) *left.Add() = id;
@@ -114,6 +114,15 @@ absl::Status SnapshotIndex::Sweep() {
     index.mutable_removing()->Swap(&left);
     return absl::OkStatus();
   });
+  DeleteIfEmpty();
+  return done;
+}
+
+void SnapshotIndex::DeleteIfEmpty() {
+  const absl::StatusOr<Present> present = Read();
+  if (!present.ok() || present->version == 0) return;
+  const v1::SnapshotIndex& index = present->index;
+  if (index.entries().empty() && index.open().empty() && index.removing().empty()) names_.DeleteVersion(name_, present->version);
 }
 
 }  // namespace penstock::client

@@ -52,6 +52,8 @@ class SnapshotIndex {
 
   // Deletes what writers that died and removals that were cut off have left.
   absl::Status Sweep();
+  // An index that tells of nothing is none: it goes.
+  void DeleteIfEmpty();
 
  private:
   absl::Status Swap(const Change& change, const std::function<absl::Status(const std::string& text, uint64_t version)>& write);

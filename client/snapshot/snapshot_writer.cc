@@ -75,7 +75,7 @@ class Writer : public SnapshotWriter {
     if (options_.rank > 0) return Join();
     if (absl::Status s = index_.Sweep(); !s.ok()) return s;
     id_ = NewId();
-    return options_.ranks > 1 ? Announce() : CreateIndex();
+    return options_.ranks > 1 ? Announce() : CheckNumber();
   }
 
   absl::Status PutMany(absl::Span<const Item> items) override {
@@ -135,8 +135,11 @@ class Writer : public SnapshotWriter {
       }).IgnoreError();
     }
     // Another rank deletes its own; rank 0 those of all, who cannot commit any more.
-    const std::string folder = client::SnapshotFolder(id_);
-    if (options_.rank == 0) return index_.names().DeletePrefix(StrCat(folder, "/")).IgnoreError();
+    if (options_.rank == 0) {
+      index_.names().DeletePrefix(StrCat(client::SnapshotFolder(id_), "/")).IgnoreError();
+      index_.DeleteIfEmpty();
+      return;
+    }
     index_.names().DeletePrefix(StrCat(client::TensorFolder(id_), "/", options_.rank, "/")).IgnoreError();
     index_.names().DeletePrefix(client::PartName(id_, options_.rank)).IgnoreError();
     index_.names().DeletePrefix(client::LiveName(id_, options_.rank)).IgnoreError();
@@ -168,11 +171,18 @@ class Writer : public SnapshotWriter {
     return absl::Status(status.code(), StrCat("'", key, "': ", status.message()));
   }
 
-  absl::Status CreateIndex() {
+  absl::Status CheckNumber() {
     const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
     if (!present.ok()) return present.status();
     if (options_.number && HasNumber(present->index, *options_.number)) return Taken(*options_.number);
     open_ = true;
+    return absl::OkStatus();
+  }
+
+  // So that it has a home: at this node, if it is new.
+  absl::Status CreateIndex() {
+    const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
+    if (!present.ok()) return present.status();
     if (present->version != 0) return absl::OkStatus();
     return index_.Update([](v1::SnapshotIndex&) { return absl::OkStatus(); });
   }
@@ -288,6 +298,7 @@ class Writer : public SnapshotWriter {
 
   absl::Status CommitAlone() {
     if (absl::Status s = PutManifest({part_}, layout::Purpose::kBound); !s.ok()) return s;
+    if (absl::Status s = CreateIndex(); !s.ok()) return s;
     const auto add = [this](v1::SnapshotIndex& index) { return AddEntry(index); };
     const absl::Status at_once = index_.UpdateKeeping(add, All());
     if (!absl::IsFailedPrecondition(at_once)) return at_once;
