@@ -252,6 +252,7 @@ class Store {
   absl::Status TakeBlock(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // store_write.cc
+  static absl::Status CheckName(const CreateSpec& spec);
   absl::Status CheckSpec(const CreateSpec& spec) const;
   absl::Status CheckConditions(std::string_view name, uint64_t version, uint64_t if_version, layout::RecordRef current) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -38,9 +38,13 @@ absl::Status Store::CheckLeases(std::string_view name, LeaseRule rule) const {
   return leased;
 }
 
+absl::Status Store::CheckName(const CreateSpec& spec) {
+  if (spec.fetched) return ValidateName(spec.name);  // its home has checked whose it is
+  return spec.purpose == layout::Purpose::kUser ? ValidateUserName(spec.name) : ValidateInternalName(spec.name);
+}
+
 absl::Status Store::CheckSpec(const CreateSpec& spec) const {
-  const bool user = spec.purpose == layout::Purpose::kUser;
-  if (absl::Status s = user ? ValidateUserName(spec.name) : ValidateInternalName(spec.name); !s.ok()) return s;
+  if (absl::Status s = CheckName(spec); !s.ok()) return s;
   if (!IsValid(spec.dtype)) {
     return absl::InvalidArgumentError(StrCat("dtype: ", static_cast<int>(spec.dtype), " is not a dtype of this store"));
   }

@@ -10,7 +10,7 @@ from support.daemon import BUILD, Cli
 
 VERBS = [
     "ls", "stat", "put", "get", "rm", "cp", "watch", "top", "df", "nodes", "sessions", "pins", "import", "export",
-    "events", "doctor", "bench", "version", "completion",
+    "snapshot", "events", "doctor", "bench", "version", "completion",
 ]
 
 
