@@ -1,0 +1,132 @@
+"""Values of TorchStore as Penstock's tensors, and back: tensors, NumPy arrays, objects.
+
+A tensor is stored as it is, so that every other client of the store sees it; arrays and objects are marked in
+the metadata. What is got is memory of the caller's own, filled by one copy straight from the store's.
+
+Threading: any thread; do not change a value while it is put.
+Errors:    TypeError of what cannot be stored; InvalidArgumentError of what does not fit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import torch
+
+from penstock._core import TensorView, dtype_name
+from penstock.compat.torchstore import objects
+from penstock.compat.torchstore.transport import TensorSlice, is_dtensor, is_fully_local
+from penstock.errors import InvalidArgumentError
+
+__all__ = ["KIND", "decode", "encode", "fill", "is_object", "local_part", "slice_of", "takes_bytes"]
+
+KIND = "compat.kind"  # metadata: "ndarray", "json" or "pickle"; tensors have none
+
+
+def encode(value: Any, field: str) -> tuple[Any, dict[str, str]]:
+    """What to put, and its metadata."""
+    if is_dtensor(value):
+        if not is_fully_local(value):
+            raise InvalidArgumentError(
+                f"{field}: is a DTensor of which each process has a part ({value.placements} over "
+                f"{value.device_mesh.size()} devices); allowed are whole ones: use value.full_tensor()",
+                code="INVALID_ARGUMENT",
+            )
+        value = value.to_local()
+    if isinstance(value, torch.Tensor):
+        if value.device.type == "meta":
+            raise InvalidArgumentError(
+                f"{field}: is on device meta and has no bytes; allowed are tensors with memory",
+                code="INVALID_ARGUMENT",
+            )
+        return value.detach().cpu(), {}
+    if type(value) is np.ndarray and value.dtype.kind in "biufc":
+        return value, {KIND: "ndarray"}
+    data, kind = objects.dumps(value, field)
+    return np.frombuffer(data, np.uint8), {KIND: kind}
+
+
+def is_object(metadata: dict[str, str]) -> bool:
+    """Whether what has this metadata is no tensor."""
+    return KIND in metadata
+
+
+def decode(view: TensorView, field: str) -> Any:
+    """The value again, of the caller's own."""
+    kind = view.metadata.get(KIND)
+    if kind is None:
+        tensor = torch.empty(view.shape, dtype=view.torch().dtype)
+        fill(tensor, view)
+        return tensor
+    if kind == "ndarray":
+        return view.numpy().copy()
+    return objects.loads(view.bytes(), kind, field)
+
+
+def slice_of(target: Any, spec: TensorSlice | None) -> TensorSlice | None:
+    """Which part is asked for; None = all of it."""
+    if spec is not None and not isinstance(spec, TensorSlice):
+        raise TypeError(f"tensor_slice_spec: must be a TensorSlice, not {type(spec).__name__}")
+    if not is_dtensor(target):
+        return spec
+    if spec is not None:
+        raise InvalidArgumentError(
+            "tensor_slice_spec: was given with a DTensor, which tells its own part; allowed is one of them",
+            code="INVALID_ARGUMENT",
+        )
+    if is_fully_local(target):
+        return None
+    if any(type(p).__name__ not in ("Shard", "Replicate") for p in target.placements):
+        raise InvalidArgumentError(
+            f"inplace_tensor: has placements {target.placements}; allowed are Shard and Replicate",
+            code="INVALID_ARGUMENT",
+        )
+    return TensorSlice.from_dtensor(target)
+
+
+def local_part(target: Any, shape: tuple[int, ...], part: TensorSlice | None) -> torch.Tensor:
+    """The memory of this process in `target`, which is to take `part` of a tensor of `shape`.
+
+    Refuses one of another shape than what is read: copying would repeat elements.
+    """
+    if not isinstance(target, torch.Tensor):
+        raise TypeError(f"inplace_tensor: must be a tensor, not {type(target).__name__}")
+    local: torch.Tensor = target
+    if is_dtensor(target):
+        dtensor: Any = target
+        local = dtensor.to_local()
+        if tuple(target.shape) != shape:
+            raise InvalidArgumentError(
+                f"inplace_tensor: is a DTensor of shape {tuple(target.shape)}, but {shape} is stored",
+                code="INVALID_ARGUMENT",
+            )
+    read = shape if part is None else part.local_shape
+    if tuple(local.shape) != read:
+        raise InvalidArgumentError(
+            f"inplace_tensor: has shape {tuple(local.shape)}, but what is read has {read}",
+            code="INVALID_ARGUMENT",
+        )
+    return local
+
+
+def takes_bytes(target: torch.Tensor, dtype: str) -> bool:
+    """Whether the bytes of a tensor of `dtype` can go into `target` as they are."""
+    if target.device.type != "cpu" or target.is_conj() or target.is_neg():
+        return False
+    try:
+        return dtype_name(target.dtype) == dtype
+    except InvalidArgumentError:  # of torch only
+        return False
+
+
+def fill(target: torch.Tensor, view: TensorView) -> None:
+    """Copies a view into a tensor of its shape, of any dtype and device; autograd is told."""
+    shown = view.torch()
+    if takes_bytes(target, view.dtype) and target.is_contiguous() and shown.is_contiguous():
+        ctypes.memmove(target.data_ptr(), view.ptr, view.nbytes)  # without the GIL
+        torch.autograd.graph.increment_version(target)
+        return
+    with torch.no_grad():
+        target.copy_(shown)
