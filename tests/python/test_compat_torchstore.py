@@ -77,7 +77,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.bool,
                                    torch.int64, torch.complex64])
-@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 4), (300, 1000)])
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 4), (300, 1000), (3000, 2000)])
 def test_a_tensor_comes_back_as_it_was(dtype, shape):
     tensor = torch.arange(int(np.prod(shape)), dtype=torch.float32).reshape(shape).to(dtype)
     run(ts.put("t", tensor))

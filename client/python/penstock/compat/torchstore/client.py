@@ -16,6 +16,7 @@ import torch
 from penstock._core import TensorView
 from penstock.aio import _run
 from penstock.box import Box
+from penstock.compat import tensors
 from penstock.compat.batches import put_all
 from penstock.compat.names import Namespace
 from penstock.compat.torchstore import values
@@ -115,15 +116,14 @@ class LocalClient:
         _check_is_tensor(info.metadata, key)
         box = None if part is None else Box(part.offsets, part.local_shape)
         if target is None:
-            view = self._found(key, lambda store: store.get(name, box))
-            return view.torch().clone(memory_format=torch.contiguous_format)
+            return tensors.own_tensor(self._found(key, lambda store: store.get(name, box)))
         local = values.local_part(target, info.shape, part)
-        if values.takes_bytes(local, info.dtype):
+        if tensors.takes_bytes(local, info.dtype):
             # Of another host they come straight into it.
             self._found(key, lambda store: store.get(name, box, out=local))
             torch.autograd.graph.increment_version(local)
         else:
-            values.fill(local, self._found(key, lambda store: store.get(name, box)))
+            tensors.fill(local, self._found(key, lambda store: store.get(name, box)))
         return target
 
     def _get_batch(self, targets: _Targets) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class LocalClient:
             )
             results[key] = target
         for local, view in fills:
-            values.fill(local, view)
+            tensors.fill(local, view)
         return results
 
     def _keys(self, prefix: str | None) -> list[str]:

@@ -9,18 +9,18 @@ Errors:    TypeError of what cannot be stored; InvalidArgumentError of what does
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
 import torch
 
-from penstock._core import TensorView, dtype_name
+from penstock._core import TensorView
+from penstock.compat.tensors import own_tensor
 from penstock.compat.torchstore import objects
 from penstock.compat.torchstore.transport import TensorSlice, is_dtensor, is_fully_local
 from penstock.errors import InvalidArgumentError
 
-__all__ = ["KIND", "decode", "encode", "fill", "is_object", "local_part", "slice_of", "takes_bytes"]
+__all__ = ["KIND", "decode", "encode", "is_object", "local_part", "slice_of"]
 
 KIND = "compat.kind"  # metadata: "ndarray", "json" or "pickle"; tensors have none
 
@@ -57,9 +57,7 @@ def decode(view: TensorView, field: str) -> Any:
     """The value again, of the caller's own."""
     kind = view.metadata.get(KIND)
     if kind is None:
-        tensor = torch.empty(view.shape, dtype=view.torch().dtype)
-        fill(tensor, view)
-        return tensor
+        return own_tensor(view)
     if kind == "ndarray":
         return view.numpy().copy()
     return objects.loads(view.bytes(), kind, field)
@@ -109,24 +107,3 @@ def local_part(target: Any, shape: tuple[int, ...], part: TensorSlice | None) ->
             code="INVALID_ARGUMENT",
         )
     return local
-
-
-def takes_bytes(target: torch.Tensor, dtype: str) -> bool:
-    """Whether the bytes of a tensor of `dtype` can go into `target` as they are."""
-    if target.device.type != "cpu" or target.is_conj() or target.is_neg():
-        return False
-    try:
-        return dtype_name(target.dtype) == dtype
-    except InvalidArgumentError:  # of torch only
-        return False
-
-
-def fill(target: torch.Tensor, view: TensorView) -> None:
-    """Copies a view into a tensor of its shape, of any dtype and device; autograd is told."""
-    shown = view.torch()
-    if takes_bytes(target, view.dtype) and target.is_contiguous() and shown.is_contiguous():
-        ctypes.memmove(target.data_ptr(), view.ptr, view.nbytes)  # without the GIL
-        torch.autograd.graph.increment_version(target)
-        return
-    with torch.no_grad():
-        target.copy_(shown)
