@@ -272,3 +272,14 @@ def test_what_is_no_tensor(client):
     assert client.batch_put_tensor(["a", "b"], [torch.ones(1), [1.0]]) == [0, INVALID]
     assert client.batch_put_tensor(["a", "b"], [torch.ones(1)]) == [INVALID, INVALID]
     assert client.is_exist("t") == 0 and client.is_exist("a") == 1
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_each_of_a_batch_has_its_own_code(client):
+    torch = pytest.importorskip("torch")
+    large = torch.empty(1 << 30, dtype=torch.uint8)  # more than the store has
+    unknown = torch.zeros(2, dtype=torch.complex32)
+    keys, tensors = ["a", "b", "c", "d", "e"], [torch.ones(1), large, torch.ones(1), unknown, torch.ones(1)]
+    pinned = ReplicateConfig(with_hard_pin=True)  # nothing goes in vain for the large one
+    assert client.batch_pub_tensor(keys, tensors, pinned) == [0, ErrorCode.NO_AVAILABLE_HANDLE, 0, INVALID, 0]
+    assert client.batch_is_exist(keys) == [1, 0, 1, 0, 1]

@@ -40,7 +40,7 @@ def test_the_beginning_of_a_key_finds_its_name():
             assert SPACE.name(key).startswith(SPACE.beginning(key[:cut])), (key, cut)
 
 
-@pytest.mark.parametrize("character", ["a", "é", "/", "%", "日"])
+@pytest.mark.parametrize("character", ["a", "é", "/", "%41", "日"])
 def test_long_keys_have_short_names_of_their_own_and_come_back_from_the_metadata(store, character):
     keys = [character * length + last for length in range(90, 560, 7) for last in "xy"]
     for key in keys:

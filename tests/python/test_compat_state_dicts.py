@@ -250,8 +250,10 @@ async def main():
     await ts.get(f"one_{rank}", small)
     assert small.to_local().sum() == (3 if rank == 0 else 0)
     sharded = distribute_tensor(whole, mesh, [Shard(0)])
+    flat = init_device_mesh("cpu", (1, 2))  # of two dimensions, the first of one device
+    in_rows = distribute_tensor(whole, flat, [Replicate(), Shard(0)])
     spec = ts.TensorSlice((0, 0), None, (5, 3), (1, 3), ())
-    for call, text in ((ts.put("no", sharded), "full_tensor"),
+    for call, text in ((ts.put("no", sharded), "full_tensor"), (ts.put("no", in_rows), "full_tensor"),
                        (ts.get("whole", sharded, spec), "given with a DTensor"),
                        (ts.get("whole", DTensor.from_local(whole, mesh, [Partial()])), "placements"),
                        (ts.get("one_0", sharded), "DTensor of shape")):

@@ -126,14 +126,17 @@ def test_in_place_gets_write_the_bytes_where_the_tensor_lies():
     assert target._version > version  # autograd knows
     by_name = run(ts.get("t", inplace_tensor=torch.zeros(2, 3)))
     assert torch.equal(by_name, target.detach())
+    version = by_name._version
+    assert run(ts.get_batch({"t": by_name}))["t"] is by_name and by_name._version > version
 
 
 def test_in_place_gets_into_strided_tensors_and_other_dtypes():
     run(ts.put("t", torch.arange(6.0).reshape(2, 3)))
     strided = run(ts.get("t", torch.zeros(3, 2).t()))
     half = run(ts.get("t", torch.zeros(2, 3, dtype=torch.bfloat16)))
-    several = run(ts.get_batch({"t": torch.zeros(3, 2, dtype=torch.float64).t()}))["t"]
-    for got in (strided, half, several):
+    double = run(ts.get_batch({"t": torch.zeros(3, 2, dtype=torch.float64).t()}))["t"]
+    several = run(ts.get_batch({"t": torch.zeros(3, 2).t()}))["t"]
+    for got in (strided, half, double, several):
         assert got.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
@@ -166,12 +169,14 @@ def test_a_slice_is_read_alone_and_into_a_tensor():
 
 
 def test_missing_keys():
-    run(ts.put("a", torch.ones(2)))
+    run(ts.put_batch({"a": torch.ones(2), "b": torch.ones(2)}))
     target = torch.zeros(2)
     for call in (ts.get("nope"), ts.get("nope", target), ts.get_batch(["a", "nope"]), ts.delete("nope"),
                  ts.get_batch({"a": target, "nope": None})):
         with pytest.raises(KeyError, match="nope"):
             run(call)
+    with pytest.raises(ValueError):
+        run(ts.get_batch({"a": target, "b": torch.zeros(3)}))
     assert target.tolist() == [0, 0]  # all or nothing
     run(ts.delete_batch(["nope", "a", "a"]))
     assert not run(ts.exists("a"))

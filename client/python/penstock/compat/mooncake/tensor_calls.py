@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from penstock._core import dtype_name
 from penstock.compat.mooncake.codes import ErrorCode, logger, mismatch, report
 from penstock.compat.mooncake.config import ReplicateConfig
 from penstock.compat.mooncake.session import BYTES, KIND, Session
@@ -150,22 +151,30 @@ class TensorCalls(Session):
     def _put_tensors(
         self, call: str, keys: list[str], tensors: Sequence[Any], config: Any, replace: bool
     ) -> list[int]:
-        import torch
-
         if code := mismatch(call, keys, tensors):
             return [code] * len(keys)
         codes: dict[int, int] = {}
         items: list[tuple[int, tuple[str, Any, dict[str, str]]]] = []
         for i, (key, tensor) in enumerate(zip(keys, tensors)):
-            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided:
-                items.append((i, (key, tensor.detach().cpu(), {})))
-            else:
-                codes[i] = _refuse(
-                    call, f"tensor: of {key!r} is no dense tensor, but {type(tensor).__name__}"
-                )
+            try:
+                items.append((i, (key, _checked(tensor, key), {})))
+            except InvalidArgumentError as error:
+                codes[i] = report(call, error)
         done = self._put_all(call, [item for _, item in items], config, replace)
         codes.update((i, code) for (i, _), code in zip(items, done))
         return [codes[i] for i in range(len(keys))]
+
+
+def _checked(tensor: Any, key: str) -> torch.Tensor:
+    """The tensor in host memory, if it is one that the store can have."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        raise InvalidArgumentError(
+            f"tensor: of {key!r} is no dense tensor, but {type(tensor).__name__}", code="INVALID_ARGUMENT"
+        )
+    dtype_name(tensor.dtype)
+    return tensor.detach().cpu()
 
 
 def _part(key: str, rank: int) -> str:
