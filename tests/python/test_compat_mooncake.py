@@ -195,6 +195,15 @@ print(store.put("from_child", b"hi"), store.get_hostname())
     assert client.get("from_child") == b"hi"  # it outlives its client
 
 
+def test_a_forked_child_goes_on_with_its_parents_client(client):
+    client.put("k", b"v")
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if client.get("k") == b"v" and client.put("from_child", b"w") == 0 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert client.get("from_child") == b"w"
+
+
 def test_setup_says_why_it_failed(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("PENSTOCK_ADDRESS", str(tmp_path))
     client = MooncakeDistributedStore()
@@ -230,6 +239,7 @@ def test_configs_have_the_fields_and_nothing_else(client, store):
     assert client.put("soft", b"1", ReplicateConfig(soft_pin_action=SoftPinAction.ENABLE)) == 0
     keeps = {info.name.rsplit("/")[-1]: info.keep for info in store.list("mooncake/")}
     assert keeps == {"plain": False, "parts": False, "hard": True, "soft": True}
+    assert client.put("none", b"1", ReplicateConfig(replica_num=0)) == INVALID
     with pytest.raises(AttributeError):
         config.replicas = 3
     with pytest.raises(TypeError, match="^config"):

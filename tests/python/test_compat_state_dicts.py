@@ -245,6 +245,9 @@ async def main():
         again = distribute_tensor(torch.zeros(5, 3, dtype=torch.float64), mesh, placements)
         await ts.get_batch({"whole": again})
         assert torch.equal(again.full_tensor(), whole.double())
+    parameter = torch.nn.Parameter(distribute_tensor(torch.zeros(5, 3), mesh, [Shard(0)]))
+    await ts.get("whole", parameter)
+    assert parameter.is_leaf and torch.equal(parameter.full_tensor(), whole)
     small = distribute_tensor(torch.zeros(1, 3), mesh, [Shard(0)])  # rank 1 has nothing of it
     await ts.put(f"one_{rank}", torch.ones(1, 3))
     await ts.get(f"one_{rank}", small)

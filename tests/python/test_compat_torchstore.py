@@ -192,6 +192,10 @@ def test_missing_keys():
     (lambda: ts.put(1, torch.ones(1)), TypeError),
     (lambda: ts.get(None), TypeError),
     (lambda: ts.keys(1), TypeError),
+    (lambda: ts.put_state_dict({}, None), TypeError),
+    (lambda: ts.put_state_dict([], "v"), TypeError),
+    (lambda: ts.get_state_dict(1), TypeError),
+    (lambda: ts.get("a", store_name=1), TypeError),
     (lambda: ts.delete_batch("a"), TypeError),
     (lambda: ts.put("meta", torch.ones(2, device="meta")), ValueError),
     (lambda: ts.put("sparse", torch.ones(2, 2).to_sparse()), ValueError),
@@ -256,7 +260,7 @@ def test_many_at_once_in_one_loop():
 def test_the_original_initialises_with_strategies_and_spmd():
     strategy = ts.LocalRankStrategy(default_transport_type=ts.TransportType.MonarchRDMA)
     run(ts.initialize(num_storage_volumes=4, strategy=strategy))
-    run(ts.initialize_spmd(ts.HostStrategy(), transport="tcp"))
+    run(ts.spmd.initialize(ts.HostStrategy(), transport="tcp"))
     with pytest.raises(TypeError, match="^default_transport_type"):
         ts.HostStrategy("MonarchRDMA")
     ts.init_logging()

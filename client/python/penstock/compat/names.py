@@ -47,6 +47,9 @@ class Namespace:
     """The names under ``part/part/``, which hold the keys of one store of others."""
 
     def __init__(self, *parts: str) -> None:
+        for part in parts:
+            if not isinstance(part, str):
+                raise TypeError(f"name of the store: must be a str, not {type(part).__name__}")
         self.prefix = "".join(escape(part).replace("/", "%2F") + "/" for part in parts)
         if len(self.prefix.encode()) > _NAMESPACE_BYTES:
             raise InvalidArgumentError(

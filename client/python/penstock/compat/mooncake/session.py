@@ -8,7 +8,7 @@ from typing import Any
 from penstock._core import TensorView
 from penstock.compat.batches import put_all
 from penstock.compat.mooncake.codes import ErrorCode, code_of, logger, mismatch, report, returns_code
-from penstock.compat.mooncake.config import ReplicateConfig, address_of, put_options
+from penstock.compat.mooncake.config import address_of, put_options
 from penstock.compat.mooncake.memory import RegisteredBuffers
 from penstock.compat.names import Namespace
 from penstock.errors import AlreadyExistsError, ConflictError, Error, InvalidArgumentError, NotFoundError
@@ -115,19 +115,15 @@ class Session:
                 if array.nbytes or metadata.get(KIND) != BYTES
             ]
             results = put_all(self._store, [item for _, item in wanted], if_absent=not replace, **options)
-            if any(_lacks_nodes(result) for result in results):
-                results = self._put_once(call, [item for _, item in wanted], config, replace)
+            if any(_lacks_nodes(result, options) for result in results):
+                options["replicas"] = 1
+                results = put_all(self._store, [item for _, item in wanted], if_absent=not replace, **options)
         except Error as error:
             return [report(call, error)] * len(items)
         for (i, _), result in zip(wanted, results):
             if isinstance(result, Error) and not isinstance(result, AlreadyExistsError):
                 codes[i] = report(call, result)
         return codes
-
-    def _put_once(self, call: str, items: list[Any], config: ReplicateConfig, replace: bool) -> list[Any]:
-        """The same with one copy each, for a store that cannot have as many as were asked for."""
-        logger.warning("%s: one copy instead of %d: the store has too few nodes", call, config.replica_num)
-        return put_all(self._store, items, if_absent=not replace, **put_options(config) | {"replicas": 1})
 
     def _put_parts(self, key: str, parts: Sequence[Any], config: Any, replace: bool) -> int:
         """Stores the bytes of several arrays as one object, straight into the store's memory."""
@@ -155,9 +151,9 @@ class Session:
         try:
             return self._store.create(name, size, "u8", metadata=metadata, if_absent=not replace, **options)
         except InvalidArgumentError as error:
-            if not _lacks_nodes(error):
+            if not _lacks_nodes(error, options):
                 raise
-        options = options | {"replicas": 1}
+        options["replicas"] = 1
         return self._store.create(name, size, "u8", metadata=metadata, if_absent=not replace, **options)
 
     def _views(self, call: str, keys: Sequence[str]) -> list[TensorView | int]:
@@ -177,10 +173,12 @@ class Session:
                 views.append(view)
         return views
 
-    def _view(self, call: str, key: str) -> TensorView | None:
-        view = self._views(call, [key])[0]
-        return None if isinstance(view, int) else view
 
-
-def _lacks_nodes(result: Any) -> bool:
-    return isinstance(result, InvalidArgumentError) and str(result).startswith("replicas:")
+def _lacks_nodes(result: Any, options: dict[str, Any]) -> bool:
+    """Whether the store cannot have as many copies: then there are fewer, as in the original."""
+    if not isinstance(result, InvalidArgumentError) or not str(result).startswith("replicas:"):
+        return False
+    if options["replicas"] <= 1:
+        return False
+    logger.warning("one copy instead of %d: the store has too few nodes", options["replicas"])
+    return True

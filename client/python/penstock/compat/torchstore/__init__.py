@@ -18,6 +18,7 @@ What differs from the original:
 - Strategies, volumes, meshes and transports are accepted and change nothing. Routing is refused.
 """
 
+from penstock.compat.torchstore import spmd
 from penstock.compat.torchstore.api import (
     client,
     delete,
@@ -75,4 +76,5 @@ __all__ = [
     "put_state_dict",
     "reset_client",
     "shutdown",
+    "spmd",
 ]

@@ -35,6 +35,7 @@ async def put_state_dict(
     transfer_dtype: torch.dtype | None = None,
 ) -> None:
     """Stores a state dict; as `penstock.compat.torchstore.put_state_dict`."""
+    _check_key(key)
     if direct_rdma:
         state_dict = store._remembered(key, state_dict)
     if not isinstance(state_dict, dict):
@@ -56,6 +57,7 @@ async def get_state_dict(
     direct_rdma: bool = False,
 ) -> dict[str, Any]:
     """Reads a state dict; as `penstock.compat.torchstore.get_state_dict`."""
+    _check_key(key)
     if user_state_dict is None and direct_rdma:
         raise InvalidArgumentError(
             "user_state_dict: is needed with direct_rdma, to read into", code="INVALID_ARGUMENT"
@@ -96,6 +98,11 @@ def _unflatten(flat: dict[str, Any], mapping: dict[str, Any]) -> dict[str, Any]:
     from torch.distributed.checkpoint._nested_dict import unflatten_state_dict
 
     return unflatten_state_dict(flat, mapping)
+
+
+def _check_key(key: str) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"key: must be a str, not {type(key).__name__}")
 
 
 def _path(key: str, path: str) -> str:

@@ -34,7 +34,7 @@ def encode(value: Any, field: str) -> tuple[Any, dict[str, str]]:
                 f"{value.device_mesh.size()} devices); allowed are whole ones: use value.full_tensor()",
                 code="INVALID_ARGUMENT",
             )
-        value = value.to_local()
+        value = _in_this_process(value)
     if isinstance(value, torch.Tensor):
         if value.device.type == "meta":
             raise InvalidArgumentError(
@@ -93,8 +93,7 @@ def local_part(target: Any, shape: tuple[int, ...], part: TensorSlice | None) ->
         raise TypeError(f"inplace_tensor: must be a tensor, not {type(target).__name__}")
     local: torch.Tensor = target
     if is_dtensor(target):
-        dtensor: Any = target
-        local = dtensor.to_local()
+        local = _in_this_process(target)
         if tuple(target.shape) != shape:
             raise InvalidArgumentError(
                 f"inplace_tensor: is a DTensor of shape {tuple(target.shape)}, but {shape} is stored",
@@ -107,3 +106,10 @@ def local_part(target: Any, shape: tuple[int, ...], part: TensorSlice | None) ->
             code="INVALID_ARGUMENT",
         )
     return local
+
+
+def _in_this_process(dtensor: Any) -> torch.Tensor:
+    """The memory itself; with autograd on, it would be the result of an operation."""
+    with torch.no_grad():
+        local: torch.Tensor = dtensor.to_local()
+        return local
