@@ -31,7 +31,7 @@
 namespace penstock::layout {
 
 inline constexpr uint64_t kCatalogMagic = 0x314b434f54534e50;  // "PNSTOCK1"
-inline constexpr uint32_t kLayoutVersion = 3;
+inline constexpr uint32_t kLayoutVersion = 4;
 
 using RecordRef = uint32_t;  // 0 = none
 inline constexpr uint64_t kRecordUnit = 64;
@@ -62,12 +62,14 @@ struct CatalogHeader {
   std::atomic<uint64_t> leased_until_ns;  // node only, CLOCK_MONOTONIC: until when nodes elsewhere may serve names of this one
   std::atomic<uint64_t> last_session;  // node only: ids are never given twice, for a request is known by its session's and its own
   alignas(64) std::atomic<uint32_t> chunk_segment[kMaxChunks];  // segment ids of the record chunks
+  alignas(64) std::atomic<uint32_t> mutable_turns;  // grows when a channel or region gets its name: who waits for one sleeps on it
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
 static_assert(offsetof(CatalogHeader, node_generation) == 64);
 static_assert(offsetof(CatalogHeader, index_segment) == 80);
 static_assert(offsetof(CatalogHeader, chunk_segment) == 128);
-static_assert(sizeof(CatalogHeader) == 128 + 4 * kMaxChunks);
+static_assert(offsetof(CatalogHeader, mutable_turns) == 128 + 4 * kMaxChunks);
+static_assert(sizeof(CatalogHeader) == 192 + 4 * kMaxChunks);
 
 struct ChunkHeader {
   uint64_t magic;

@@ -13,6 +13,10 @@
 //   Fork (socket, pin chunks...)        Done with the child's session id | Refusal
 //   OpenRing (child of a fork)          Welcome (same as for Hello)
 //   SegmentUnmapped                     -
+//   OpenMutable                         MutableReply (the memfd) | Refusal
+//   MutableMapped (a channel's writer)  Done once sealed, and to be subscribed to | Refusal
+//   MutableClosed                       -
+//   DeleteMutable                       Done (1: there was one) | Refusal
 //   -                                   notice NewSegment (the memfd): map it ahead
 //   -                                   notice DropSegment: unmap it and answer SegmentUnmapped
 //
@@ -32,13 +36,14 @@ inline constexpr uint32_t kFdMagic = 0x50535446;  // "FTSP"
 
 enum class FdType : uint16_t {
   kHello = 1, kGetSegment = 2, kOpenExtent = 3, kExtentMapped = 4, kGrowPins = 5, kFork = 6, kOpenRing = 7,
-  kSegmentUnmapped = 8,
-  kWelcome = 32, kSegmentReply = 33, kPinChunkReply = 34, kDone = 35, kRefusal = 36,
+  kSegmentUnmapped = 8, kOpenMutable = 9, kMutableMapped = 10, kMutableClosed = 11, kDeleteMutable = 12,
+  kWelcome = 32, kSegmentReply = 33, kPinChunkReply = 34, kDone = 35, kRefusal = 36, kMutableReply = 37,
   kNewSegment = 48, kDropSegment = 49,
 };
 
 enum class SegmentKind : uint32_t {
   kCatalogHeader = 1, kCatalogChunk = 2, kIndex = 3, kArena = 4, kExtent = 5, kRing = 6, kPins = 7,
+  kMutableBook = 8, kChannel = 9, kRegion = 10,
 };
 
 struct FdHeader {
@@ -95,6 +100,46 @@ struct RefusalMessage {
   uint32_t text_bytes;
   char text[1000];
 };
+// Memory that changes: channels (channel_layout.h) and regions (region_layout.h).
+enum class MutableKind : uint32_t { kChannel = 1, kRegion = 2 };
+enum MutableFlags : uint32_t {
+  kMutableCreate = 1,     // a channel: as its one writer, made anew; a region: made if there is none
+  kMutableExclusive = 2,  // a region: not if there is one
+};
+struct MutableRequest {  // OpenMutable, DeleteMutable
+  FdHeader header;
+  MutableKind kind;
+  uint32_t flags;   // MutableFlags
+  uint64_t nbytes;  // of a step, or of the region; 0 in a region that is opened: any
+  uint32_t slots;   // of a channel
+  uint8_t dtype;    // penstock::DType of a channel
+  uint8_t rank;
+  uint16_t name_bytes;
+  int64_t shape[16];
+  char name[512];
+};
+struct MutableReply {
+  FdHeader header;
+  MutableKind kind;
+  uint32_t segment;
+  uint64_t bytes;   // of the segment
+  uint64_t nbytes;  // of a step, or of the region
+  uint32_t slots;
+  uint8_t dtype;
+  uint8_t rank;
+  uint16_t made;  // 1: by this request
+  int64_t shape[16];
+};
+enum MutableClosedFlags : uint32_t {
+  kMutableStillMapped = 1,  // a channel's name is given up; another MutableClosed will follow
+};
+struct MutableMessage {  // MutableMapped, MutableClosed
+  FdHeader header;
+  uint32_t segment;
+  uint32_t flags;   // MutableClosedFlags
+  uint64_t opened;  // number of the OpenMutable
+};
+static_assert(sizeof(MutableRequest) == 680 && sizeof(MutableReply) == 176 && sizeof(MutableMessage) == 32);
 static_assert(sizeof(HelloMessage) == 88 && sizeof(WelcomeMessage) == 192 && sizeof(SegmentMessage) == 40);
 static_assert(sizeof(RefusalMessage) == 1024);
 

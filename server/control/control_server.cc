@@ -44,6 +44,9 @@ bool Decode(const char* bytes, size_t size, Message* message) {
 
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(Store* store, RingServer* rings, int listener, std::string grpc_address) {
   std::unique_ptr<ControlServer> server(new ControlServer(store, rings, listener, std::move(grpc_address)));
+  absl::StatusOr<std::unique_ptr<MutableMemory>> changing = MutableMemory::Create(store);
+  if (!changing.ok()) return changing.status();
+  server->mutable_ = *std::move(changing);
   server->epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
   server->wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!server->epoll_ || !server->wake_) return ErrnoStatus(errno, "control server: epoll or eventfd");
@@ -168,6 +171,7 @@ void ControlServer::End(uint64_t session) {
   }
   rings_->Remove(session);
   store_->EndSession(session);
+  mutable_->SessionEnded(session);  // last: nothing opens for a session that has ended
 }
 
 void ControlServer::ServeSession(const std::shared_ptr<Session>& session) {
@@ -189,6 +193,8 @@ bool ControlServer::Handle(const std::shared_ptr<Session>& session, const char* 
   layout::SegmentMessage segment;
   layout::PinChunkMessage pins;
   layout::ForkMessage fork;
+  layout::MutableRequest request;
+  layout::MutableMessage opening;
   switch (header.type) {
     case layout::FdType::kGetSegment:
       if (!Decode(bytes, size, &segment)) return false;
@@ -213,6 +219,22 @@ bool ControlServer::Handle(const std::shared_ptr<Session>& session, const char* 
     case layout::FdType::kFork:
       if (!Decode(bytes, size, &fork)) return false;
       HandleFork(session, fork, std::move(fds));
+      return true;
+    case layout::FdType::kOpenMutable:
+      if (!Decode(bytes, size, &request)) return false;
+      HandleOpenMutable(session, request);
+      return true;
+    case layout::FdType::kMutableMapped:
+      if (!Decode(bytes, size, &opening)) return false;
+      HandleMutableMapped(session, opening);
+      return true;
+    case layout::FdType::kMutableClosed:
+      if (!Decode(bytes, size, &opening)) return false;
+      mutable_->Closed(session->id, opening);
+      return true;
+    case layout::FdType::kDeleteMutable:
+      if (!Decode(bytes, size, &request)) return false;
+      HandleDeleteMutable(session, request);
       return true;
     case layout::FdType::kOpenRing: {
       const absl::Status status = store_->AddRing(*session);
@@ -270,6 +292,36 @@ void ControlServer::HandleGrowPins(const std::shared_ptr<Session>& session, cons
   }
   const layout::PinChunkMessage reply{Header(layout::FdType::kPinChunkReply, message.header.number), message.chunk, 0};
   Send(session->socket(), reply, {session->pins()[message.chunk].fd.get()}).IgnoreError();
+}
+
+void ControlServer::HandleOpenMutable(const std::shared_ptr<Session>& session, const layout::MutableRequest& message) {
+  absl::StatusOr<MutableSpec> spec = MutableSpec::FromMessage(message);
+  if (!spec.ok()) return Refuse(session->socket(), message.header.number, spec.status());
+  if (!MutableMemory::IsSlow(*spec)) return AnswerOpenMutable(session, message.header.number, *spec);
+  store_->work().Add([this, session, number = message.header.number, spec = *std::move(spec)] { AnswerOpenMutable(session, number, spec); });
+}
+
+void ControlServer::AnswerOpenMutable(const std::shared_ptr<Session>& session, uint64_t number, const MutableSpec& spec) {
+  absl::StatusOr<MutableMemory::Opened> opened = mutable_->Open(session->id, number, spec);
+  if (!opened.ok()) return Refuse(session->socket(), number, opened.status());
+  opened->reply.header = Header(layout::FdType::kMutableReply, number);
+  PENSTOCK_FAULT_POINT("node.mutable.opened");
+  Send(session->socket(), opened->reply, {opened->fd.get()}).IgnoreError();
+}
+
+void ControlServer::HandleMutableMapped(const std::shared_ptr<Session>& session, const layout::MutableMessage& message) {
+  store_->work().Add([this, session, message] {
+    const absl::Status status = mutable_->Mapped(session->id, message.segment, message.opened);
+    if (!status.ok()) return Refuse(session->socket(), message.header.number, status);
+    Send(session->socket(), layout::DoneMessage{Header(layout::FdType::kDone, message.header.number), 0}).IgnoreError();
+  });
+}
+
+void ControlServer::HandleDeleteMutable(const std::shared_ptr<Session>& session, const layout::MutableRequest& message) {
+  absl::StatusOr<MutableSpec> spec = MutableSpec::FromMessage(message);
+  absl::StatusOr<bool> deleted = spec.ok() ? mutable_->Delete(*spec) : spec.status();
+  if (!deleted.ok()) return Refuse(session->socket(), message.header.number, deleted.status());
+  Send(session->socket(), layout::DoneMessage{Header(layout::FdType::kDone, message.header.number), *deleted ? uint64_t{1} : 0}).IgnoreError();
 }
 
 void ControlServer::HandleFork(const std::shared_ptr<Session>& session, const layout::ForkMessage& message, std::vector<UniqueFd> fds) {

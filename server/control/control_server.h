@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "proto/layout/fd_messages.h"
+#include "server/mutable/mutable_memory.h"
 #include "server/ring/ring_server.h"
 #include "server/store/store.h"
 #include "transport/fd_socket/fd_socket.h"
@@ -44,6 +45,10 @@ class ControlServer {
   void HandleOpenExtent(const std::shared_ptr<Session>& session, const layout::SegmentMessage& message);
   void HandleExtentMapped(const std::shared_ptr<Session>& session, const layout::SegmentMessage& message);
   void HandleGrowPins(const std::shared_ptr<Session>& session, const layout::PinChunkMessage& message);
+  void HandleOpenMutable(const std::shared_ptr<Session>& session, const layout::MutableRequest& message);
+  void AnswerOpenMutable(const std::shared_ptr<Session>& session, uint64_t number, const MutableSpec& spec);
+  void HandleMutableMapped(const std::shared_ptr<Session>& session, const layout::MutableMessage& message);
+  void HandleDeleteMutable(const std::shared_ptr<Session>& session, const layout::MutableRequest& message);
   void HandleFork(const std::shared_ptr<Session>& session, const layout::ForkMessage& message, std::vector<UniqueFd> fds);
   void Welcome(const std::shared_ptr<Session>& session, uint64_t number);
   void Refuse(int socket, uint64_t number, const absl::Status& status);
@@ -54,6 +59,7 @@ class ControlServer {
   RingServer* const rings_;
   const int listener_;
   const std::string grpc_address_;
+  std::unique_ptr<MutableMemory> mutable_;
   UniqueFd epoll_;
   UniqueFd wake_;
   std::atomic<bool> stopping_{false};

@@ -221,6 +221,15 @@ class Store {
   void SetParked(bool parked) { parked_.store(parked); }
   uint64_t NameHash(std::string_view name) const { return index_->Hash(name); }
 
+  // --- memory that changes (server/mutable/): the store only counts it ---
+  // ResourceExhausted: the budget does not allow it.
+  absl::Status ReserveMutable(uint64_t session, layout::SegmentKind kind, uint64_t bytes);
+  void CountInheritedMutable(layout::SegmentKind kind, uint64_t bytes);
+  void ReleaseMutable(layout::SegmentKind kind, uint64_t bytes);
+  // Of those kinds, from an earlier node process. Once.
+  std::vector<SharedSegment> TakeMutableSegments() { return std::move(inherited_mutable_); }
+  SharedSegments& segments() { return shared_; }
+
   // --- accounting ---
   void Df(v1::DfResponse* response);
   void ListSessions(v1::SessionsResponse* response);
@@ -320,6 +329,7 @@ class Store {
   const uint64_t generation_;
   const uint64_t started_ns_;
   SharedSegments shared_;
+  std::vector<SharedSegment> inherited_mutable_;
   layout::CatalogHeader* header_ = nullptr;
   uint32_t header_segment_ = 0;
   uint64_t header_bytes_ = 0;
@@ -357,6 +367,15 @@ class Store {
   std::string page_kind_ ABSL_GUARDED_BY(mutex_) = "4KiB";
   absl::Status arena_failure_ ABSL_GUARDED_BY(mutex_);
 
+  struct MutableCount {
+    uint64_t count = 0;
+    uint64_t bytes = 0;
+  };
+  MutableCount& MutableCountOf(layout::SegmentKind kind) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return kind == layout::SegmentKind::kChannel ? channels_ : regions_;
+  }
+  MutableCount channels_ ABSL_GUARDED_BY(mutex_);
+  MutableCount regions_ ABSL_GUARDED_BY(mutex_);
   uint64_t tensor_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t cache_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t draft_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

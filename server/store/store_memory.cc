@@ -214,6 +214,7 @@ UniqueFd Store::SegmentDescriptor(uint64_t session, uint32_t segment, SharedSegm
   std::lock_guard lock(mutex_);
   UniqueFd fd = shared_.Descriptor(segment, info);
   if (!fd || !info->sealed || !sessions_.contains(session)) return UniqueFd();
+  if (info->kind == layout::SegmentKind::kMutableBook || info->kind == layout::SegmentKind::kChannel) return UniqueFd();  // by name only
   if (info->kind == layout::SegmentKind::kArena || info->kind == layout::SegmentKind::kExtent) {
     DataSegment* data = blocks_.Find(segment);
     if (data == nullptr) return UniqueFd();  // on its way out

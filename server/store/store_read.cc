@@ -235,6 +235,10 @@ void Store::Df(v1::DfResponse* df) {
   }
   df->set_catalog_bytes(slabs_->chunk_bytes() + index_->bytes() + header_bytes_);
   df->set_leaving_bytes(blocks_.leaving_bytes());
+  df->set_channels(channels_.count);
+  df->set_channel_bytes(channels_.bytes);
+  df->set_regions(regions_.count);
+  df->set_region_bytes(regions_.bytes);
   df->set_page_kind(page_kind_);
   df->set_puts(puts_);
   df->set_deletes(deletes_);

@@ -82,6 +82,9 @@ absl::Status Store::Recover(warden::NodeContext* context) {
       case layout::SegmentKind::kCatalogChunk: chunks.push_back(shared); break;
       case layout::SegmentKind::kArena:
       case layout::SegmentKind::kExtent: data.push_back(shared); break;
+      case layout::SegmentKind::kMutableBook:
+      case layout::SegmentKind::kChannel:
+      case layout::SegmentKind::kRegion: inherited_mutable_.push_back(shared); break;
       default: superseded.push_back(shared);  // the index is made anew
     }
   }

@@ -33,6 +33,12 @@ const char* SegmentKindName(layout::SegmentKind kind) {
       return "ring";
     case layout::SegmentKind::kPins:
       return "pins";
+    case layout::SegmentKind::kMutableBook:
+      return "book";
+    case layout::SegmentKind::kChannel:
+      return "channel";
+    case layout::SegmentKind::kRegion:
+      return "region";
   }
   return "";
 }
@@ -43,7 +49,7 @@ absl::StatusOr<const SegmentTable::Entry*> SegmentTable::Create(layout::SegmentK
   const std::string kind_name = SegmentKindName(kind);
   if (kind_name.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("create segment: kind ", static_cast<uint32_t>(kind), " is not in 1..7"));
+        absl::StrCat("create segment: kind ", static_cast<uint32_t>(kind), " is not in 1..10"));
   }
   if (bytes == 0 || bytes > kMaxSegmentBytes) {
     return absl::InvalidArgumentError(

@@ -23,10 +23,13 @@ bool OnlyNodeWrites(layout::SegmentKind kind) {
     case layout::SegmentKind::kCatalogChunk:
     case layout::SegmentKind::kIndex:
     case layout::SegmentKind::kArena:
+    case layout::SegmentKind::kMutableBook:
       return true;
     case layout::SegmentKind::kExtent:
     case layout::SegmentKind::kRing:
     case layout::SegmentKind::kPins:
+    case layout::SegmentKind::kChannel:
+    case layout::SegmentKind::kRegion:
       return false;
   }
   return false;

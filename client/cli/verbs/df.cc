@@ -51,6 +51,8 @@ absl::Status Run(Invocation& invocation) {
   row("  their blocks", "", df.block_bytes());
   row("drafts (not published)", StrCat(df.drafts()), df.draft_bytes());
   row("retired (deleted, in use)", StrCat(df.retired()), df.retired_bytes());
+  row("channels", StrCat(df.channels()), df.channel_bytes());
+  row("regions", StrCat(df.regions()), df.region_bytes());
   row("leaving (unmapping)", "", df.leaving_bytes());
   row("quarantined (given up)", "", df.quarantined_bytes());
   row("catalog", "", df.catalog_bytes());
@@ -74,7 +76,7 @@ const Verb kDf = {
         "tensor_bytes, block_bytes, draft_bytes, retired_bytes, tensors, drafts, retired, pins, "
         "sessions, arena_bytes, extent_bytes, arenas, extents, catalog_bytes, leaving_bytes, quarantined_bytes, "
         "page_kind, cache_bytes, puts, deletes, evictions, expirations, adoptions, started_ns, "
-        "generation",
+        "generation, channels, channel_bytes, regions, region_bytes",
     .flags = kFlags,
     .examples = kExamples,
     .run = Run,
