@@ -72,6 +72,7 @@ class Session {
   SegmentMap& segments() { return segments_; }
   PinTable& pins() { return pins_; }
   RingClient& ring() { return ring_; }
+  FdChannel& fd_channel() { return channel_; }
 
   // --- read (acquire.cc) ---
   // Pins the present version of a tensor, or exactly `version` when it is not 0. Asks the node for

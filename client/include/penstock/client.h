@@ -34,7 +34,9 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "penstock/box.h"
+#include "penstock/channel.h"
 #include "penstock/dtype.h"
+#include "penstock/region.h"
 #include "penstock/shape.h"
 
 namespace penstock {
@@ -333,6 +335,12 @@ class Client {
   // kernel lock that dies with its holder), the others wait for the tensor. `make` puts it under `name`.
   absl::StatusOr<TensorView> GetOrCreate(std::string_view name, const std::function<absl::Status(Client&)>& make,
                                          absl::Duration timeout);
+
+  // --- memory that changes (channel.h, region.h) ---
+  // As its writer. AlreadyExists: somebody writes it.
+  absl::StatusOr<ChannelWriter> OpenChannel(std::string_view name, DType dtype, const Shape& shape, const ChannelOptions& options = {});
+  absl::StatusOr<ChannelReader> Subscribe(std::string_view name, const SubscribeOptions& options = {});
+  absl::StatusOr<Region> OpenRegion(std::string_view name, const RegionOptions& options = {});
 
   // --- the node: serialized penstock.v1 messages, for the CLI and for language bindings ---
   // method: penstock::rpc::Method. request/response: serialized messages of store.proto.
