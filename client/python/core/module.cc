@@ -7,6 +7,7 @@
 #include "client/python/core/fault_messages.h"
 #include "client/python/core/info.h"
 #include "client/python/core/keeper.h"
+#include "client/python/core/mutable.h"
 #include "client/python/core/numpy_api.h"
 #include "client/python/core/numpy_dtypes.h"
 #include "client/python/core/options.h"
@@ -68,6 +69,8 @@ void AddStoreType(nb::module_& module) {
   AddStoreLooks(type);
   AddStoreCalls(type);
   AddStoreSnapshots(type);
+  AddStoreChannels(type);
+  AddStoreRegions(type);
 }
 
 nb::object CanonicalDType(nb::object object) {
@@ -90,6 +93,8 @@ NB_MODULE(_core, module) {
   AddRegisteredType(module);
   AddWatchType(module);
   AddSnapshotType(module);
+  AddChannelTypes(module);
+  AddRegionTypes(module);
   AddStoreType(module);
   module.def("dtype_name", CanonicalDType, "dtype"_a.none());
   module.def("_install_fault_messages", EnableFaultMessages);

@@ -12,7 +12,19 @@ in ``penstock.errors``; each is also the builtin one would expect.
 
 from typing import Any
 
-from penstock._core import Draft, RegisteredMemory, TensorInfo, TensorView
+from penstock._core import (
+    ChannelReader,
+    ChannelSlot,
+    ChannelStep,
+    ChannelWriter,
+    Draft,
+    Region,
+    RegionHold,
+    RegionState,
+    RegisteredMemory,
+    TensorInfo,
+    TensorView,
+)
 from penstock._version import __version__
 from penstock.box import Box
 from penstock.errors import (
@@ -36,6 +48,10 @@ from penstock.store import Store, connect
 __all__ = [
     "AlreadyExistsError",
     "Box",
+    "ChannelReader",
+    "ChannelSlot",
+    "ChannelStep",
+    "ChannelWriter",
     "ConflictError",
     "DataLossError",
     "DeadlineError",
@@ -47,6 +63,9 @@ __all__ = [
     "NotFoundError",
     "PartialError",
     "PermissionDeniedError",
+    "Region",
+    "RegionHold",
+    "RegionState",
     "RegisteredMemory",
     "Snapshot",
     "SnapshotInfo",

@@ -10,26 +10,36 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
-from penstock._core import Draft, TensorInfo, TensorView
-from penstock.errors import Error
+from penstock._core import (
+    ChannelReader,
+    ChannelStep,
+    ChannelWriter,
+    Draft,
+    Region,
+    RegionHold,
+    TensorInfo,
+    TensorView,
+)
+from penstock.errors import DeadlineError, Error
 from penstock.events import Event, Watch
 
 if TYPE_CHECKING:
     from penstock.store import Store
 
-__all__ = ["AsyncDraft", "AsyncStore", "AsyncWatch"]
+__all__ = ["AsyncChannelReader", "AsyncDraft", "AsyncHold", "AsyncRegion", "AsyncStore", "AsyncWatch"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _Transports: TypeAlias = list[dict[str, Any]]  # in the class, `list` is its method
 
 _THREADS = 8
-_WATCH_SLICE = 0.5  # seconds that a waiting watch holds a thread at a time
+_WATCH_SLICE = 0.5  # seconds that a waiting watch, or reader of a channel, holds a thread at a time
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -136,6 +146,20 @@ class AsyncStore:
         """As Store.wait."""
         return await _run(self._store.wait, name, version, timeout)
 
+    async def channel(self, name: str, shape: Any, dtype: Any, slots: int = 8) -> ChannelWriter:
+        """As Store.channel. Writing waits for nobody, so the writer is the same."""
+        return await _run(self._store.channel, name, shape, dtype, slots)
+
+    async def subscribe(
+        self, name: str, timeout: float | None = None, **options: Any
+    ) -> AsyncChannelReader:
+        """As Store.subscribe."""
+        return AsyncChannelReader(await _run(self._store.subscribe, name, timeout, **options))
+
+    async def region(self, name: str, nbytes: int | None = None, **options: Any) -> AsyncRegion:
+        """As Store.region."""
+        return AsyncRegion(await _run(self._store.region, name, nbytes, **options))
+
     async def stats(self) -> dict[str, Any]:
         """As Store.stats."""
         return await _run(self._store.stats)
@@ -198,3 +222,87 @@ class AsyncWatch:
 
     async def __aexit__(self, *exception: object) -> None:
         self.close()
+
+
+class AsyncChannelReader:
+    """A reader of a channel whose ``next`` is awaitable. A context manager, as ChannelReader."""
+
+    def __init__(self, reader: ChannelReader) -> None:
+        self.reader = reader
+
+    def latest(self) -> ChannelStep | None:
+        """As ChannelReader.latest: it waits for nobody."""
+        return self.reader.latest()
+
+    async def next(self, timeout: float | None = None) -> ChannelStep:
+        """As ChannelReader.next."""
+        try:
+            return self.reader.next(0)  # it is there: less than a switch of threads
+        except DeadlineError:
+            pass
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _WATCH_SLICE if end is None else min(_WATCH_SLICE, max(0.0, end - time.monotonic()))
+            try:
+                return await _run(self.reader.next, left)
+            except DeadlineError:
+                if end is not None and time.monotonic() >= end:
+                    raise
+
+    def close(self) -> None:
+        """Ends this reader. Idempotent."""
+        self.reader.close()
+
+    async def __aenter__(self) -> AsyncChannelReader:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.close()
+
+
+class AsyncRegion:
+    """A region whose lock is awaitable: ``async with region.writing() as hold:``. `region`: the Region."""
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+
+    def reading(self, timeout: float | None = None) -> AsyncHold:
+        """As Region.reading; it is the task that holds it, not the thread."""
+        return AsyncHold(self.region, False, timeout)
+
+    def writing(self, timeout: float | None = None) -> AsyncHold:
+        """As Region.writing; it is the task that holds it, not the thread."""
+        return AsyncHold(self.region, True, timeout)
+
+    async def __aenter__(self) -> AsyncRegion:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.region.close()
+
+
+class AsyncHold:
+    """A hold to come: await it for a RegionHold, or use it with ``async with``, which releases it."""
+
+    def __init__(self, region: Region, write: bool, timeout: float | None) -> None:
+        self._region, self._write, self._timeout = region, write, timeout
+        self._hold: RegionHold | None = None
+
+    async def _take(self) -> RegionHold:
+        owner = id(asyncio.current_task())
+        try:
+            return self._region._hold(self._write, 0, owner)
+        except DeadlineError:
+            return await _run(self._region._hold, self._write, self._timeout, owner)
+
+    def __await__(self) -> Any:
+        return self._take().__await__()
+
+    async def __aenter__(self) -> RegionHold:
+        self._hold = await self
+        return self._hold
+
+    async def __aexit__(self, *exception: object) -> None:
+        assert self._hold is not None
+        if self._hold.held:
+            self._hold.release()
