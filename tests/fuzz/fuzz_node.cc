@@ -59,6 +59,7 @@ class Node {
     if (message.size() >= sizeof(layout::FdHeader) && bytes[0] % 8 != 7) {  // past the first checks
       layout::FdHeader header = RawClient::Header(static_cast<layout::FdType>(message[4] % 40), 7);
       std::memcpy(message.data(), &header, sizeof(header));
+      if (bytes[0] % 8 < 5) message.resize(SizeOf(header.type, message.size()));
     }
     client.SendBytes(message.data(), message.size());
   }
@@ -99,6 +100,17 @@ class Node {
   bool Ended() {
     const std::shared_ptr<Session> session = store_->FindSession(client_->welcome.session_id);
     return session == nullptr || session->cut_off.load();
+  }
+
+  // Of messages that are refused at once when they have another size.
+  static size_t SizeOf(layout::FdType type, size_t otherwise) {
+    switch (type) {
+      case layout::FdType::kOpenMutable:
+      case layout::FdType::kDeleteMutable: return sizeof(layout::MutableRequest);
+      case layout::FdType::kMutableMapped:
+      case layout::FdType::kMutableClosed: return sizeof(layout::MutableMessage);
+      default: return otherwise;
+    }
   }
 
   // Sizes that add up, so that the body reaches the parsers.

@@ -285,7 +285,10 @@ sys.stdin.read()
 
 
 def test_a_reader_dies_and_a_reader_stops(store, spawn, eventually):
-    readers = [spawn("rd = store.subscribe('x', timeout=30)\nprint(rd.next(30).seq, flush=True)\nrd.next(30)\n") for _ in range(2)]
+    readers = [
+        spawn("rd = store.subscribe('x', timeout=30)\nprint(rd.next(30).seq, flush=True)\nrd.next(30)\n")
+        for _ in range(2)
+    ]
     with store.channel("x", 10, "u8", slots=2) as ch:
         ch.put(np.zeros(10, np.uint8))
         assert [says(r) for r in readers] == ["1", "1"]

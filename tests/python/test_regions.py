@@ -224,7 +224,9 @@ def test_a_holder_that_dies_keeps_no_one_waiting(store, spawn, mode):
     with store.region("x", 10) as region:
         holder = spawn(f"hold = store.region('x').{mode}()\nprint('held', flush=True)\nsys.stdin.read()\n")
         assert says(holder) == "held"
-        waiter = spawn("hold = store.region('x').writing(timeout=30)\nprint(hold.abandoned, flush=True)\nsys.stdin.read()\n")
+        waiter = spawn(
+            "hold = store.region('x').writing(timeout=30)\nprint(hold.abandoned, flush=True)\nsys.stdin.read()\n"
+        )
         while region.state().waiting == 0:
             time.sleep(0.001)
         holder.kill()

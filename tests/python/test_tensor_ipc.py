@@ -16,12 +16,16 @@ from penstock import tensor_ipc
 
 @pytest.fixture
 def create(node):
-    return lambda name, array, **options: tensor_ipc.create_shared_tensor(name, array, address=node.address, **options)
+    return lambda name, array, **options: tensor_ipc.create_shared_tensor(
+        name, array, address=node.address, **options
+    )
 
 
 @pytest.fixture
 def attach(node):
-    return lambda name, *args, **options: tensor_ipc.attach_shared_tensor(name, *args, address=node.address, **options)
+    return lambda name, *args, **options: tensor_ipc.attach_shared_tensor(
+        name, *args, address=node.address, **options
+    )
 
 
 def python(node, code: str, check: bool = True) -> str:
@@ -45,10 +49,13 @@ def test_another_process_attaches_without_a_copy(store, node, create):
         assert shared.array[0, 0] == 0, "it is a copy of what was given"
         with pytest.raises(ValueError, match="read-only"):
             shared.array[0, 0] = 1
-        said = python(node, """
+        said = python(
+            node,
+            """
 shared = tensor_ipc.attach_shared_tensor("w", shape=(3, 4), dtype=np.float32)
 print(float(shared.array.sum()), np.asarray(shared).flags.writeable, shared.array.ctypes.data == shared.array.ctypes.data)
-""")
+""",
+        )
         assert said == "66.0 False True"
     assert not store.exists("w")
 
@@ -97,7 +104,11 @@ def test_it_goes_with_its_creator(store, node, create):
     assert not store.exists("w")
     python(node, "shared = tensor_ipc.create_shared_tensor('w', np.ones(4))\n")
     assert not store.exists("w"), "the end of a program takes it"
-    python(node, "shared = tensor_ipc.create_shared_tensor('w', np.ones(4), writable=True)\nos.kill(os.getpid(), 9)\n", check=False)
+    python(
+        node,
+        "shared = tensor_ipc.create_shared_tensor('w', np.ones(4), writable=True)\nos.kill(os.getpid(), 9)\n",
+        check=False,
+    )
     with pytest.raises(penstock.NotFoundError):
         store.region("w", timeout=0.0)
 
@@ -123,11 +134,14 @@ def test_the_end_of_a_forked_child_takes_nothing(store, create):
 def test_a_writable_one_is_changed_by_both_sides(store, node, create, attach):
     with create("w", np.zeros((2, 3), np.int32), writable=True) as shared:
         assert shared.writable and shared.array.flags.writeable
-        python(node, """
+        python(
+            node,
+            """
 with tensor_ipc.attach_shared_tensor("w", (2, 3), "i32", writable=True) as shared:
     with shared.writing(timeout=10):
         shared.array[1, 2] = 7
-""")
+""",
+        )
         with shared.reading(timeout=10) as hold:
             assert shared.array[1, 2] == 7 and not hold.abandoned
         with pytest.raises(penstock.InvalidArgumentError, match="^shape"):
@@ -136,10 +150,15 @@ with tensor_ipc.attach_shared_tensor("w", (2, 3), "i32", writable=True) as share
         attach("w", writable=True)
 
 
-@pytest.mark.parametrize("array", [np.zeros((0, 3)), np.array(5, np.uint8), np.zeros(70_000, np.complex64)[::7]])
+@pytest.mark.parametrize(
+    "array", [np.zeros((0, 3)), np.array(5, np.uint8), np.zeros(70_000, np.complex64)[::7]]
+)
 @pytest.mark.parametrize("writable", [False, True])
 def test_empty_scalar_and_strided(store, create, attach, array, writable):
-    with create("w", array, writable=writable), attach("w", array.shape, array.dtype, writable=writable) as shared:
+    with (
+        create("w", array, writable=writable),
+        attach("w", array.shape, array.dtype, writable=writable) as shared,
+    ):
         assert shared.array.shape == array.shape and np.array_equal(shared.array, array)
 
 

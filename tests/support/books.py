@@ -10,7 +10,8 @@ import penstock
 from support.waiting import until
 
 TRANSIENT = ("drafts", "draft_bytes", "retired", "retired_bytes", "leaving_bytes", "pins", "sessions")
-MEMORY = ("tensors", "tensor_bytes", "block_bytes", "extents", "extent_bytes")
+MUTABLE = ("channels", "channel_bytes", "regions", "region_bytes")
+MEMORY = ("tensors", "tensor_bytes", "block_bytes", "extents", "extent_bytes", *MUTABLE)
 
 
 def books(store: penstock.Store, keys: tuple[str, ...] = TRANSIENT) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.suites import boxes, fetch, local, names, peers, put, python, rdma, remote, seeds
+from runner.suites import boxes, channels, fetch, local, names, peers, put, python, rdma, remote, seeds
 
 SUITES = {
     "local": local,
@@ -14,5 +14,6 @@ SUITES = {
     "rdma": rdma,
     "fetch": fetch,
     "boxes": boxes,
+    "channels": channels,
     "peers": peers,
 }

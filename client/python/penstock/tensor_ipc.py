@@ -227,7 +227,9 @@ def _check(shared: SharedTensor, shape: int | tuple[int, ...] | None, dtype: Any
     if wanted is not None and tuple(wanted) != shared.shape:
         problem = f"shape: is {tuple(wanted)}, but the shared tensor {shared.name!r} has {shared.shape}"
     elif dtype is not None and _core.dtype_name(dtype) != shared.dtype:
-        problem = f"dtype: is {_core.dtype_name(dtype)}, but the shared tensor {shared.name!r} has {shared.dtype}"
+        problem = (
+            f"dtype: is {_core.dtype_name(dtype)}, but the shared tensor {shared.name!r} has {shared.dtype}"
+        )
     if problem:
         shared.close()
         raise InvalidArgumentError(problem)

@@ -220,5 +220,45 @@ TEST_F(HostileClientTest, SegmentsOfOthersDraftsAreNotHandedOut) {
   EXPECT_EQ(RawClient::TypeOf(other->Receive()), layout::FdType::kRefusal);
 }
 
+layout::MutableRequest OpenRegion(uint64_t number) {
+  layout::MutableRequest request{.header = RawClient::Header(layout::FdType::kOpenMutable, number), .kind = layout::MutableKind::kRegion,
+                                 .flags = layout::kMutableCreate, .nbytes = 4096};
+  request.name_bytes = 1;
+  request.name[0] = 'r';
+  return request;
+}
+
+TEST_F(HostileClientTest, RequestsForMutableMemoryAreChecked) {
+  auto client = Client();
+  layout::MutableRequest request = OpenRegion(5);
+  request.kind = static_cast<layout::MutableKind>(77);
+  client->Send(request);
+  EXPECT_EQ(RawClient::TypeOf(client->Receive()), layout::FdType::kRefusal);
+  request = OpenRegion(6);
+  request.name_bytes = 60000;
+  client->Send(request);
+  EXPECT_EQ(RawClient::TypeOf(client->Receive()), layout::FdType::kRefusal);
+  client->Send(layout::MutableMessage{RawClient::Header(layout::FdType::kMutableMapped, 7), 12345, 0, 0});
+  EXPECT_EQ(RawClient::TypeOf(client->Receive()), layout::FdType::kRefusal);
+  client->Send(layout::MutableMessage{RawClient::Header(layout::FdType::kMutableClosed, 0), 12345, ~0u, 0});
+  EXPECT_EQ(PutThrough(*client, "a"), 0);
+  EXPECT_EQ(Df().regions(), 0);
+}
+
+TEST_F(HostileClientTest, NobodyClosesWhatOthersHaveOpen) {
+  auto owner = Client();
+  owner->Send(OpenRegion(9));
+  std::vector<UniqueFd> fds;
+  const std::string reply = owner->Receive(&fds);
+  ASSERT_EQ(RawClient::TypeOf(reply), layout::FdType::kMutableReply);
+  layout::MutableReply region;
+  std::memcpy(&region, reply.data(), sizeof(region));
+  auto other = Client();
+  other->Send(layout::MutableMessage{RawClient::Header(layout::FdType::kMutableClosed, 0), region.segment, 0, 9});
+  other->Send(layout::SegmentMessage{.header = RawClient::Header(layout::FdType::kGetSegment, 10), .segment = region.segment});
+  EXPECT_EQ(RawClient::TypeOf(other->Receive()), layout::FdType::kRefusal) << "by name only";
+  EXPECT_EQ(Df().regions(), 1);
+}
+
 }  // namespace
 }  // namespace penstock::server

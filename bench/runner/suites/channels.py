@@ -1,0 +1,45 @@
+"""What does one step take from a writer to a reader in another process, beside a pipe and a queue?"""
+
+from __future__ import annotations
+
+from runner.node import Node
+from runner.records import Ask, Case
+from runner.rounds import measure
+from runner.setting import Needs, Setting
+
+NEEDS = Needs(programs=("channel_bench",), python=True)
+
+_US = 1e-3  # a worker's nanoseconds in microseconds
+
+
+def _case(name: str, worker: str, value: str, ceiling: str, ceiling_name: str, goal: str) -> Case:
+    return Case(name, "us", Ask(worker, value, _US), Ask(worker, ceiling, _US), ceiling_name, goal)
+
+
+CASES = [
+    _case("C++ step, 64 B", "c++", "channel 64 B", "pipe 64 B", "us of a pipe", "value <= 2 and ratio >= 2"),
+    _case("C++ step, 28 KiB (84x84x4)", "c++", "channel 28 KiB", "pipe 28 KiB", "us of a pipe", "ratio >= 2"),
+    _case("C++ step, 1 MiB", "c++", "channel 1 MiB", "pipe 1 MiB", "us of a pipe", "ratio >= 1"),
+    Case("C++ write of a step, nobody waits", "ns", Ask("c++", "write 64 B")),
+    _case("Python step, 64 B", "python", "channel 64 B", "pipe 64 B", "us of multiprocessing.Pipe",
+          "value <= 10 and ratio >= 2"),
+    _case("Python step, 64 B, beside a queue", "python", "channel 64 B", "queue 64 B", "us of multiprocessing.Queue",
+          "ratio >= 5"),
+    _case("Python step, 28 KiB (84x84x4)", "python", "channel 28 KiB", "pipe 28 KiB", "us of multiprocessing.Pipe",
+          "ratio >= 2"),
+    _case("Python step, 28 KiB, beside a queue", "python", "channel 28 KiB", "queue 28 KiB",
+          "us of multiprocessing.Queue", "ratio >= 5"),
+    Case("C++ region, held for reading", "ns", Ask("c++", "region read"), goal="value <= 1000"),
+    Case("C++ region, held for writing", "ns", Ask("c++", "region write"), goal="value <= 1000"),
+    _case("Python region, held for writing", "python", "region write", "multiprocessing.Lock",
+          "us of multiprocessing.Lock", ""),
+]
+
+
+def run(setting: Setting) -> list[dict]:
+    with (
+        Node(setting.build, "512MiB") as node,
+        setting.program("channel_bench", f"--address={node.address}") as cpp,
+        setting.python("channel", node.address) as python,
+    ):
+        return measure("channels", CASES, {"c++": cpp, "python": python}, setting)
