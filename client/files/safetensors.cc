@@ -54,6 +54,7 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(absl::Span<const std::byt
   if (!header.ok()) return header.status();
   SafetensorsFile file;
   file.metadata_ = std::move(header->metadata);
+  file.has_metadata_ = header->has_metadata;
   file.tensors_.reserve(header->entries.size());
   for (SafetensorsEntry& entry : header->entries) {
     file.tensors_.push_back(

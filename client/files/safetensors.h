@@ -35,12 +35,16 @@ class SafetensorsFile {
   // The file's own `__metadata__`.
   const FileMetadata& metadata() const { return metadata_; }
 
+  // Whether the file has one, empty or not.
+  bool has_metadata() const { return has_metadata_; }
+
  private:
   SafetensorsFile() = default;
 
   MappedFile file_;
   std::vector<FileTensor> tensors_;
   FileMetadata metadata_;
+  bool has_metadata_ = false;
 };
 
 }  // namespace penstock

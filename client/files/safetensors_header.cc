@@ -32,6 +32,7 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
  public:
   std::vector<RawEntry> entries;
   FileMetadata metadata;
+  bool has_metadata = false;
   std::string error;  // set when an event returned false
 
   bool start_object(std::size_t) override {
@@ -51,7 +52,11 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
       has_value_ = false;
       if (!names_.insert(key).second) return Fail(StrCat(Where(key), "comes twice"));
       in_metadata_ = key == kMetadataKey;
-      if (!in_metadata_) entries.push_back(RawEntry{.name = key});
+      if (in_metadata_) {
+        has_metadata = true;
+      } else {
+        entries.push_back(RawEntry{.name = key});
+      }
       return true;
     }
     field_ = key;
@@ -227,6 +232,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json,
   }
   SafetensorsHeader header;
   header.metadata = std::move(handler.metadata);
+  header.has_metadata = handler.has_metadata;
   header.entries.reserve(handler.entries.size());
   for (RawEntry& raw : handler.entries) {
     absl::StatusOr<SafetensorsEntry> entry = Check(std::move(raw));

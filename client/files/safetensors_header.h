@@ -33,6 +33,7 @@ struct SafetensorsHeader {
   std::vector<SafetensorsEntry>
       entries;  // by offset; they cover the buffer without holes or overlaps
   FileMetadata metadata;
+  bool has_metadata = false;  // false: not even an empty `__metadata__`
 };
 
 // `json` is the header's text; the buffer that follows it in the file has `buffer_bytes`.

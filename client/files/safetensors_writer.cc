@@ -41,13 +41,6 @@ absl::Status CheckSpec(const TensorSpec& spec) {
   return absl::OkStatus();
 }
 
-// The header's text, padded, and the bytes that follow it.
-struct Layout {
-  std::vector<size_t> order;
-  std::string header;
-  uint64_t buffer_bytes = 0;
-};
-
 void AppendMetadata(const FileMetadata& metadata, std::string* out) {
   *out += "\"__metadata__\":{";
   bool first = true;
@@ -58,7 +51,8 @@ void AppendMetadata(const FileMetadata& metadata, std::string* out) {
   *out += "}";
 }
 
-absl::Status AppendEntry(const TensorSpec& spec, Layout* layout) {
+// Appends the tensor to the header's text.
+absl::Status AppendEntry(const TensorSpec& spec, SafetensorsPlan* plan) {
   const absl::StatusOr<uint64_t> bytes = ByteSize(spec.dtype, spec.shape);
   if (!bytes.ok()) return bytes.status();
   std::vector<int64_t> dims(spec.shape.dims().begin(), spec.shape.dims().end());
@@ -69,57 +63,76 @@ absl::Status AppendEntry(const TensorSpec& spec, Layout* layout) {
     }
     dims.back() *= 2;
   }
-  const uint64_t begin = layout->buffer_bytes;
-  if (__builtin_add_overflow(begin, *bytes, &layout->buffer_bytes) ||
-      layout->buffer_bytes > static_cast<uint64_t>(INT64_MAX) - kMaxSafetensorsHeaderBytes - 8) {
+  const uint64_t begin = plan->buffer_bytes;
+  if (__builtin_add_overflow(begin, *bytes, &plan->buffer_bytes) ||
+      plan->buffer_bytes > static_cast<uint64_t>(INT64_MAX) - kMaxSafetensorsHeaderBytes - 8) {
     return absl::InvalidArgumentError("safetensors: the tensors have more than 2^63 bytes");
   }
-  StrAppend(&layout->header, layout->header.size() > 1 ? "," : "", Quoted(spec.name),
+  StrAppend(&plan->head, plan->head.size() > 1 ? "," : "", Quoted(spec.name),
             ":{\"dtype\":\"", TraitsOf(spec.dtype).safetensors, "\",\"shape\":[", Join(dims, ","),
-            "],\"data_offsets\":[", begin, ",", layout->buffer_bytes, "]}");
+            "],\"data_offsets\":[", begin, ",", plan->buffer_bytes, "]}");
   return absl::OkStatus();
 }
 
-absl::StatusOr<Layout> LayOut(absl::Span<const TensorSpec> specs, const FileMetadata& metadata) {
-  Layout layout;
+absl::Status CheckAll(absl::Span<const TensorSpec> specs, const FileMetadata* metadata) {
+  std::vector<std::string_view> names;
   for (const TensorSpec& spec : specs) {
     if (absl::Status status = CheckSpec(spec); !status.ok()) return status;
-  }
-  for (const auto& [key, value] : metadata) {
-    if (!IsValidUtf8(key) || !IsValidUtf8(value)) {
-      return absl::InvalidArgumentError("metadata: a key or value is not valid UTF-8");
-    }
-  }
-  layout.order.resize(specs.size());
-  std::iota(layout.order.begin(), layout.order.end(), size_t{0});
-  std::sort(layout.order.begin(), layout.order.end(), [&](size_t a, size_t b) {
-    const int rank_a = Rank(specs[a].dtype);
-    const int rank_b = Rank(specs[b].dtype);
-    return rank_a != rank_b ? rank_a > rank_b : specs[a].name < specs[b].name;
-  });
-  layout.header = "{";
-  if (!metadata.empty()) AppendMetadata(metadata, &layout.header);
-  std::vector<std::string_view> names;
-  for (const size_t i : layout.order) {
-    if (absl::Status status = AppendEntry(specs[i], &layout); !status.ok()) return status;
-    names.push_back(specs[i].name);
+    names.push_back(spec.name);
   }
   std::sort(names.begin(), names.end());
   const auto twice = std::adjacent_find(names.begin(), names.end());
   if (twice != names.end()) {
     return absl::InvalidArgumentError(StrCat("tensor \"", *twice, "\" comes twice"));
   }
-  layout.header += "}";
-  layout.header.resize((layout.header.size() + 7) / 8 * 8, ' ');
-  if (layout.header.size() > kMaxSafetensorsHeaderBytes) {
-    return absl::InvalidArgumentError(StrCat("safetensors: the header has ", layout.header.size(),
-                                             " bytes; at most ", kMaxSafetensorsHeaderBytes,
-                                             " are allowed: fewer tensors or shorter names"));
+  if (metadata == nullptr) return absl::OkStatus();
+  for (const auto& [key, value] : *metadata) {
+    if (!IsValidUtf8(key) || !IsValidUtf8(value)) {
+      return absl::InvalidArgumentError("metadata: a key or value is not valid UTF-8");
+    }
   }
-  return layout;
+  return absl::OkStatus();
+}
+
+std::vector<size_t> OrderOf(absl::Span<const TensorSpec> specs) {
+  std::vector<size_t> order(specs.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    const int rank_a = Rank(specs[a].dtype);
+    const int rank_b = Rank(specs[b].dtype);
+    return rank_a != rank_b ? rank_a > rank_b : specs[a].name < specs[b].name;
+  });
+  return order;
+}
+
+std::string LengthBytes(uint64_t length) {
+  std::string bytes(8, '\0');
+  for (size_t i = 0; i < 8; ++i) bytes[i] = static_cast<char>(length >> (8 * i));
+  return bytes;
 }
 
 }  // namespace
+
+absl::StatusOr<SafetensorsPlan> PlanSafetensors(absl::Span<const TensorSpec> specs,
+                                                const FileMetadata* metadata) {
+  if (absl::Status status = CheckAll(specs, metadata); !status.ok()) return status;
+  SafetensorsPlan plan;
+  plan.order = OrderOf(specs);
+  plan.head = "{";
+  if (metadata != nullptr) AppendMetadata(*metadata, &plan.head);
+  for (const size_t i : plan.order) {
+    if (absl::Status status = AppendEntry(specs[i], &plan); !status.ok()) return status;
+  }
+  plan.head += "}";
+  plan.head.resize((plan.head.size() + 7) / 8 * 8, ' ');
+  if (plan.head.size() > kMaxSafetensorsHeaderBytes) {
+    return absl::InvalidArgumentError(StrCat("safetensors: the header has ", plan.head.size(),
+                                             " bytes; at most ", kMaxSafetensorsHeaderBytes,
+                                             " are allowed: fewer tensors or shorter names"));
+  }
+  plan.head.insert(0, LengthBytes(plan.head.size()));
+  return plan;
+}
 
 SafetensorsWriter::SafetensorsWriter(AtomicFile file, std::vector<size_t> order,
                                      uint64_t total_bytes)
@@ -128,16 +141,19 @@ SafetensorsWriter::SafetensorsWriter(AtomicFile file, std::vector<size_t> order,
 absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(const std::string& path,
                                                             absl::Span<const TensorSpec> specs,
                                                             const FileMetadata& metadata) {
-  absl::StatusOr<Layout> layout = LayOut(specs, metadata);
-  if (!layout.ok()) return layout.status();
+  absl::StatusOr<SafetensorsPlan> plan =
+      PlanSafetensors(specs, metadata.empty() ? nullptr : &metadata);
+  if (!plan.ok()) return plan.status();
+  return Create(path, *std::move(plan));
+}
+
+absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(const std::string& path,
+                                                            SafetensorsPlan plan) {
   absl::StatusOr<AtomicFile> file = AtomicFile::Create(path);
   if (!file.ok()) return file.status();
-  std::string length(8, '\0');
-  for (size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(layout->header.size() >> (8 * i));
-  if (absl::Status status = file->Write(length); !status.ok()) return status;
-  if (absl::Status status = file->Write(layout->header); !status.ok()) return status;
-  const uint64_t total_bytes = file->size_bytes() + layout->buffer_bytes;
-  return SafetensorsWriter(*std::move(file), std::move(layout->order), total_bytes);
+  if (absl::Status status = file->Write(plan.head); !status.ok()) return status;
+  const uint64_t total_bytes = plan.head.size() + plan.buffer_bytes;
+  return SafetensorsWriter(*std::move(file), std::move(plan.order), total_bytes);
 }
 
 absl::Status SafetensorsWriter::Append(absl::Span<const std::byte> bytes) {

@@ -29,11 +29,23 @@
 
 namespace penstock {
 
+// A file before its tensors' bytes are there.
+struct SafetensorsPlan {
+  std::string head;            // length and header: what the file begins with
+  std::vector<size_t> order;   // indices into the specs, as their bytes follow
+  uint64_t buffer_bytes = 0;   // of all tensors
+};
+
+// `metadata`: null leaves it out, an empty one is written as empty, as the original does.
+absl::StatusOr<SafetensorsPlan> PlanSafetensors(absl::Span<const TensorSpec> specs,
+                                                const FileMetadata* metadata);
+
 class SafetensorsWriter {
  public:
   static absl::StatusOr<SafetensorsWriter> Create(const std::string& path,
                                                   absl::Span<const TensorSpec> specs,
                                                   const FileMetadata& metadata = {});
+  static absl::StatusOr<SafetensorsWriter> Create(const std::string& path, SafetensorsPlan plan);
 
   // Indices into `specs`, in the order in which Append wants the tensors: by falling alignment of
   // the dtype, then by name.

@@ -14,6 +14,7 @@
 #include "client/python/core/registered.h"
 #include "client/python/core/snapshot.h"
 #include "client/python/core/store.h"
+#include "client/python/core/tensor_file.h"
 #include "client/python/core/view_object.h"
 #include "client/python/core/watch.h"
 
@@ -96,6 +97,8 @@ NB_MODULE(_core, module) {
   AddChannelTypes(module);
   AddRegionTypes(module);
   AddStoreType(module);
+  AddTensorFileType(module);
+  AddSafetensorsWriter(module);
   module.def("dtype_name", CanonicalDType, "dtype"_a.none());
   module.def("_install_fault_messages", EnableFaultMessages);
 }

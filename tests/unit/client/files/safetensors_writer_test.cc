@@ -72,6 +72,24 @@ TEST(SafetensorsWriter, NoTensorsMakeASoundFile) {
   EXPECT_TRUE(SafetensorsFile::Open(dir / "x").ok());
 }
 
+// What safetensors 0.8.0 writes with metadata={} and with metadata=None.
+TEST(SafetensorsWriter, EmptyMetadataIsNotTheSameAsNone) {
+  const std::vector<TensorSpec> specs = {{"a", DType::kU8, Shape{}}};
+  const FileMetadata none;
+  const auto with = PlanSafetensors(specs, &none);
+  const auto without = PlanSafetensors(specs, nullptr);
+  ASSERT_TRUE(with.ok() && without.ok());
+  EXPECT_THAT(with->head.substr(8), HasSubstr(R"({"__metadata__":{},"a":{)"));
+  EXPECT_THAT(without->head.substr(8), HasSubstr(R"({"a":{)"));
+  const std::string file_with = StrCat(with->head, "x");
+  const std::string file_without = StrCat(without->head, "x");
+  const auto parsed_with = SafetensorsFile::Parse(BytesOf(file_with));
+  const auto parsed_without = SafetensorsFile::Parse(BytesOf(file_without));
+  ASSERT_TRUE(parsed_with.ok() && parsed_without.ok());
+  EXPECT_TRUE(parsed_with->has_metadata());
+  EXPECT_FALSE(parsed_without->has_metadata());
+}
+
 TEST(SafetensorsWriter, TakesTensorsInItsOrderAndInPieces) {
   const TempDir dir;
   const std::vector<TensorSpec> specs = {{"a", DType::kU8, Shape{2}}, {"b", DType::kI64, Shape{1}}};
