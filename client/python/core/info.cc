@@ -49,6 +49,10 @@ nb::object Repr(const TensorInfo& info) {
       info.shape.ToString().c_str(), static_cast<unsigned long long>(info.nbytes)));
 }
 
+nb::object Html(nb::handle self) {
+  return nb::module_::import_("penstock._notebook").attr("info_html")(self);
+}
+
 }  // namespace
 
 PyObject* NewInfo(TensorInfo&& info) { return nb::cast(std::move(info)).release().ptr(); }
@@ -98,7 +102,8 @@ void AddInfoType(nb::module_& module) {
       .def_prop_ro(
           "immutable", [](const TensorInfo& i) { return Text(i.immutable); },
           "'kernel': no client could ever write it; 'writer': only its writer could.")
-      .def("__repr__", Repr);
+      .def("__repr__", Repr)
+      .def("_repr_html_", Html, "A table for notebooks.");
 }
 
 }  // namespace penstock::python

@@ -145,6 +145,13 @@ PyObject* Repr(PyObject* self) {
                               dtype.get(), shape.get());
 }
 
+// None for a released view: notebooks then show its repr.
+PyObject* Html(PyObject* self, PyObject*) {
+  if (Self(self)->lease == nullptr) Py_RETURN_NONE;
+  Owned module(PyImport_ImportModule("penstock._notebook"));
+  return module ? PyObject_CallMethod(module.get(), "view_html", "O", self) : nullptr;
+}
+
 PyObject* CallModule(PyObject* self, const char* function) {
   if (LiveView(self) == nullptr) return nullptr;
   Owned module(PyImport_ImportModule("penstock._frameworks"));
@@ -199,6 +206,7 @@ PyMethodDef methods[] = {
     {"__dlpack_device__", ViewDLPackDevice, METH_NOARGS, nullptr},
     {"__arrow_c_array__", AsMethod(ArrowCArray), METH_VARARGS | METH_KEYWORDS, nullptr},
     {"__reduce__", Reduce, METH_NOARGS, nullptr},
+    {"_repr_html_", Html, METH_NOARGS, "_repr_html_($self)\n--\n\nA table for notebooks."},
     {nullptr, nullptr, 0, nullptr},
 };
 

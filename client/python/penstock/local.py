@@ -145,6 +145,11 @@ class LocalNode:
         if hasattr(self, "_process"):
             self.close()
 
+    def __repr__(self) -> str:
+        if self._log.closed:
+            return "LocalNode(closed)"
+        return f"LocalNode(address={self.address!r}, pid={self.pid})"
+
     def __enter__(self) -> LocalNode:
         return self
 

@@ -142,6 +142,11 @@ class Store(_core.Store):
     def __repr__(self) -> str:
         return "Store(closed)" if self.closed else f"Store(address={self.address!r})"
 
+    def _repr_html_(self) -> str:
+        from penstock._notebook import store_html
+
+        return store_html(self)
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.exists(name)
 
