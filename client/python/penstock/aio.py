@@ -1,20 +1,26 @@
 """The calls of a Store for asyncio: ``await store.aio.get("x")``.
 
 A get that the catalog can answer is done at once, in the event loop: it takes less than a switch of
-threads. Everything else runs in a small pool of threads, which belongs to the process and is made
-anew after a fork. Cancelling an await leaves its call running to its end in the pool.
+threads. Everything else runs in threads, which belong to the process and are made anew after a fork:
+few for calls that end by themselves, more for calls that wait for others, half a second at a time, so
+that no number of waiting tasks keeps a put from running.
+
+Cancelling an await never stops a call half-way: a put goes on to its end, a view or draft that comes
+too late is released, a wait ends within half a second, and no event of a watch is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar, overload
 
 from penstock._core import (
     ChannelReader,
@@ -23,6 +29,7 @@ from penstock._core import (
     Draft,
     Region,
     RegionHold,
+    RegisteredMemory,
     TensorInfo,
     TensorView,
 )
@@ -30,38 +37,59 @@ from penstock.errors import DeadlineError, Error
 from penstock.events import Event, Watch
 
 if TYPE_CHECKING:
+    from penstock.snapshot import Snapshot, SnapshotInfo
     from penstock.store import Store
 
-__all__ = ["AsyncChannelReader", "AsyncDraft", "AsyncHold", "AsyncRegion", "AsyncStore", "AsyncWatch"]
+__all__ = ["AsyncChannelReader", "AsyncDraft", "AsyncHold", "AsyncRegion", "AsyncSnapshot", "AsyncStore", "AsyncWatch"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+_Out = TypeVar("_Out")
+_Seconds: TypeAlias = float | timedelta
 _Transports: TypeAlias = list[dict[str, Any]]  # in the class, `list` is its method
+_Numbers: TypeAlias = list[int]
+_Infos: TypeAlias = "list[SnapshotInfo]"
 
 _THREADS = 8
-_WATCH_SLICE = 0.5  # seconds that a waiting watch, or reader of a channel, holds a thread at a time
+_WAITING_THREADS = 32
+_MISSING = object()
+_SLICE = 0.5  # seconds that a waiting call holds a thread at a time
+_LIST_PAGE = 1000
 
-_pool: ThreadPoolExecutor | None = None
-
-
-def _threads() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="penstock-aio")
-    return _pool
+_pools: dict[int, ThreadPoolExecutor] = {}  # by number of threads
 
 
-def _forget_pool() -> None:
-    global _pool
-    _pool = None  # its threads did not come along
+def _threads(count: int) -> ThreadPoolExecutor:
+    pool = _pools.get(count)
+    if pool is None:
+        pool = _pools[count] = ThreadPoolExecutor(count, thread_name_prefix="penstock-aio")
+    return pool
 
 
-os.register_at_fork(after_in_child=_forget_pool)
+os.register_at_fork(after_in_child=_pools.clear)  # their threads did not come along
 
 
 async def _run(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads(), functools.partial(call, *args, **kwargs))
+    return await loop.run_in_executor(_threads(_THREADS), functools.partial(call, *args, **kwargs))
+
+
+async def _run_waiting(call: Callable[[_Seconds | None], _T], timeout: _Seconds | None) -> _T:
+    """``call(timeout)``, which raises DeadlineError when the time is over, a slice at a time."""
+    loop = asyncio.get_running_loop()
+    threads = _threads(_WAITING_THREADS)
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    sliced = seconds is None or (type(seconds) in (int, float) and seconds > _SLICE)
+    if not sliced:
+        return await loop.run_in_executor(threads, call, timeout)  # short, or to be refused
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = _SLICE if end is None else max(0.0, min(_SLICE, end - time.monotonic()))
+        try:
+            return await loop.run_in_executor(threads, call, left)
+        except DeadlineError:
+            if end is not None and time.monotonic() >= end:
+                raise
 
 
 class AsyncStore:
@@ -70,13 +98,50 @@ class AsyncStore:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def get(self, name: str, box: Any = None, **options: Any) -> Any:
+    @overload
+    async def get(
+        self,
+        name: str,
+        box: Any = None,
+        *,
+        version: int | None = None,
+        out: None = None,
+        device: Any = None,
+        wait: _Seconds | None = None,
+    ) -> TensorView: ...
+    @overload
+    async def get(
+        self,
+        name: str,
+        box: Any = None,
+        *,
+        version: int | None = None,
+        out: _Out,
+        device: Any = None,
+        wait: _Seconds | None = None,
+    ) -> _Out: ...
+    async def get(
+        self,
+        name: str,
+        box: Any = None,
+        *,
+        version: int | None = None,
+        out: Any = None,
+        device: Any = None,
+        wait: _Seconds | None = None,
+    ) -> Any:
         """As Store.get."""
-        if box is None and not options:
+        if box is None and version is None and out is None and device is None:
             view = self._store._get_if_warm(name)
             if view is not None:
                 return view
-        return await _run(self._store.get, name, box, **options)
+
+        def get(left: _Seconds | None) -> Any:
+            return self._store.get(
+                name, box, version=version, out=out, device=device, wait=left
+            )
+
+        return await (_run(get, None) if wait is None else _run_waiting(get, wait))
 
     async def get_many(
         self, names: Iterable[str], errors: Literal["raise", "return"] = "raise"
@@ -84,29 +149,114 @@ class AsyncStore:
         """As Store.get_many."""
         return await _run(self._store.get_many, names, errors)
 
-    async def put(self, name: str, tensor: Any, **options: Any) -> TensorInfo:
-        """As Store.put; do not change the tensor before it is done."""
-        return await _run(self._store.put, name, tensor, **options)
+    async def put(
+        self,
+        name: str,
+        tensor: Any,
+        *,
+        replicas: int = 1,
+        keep: bool = True,
+        ttl: _Seconds | None = None,
+        metadata: dict[str, str] | None = None,
+        version: int | None = None,
+        if_absent: bool = False,
+        if_version: int | None = None,
+    ) -> TensorInfo:
+        """As Store.put; do not change the tensor before it is done, nor after a cancelled await."""
+        return await _run(
+            self._store.put,
+            name,
+            tensor,
+            replicas=replicas,
+            keep=keep,
+            ttl=ttl,
+            metadata=metadata,
+            version=version,
+            if_absent=if_absent,
+            if_version=if_version,
+        )
 
     async def put_many(
-        self, tensors: Mapping[str, Any] | Iterable[tuple[str, Any]], **options: Any
+        self,
+        tensors: Mapping[str, Any] | Iterable[tuple[str, Any]],
+        *,
+        errors: Literal["raise", "return"] = "raise",
+        **options: Any,
     ) -> list[TensorInfo | Error]:
         """As Store.put_many."""
-        return await _run(self._store.put_many, tensors, **options)
+        return await _run(self._store.put_many, tensors, errors=errors, **options)
 
-    def create(self, name: str, shape: Any, dtype: Any, **options: Any) -> AsyncDraft:
+    def create(
+        self,
+        name: str,
+        shape: int | Iterable[int],
+        dtype: Any,
+        *,
+        replicas: int = 1,
+        keep: bool = True,
+        ttl: _Seconds | None = None,
+        metadata: dict[str, str] | None = None,
+        version: int | None = None,
+        if_absent: bool = False,
+        if_version: int | None = None,
+    ) -> AsyncDraft:
         """As Store.create: ``async with store.aio.create(...) as draft:``, or await it for a Draft."""
-        return AsyncDraft(functools.partial(self._store.create, name, shape, dtype, **options))
+        return AsyncDraft(
+            functools.partial(
+                self._store.create,
+                name,
+                shape,
+                dtype,
+                replicas=replicas,
+                keep=keep,
+                ttl=ttl,
+                metadata=metadata,
+                version=version,
+                if_absent=if_absent,
+                if_version=if_version,
+            )
+        )
 
     async def get_or_create(
         self, name: str, make: Callable[[], Any], timeout: float | None = None
     ) -> TensorView:
-        """As Store.get_or_create; `make` runs in a thread."""
-        return await _run(self._store.get_or_create, name, make, timeout)
+        """As Store.get_or_create; `make` runs in a thread, and to its end when the await is cancelled."""
+        outcome: list[BaseException] = []  # of make: it is called once, whatever it raises
+
+        def make_once() -> Any:
+            try:
+                return make()
+            except BaseException as error:
+                outcome.append(error)
+                raise
+
+        def get_or_create(left: _Seconds | None) -> TensorView | None:
+            try:
+                return self._store.get_or_create(name, make_once if callable(make) else make, left)
+            except DeadlineError:
+                if outcome:
+                    return None
+                raise
+
+        try:
+            view = await _run_waiting(get_or_create, timeout)
+        except DeadlineError as error:
+            raise DeadlineError(
+                f"get_or_create {name!r}: another caller has been making it for {timeout} s",
+                code=error.code,
+                name=name,
+            ) from None
+        if view is None:
+            raise outcome[0]
+        return view
 
     async def longest_prefix(self, names: Iterable[str]) -> int:
         """As Store.longest_prefix."""
         return await _run(self._store.longest_prefix, names)
+
+    async def register(self, array: Any) -> RegisteredMemory:
+        """As Store.register."""
+        return await _run(self._store.register, array)
 
     async def delete(self, name: str, version: int | None = None) -> bool:
         """As Store.delete."""
@@ -130,21 +280,22 @@ class AsyncStore:
         """As Store.list: ``async for info in store.aio.list("model/"):``."""
         infos = await _run(self._store.list, prefix, limit, after)
 
-        def one() -> TensorInfo | None:
-            return next(infos, None)
+        def page() -> tuple[TensorInfo, ...]:
+            return tuple(itertools.islice(infos, _LIST_PAGE))
 
-        while (info := await _run(one)) is not None:
-            yield info
+        while some := await _run(page):
+            for info in some:
+                yield info
 
     def watch(self, prefix: str = "", from_version: int | None = None) -> AsyncWatch:
         """As Store.watch: ``async for event in store.aio.watch("model/"):``."""
         return AsyncWatch(self._store.watch(prefix, from_version))
 
     async def wait(
-        self, name: str, version: int | None = None, timeout: float | None = None
+        self, name: str, version: int | None = None, timeout: _Seconds | None = None
     ) -> TensorInfo:
         """As Store.wait."""
-        return await _run(self._store.wait, name, version, timeout)
+        return await _run_waiting(functools.partial(self._store.wait, name, version), timeout)
 
     async def channel(self, name: str, shape: Any, dtype: Any, slots: int = 8) -> ChannelWriter:
         """As Store.channel. Writing waits for nobody, so the writer is the same."""
@@ -154,11 +305,89 @@ class AsyncStore:
         self, name: str, timeout: float | None = None, **options: Any
     ) -> AsyncChannelReader:
         """As Store.subscribe."""
-        return AsyncChannelReader(await _run(self._store.subscribe, name, timeout, **options))
+        
+        def subscribe(left: Any) -> ChannelReader:
+            return self._store.subscribe(name, left, **options)
+
+        return AsyncChannelReader(await _run_waiting(subscribe, timeout) if timeout else await _run(subscribe, timeout))
 
     async def region(self, name: str, nbytes: int | None = None, **options: Any) -> AsyncRegion:
         """As Store.region."""
         return AsyncRegion(await _run(self._store.region, name, nbytes, **options))
+
+    def snapshot(
+        self,
+        prefix: str,
+        *,
+        number: int | None = None,
+        keep_last: int | None = None,
+        metadata: dict[str, str] | None = None,
+        process_group: Any = None,
+        rank: int = 0,
+        ranks: int | None = None,
+        timeout: float = 600.0,
+    ) -> AsyncSnapshot:
+        """As Store.snapshot: ``async with store.aio.snapshot(...) as snap: await snap.put_state_dict(sd)``."""
+        return AsyncSnapshot(
+            functools.partial(
+                self._store.snapshot,
+                prefix,
+                number=number,
+                keep_last=keep_last,
+                metadata=metadata,
+                process_group=process_group,
+                rank=rank,
+                ranks=ranks,
+                timeout=timeout,
+            )
+        )
+
+    async def put_state_dict(self, prefix: str, state_dict: Any, **options: Any) -> SnapshotInfo:
+        """As Store.put_state_dict; do not change its tensors before it is done, nor after a cancelled await."""
+        return await _run(self._store.put_state_dict, prefix, state_dict, **options)
+
+    async def get_state_dict(
+        self,
+        prefix: str,
+        number: int | Literal["latest"] = "latest",
+        *,
+        into: Any = None,
+        strict: bool = True,
+        dtype: Any = None,
+        framework: Literal["numpy", "torch", "view"] | None = None,
+        name: str | None = None,
+    ) -> Any:
+        """As Store.get_state_dict."""
+        options: dict[str, Any] = {"into": into, "strict": strict, "dtype": dtype, "framework": framework, "name": name}
+        return await _run(self._store.get_state_dict, prefix, number, **options)
+
+    async def snapshots(self, prefix: str) -> _Numbers:
+        """As Store.snapshots."""
+        return await _run(self._store.snapshots, prefix)
+
+    async def snapshot_infos(self, prefix: str) -> _Infos:
+        """As Store.snapshot_infos."""
+        return await _run(self._store.snapshot_infos, prefix)
+
+    async def latest(self, prefix: str, default: Any = _MISSING) -> Any:
+        """As Store.latest."""
+        return await (_run(self._store.latest, prefix) if default is _MISSING else _run(self._store.latest, prefix, default))
+
+    async def remove_snapshot(self, prefix: str, number: int) -> None:
+        """As Store.remove_snapshot."""
+        await _run(self._store.remove_snapshot, prefix, number)
+
+    async def pin_snapshot(self, prefix: str, number: int, pinned: bool = True) -> None:
+        """As Store.pin_snapshot."""
+        await _run(self._store.pin_snapshot, prefix, number, pinned)
+
+    async def wait_snapshot(self, prefix: str, after: int = 0, timeout: float | None = None) -> int:
+        """As Store.wait_snapshot."""
+
+        def wait(left: Any) -> int:
+            return self._store.wait_snapshot(prefix, after, left)
+
+        return await _run_waiting(wait, timeout)
 
     async def stats(self) -> dict[str, Any]:
         """As Store.stats."""
@@ -168,15 +397,22 @@ class AsyncStore:
         """As Store.transports."""
         return await _run(self._store.transports)
 
+    async def close(self) -> None:
+        """As Store.close."""
+        await _run(self._store.close)
+
 
 class AsyncDraft:
-    """A draft to come: await it, or use it with ``async with``, which publishes or aborts."""
+    """A draft to come: await it, or use it with ``async with``, which publishes or aborts.
+
+    Cancelled while it is made, it is aborted once it is there; cancelled in the block, too.
+    """
 
     def __init__(self, create: Callable[[], Draft]) -> None:
         self._create = create
         self._draft: Draft | None = None
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, Draft]:
         return _run(self._create).__await__()
 
     async def __aenter__(self) -> Draft:
@@ -197,21 +433,40 @@ class AsyncDraft:
 
 
 class AsyncWatch:
-    """Asynchronous iterator over events; ``close()`` ends it."""
+    """Asynchronous iterator over events; ``close()`` ends it. One task at a time iterates.
+
+    Cancelling an ``anext()``, by ``asyncio.wait_for`` for instance, loses no event: the next one gets it.
+    """
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
+        self._next: asyncio.Future[Event | None] | None = None
 
     def __aiter__(self) -> AsyncWatch:
         return self
 
     async def __anext__(self) -> Event:
         while True:
-            event = await _run(self._watch.next, _WATCH_SLICE)
+            event = await self._step()
             if event is not None:
                 return event
             if self._watch._core.closed:
                 raise StopAsyncIteration
+
+    async def _step(self) -> Event | None:
+        loop = asyncio.get_running_loop()
+        if self._next is None or self._next.cancelled() or self._next.get_loop() is not loop:
+            threads = _threads(_WAITING_THREADS)
+            self._next = loop.run_in_executor(threads, self._watch.next, _SLICE)
+        try:
+            event = await asyncio.shield(self._next)
+        except asyncio.CancelledError:
+            raise  # the call goes on and keeps what comes
+        except BaseException:
+            self._next = None
+            raise
+        self._next = None
+        return event
 
     def close(self) -> None:
         """Ends the watch. Idempotent."""
@@ -222,6 +477,51 @@ class AsyncWatch:
 
     async def __aexit__(self, *exception: object) -> None:
         self.close()
+
+
+class AsyncSnapshot:
+    """A Snapshot whose calls are awaitable, in an ``async with`` block. `snapshot`: the Snapshot itself."""
+
+    snapshot: Snapshot
+
+    def __init__(self, make: Callable[[], Snapshot]) -> None:
+        self._make = make
+
+    async def put(self, key: str, tensor: Any) -> None:
+        """As Snapshot.put."""
+        await _run(self.snapshot.put, key, tensor)
+
+    async def put_many(self, tensors: Mapping[str, Any]) -> None:
+        """As Snapshot.put_many."""
+        await _run(self.snapshot.put_many, tensors)
+
+    async def put_shard(self, key: str, local: Any, *, global_shape: Iterable[int], offset: Iterable[int]) -> None:
+        """As Snapshot.put_shard."""
+        await _run(self.snapshot.put_shard, key, local, global_shape=global_shape, offset=offset)
+
+    async def put_state_dict(self, state_dict: Any, name: str = "") -> None:
+        """As Snapshot.put_state_dict."""
+        await _run(self.snapshot.put_state_dict, state_dict, name)
+
+    async def commit(self) -> SnapshotInfo:
+        """As Snapshot.commit."""
+        return await _run(self.snapshot.commit)
+
+    async def abort(self) -> None:
+        """As Snapshot.abort."""
+        await _run(self.snapshot.abort)
+
+    @property
+    def number(self) -> int | None:
+        """As Snapshot.number."""
+        return self.snapshot.number
+
+    async def __aenter__(self) -> AsyncSnapshot:
+        self.snapshot = await _run(self._make)
+        return self
+
+    async def __aexit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        await _run(self.snapshot.__exit__, kind, value, traceback)
 
 
 class AsyncChannelReader:
@@ -240,14 +540,7 @@ class AsyncChannelReader:
             return self.reader.next(0)  # it is there: less than a switch of threads
         except DeadlineError:
             pass
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = _WATCH_SLICE if end is None else min(_WATCH_SLICE, max(0.0, end - time.monotonic()))
-            try:
-                return await _run(self.reader.next, left)
-            except DeadlineError:
-                if end is not None and time.monotonic() >= end:
-                    raise
+        return await _run_waiting(self.reader.next, timeout)
 
     def close(self) -> None:
         """Ends this reader. Idempotent."""
@@ -293,7 +586,11 @@ class AsyncHold:
         try:
             return self._region._hold(self._write, 0, owner)
         except DeadlineError:
-            return await _run(self._region._hold, self._write, self._timeout, owner)
+
+            def hold(left: _Seconds | None) -> RegionHold:
+                return self._region._hold(self._write, left, owner)
+
+            return await _run_waiting(hold, self._timeout)
 
     def __await__(self) -> Any:
         return self._take().__await__()
