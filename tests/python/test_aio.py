@@ -103,7 +103,9 @@ def calls_of(kind) -> dict[str, object]:
     found = {}
     for base in reversed(kind.__mro__[:-1]):
         found |= {
-            name: call for name, call in vars(base).items() if not name.startswith("_") and not isinstance(call, property)
+            name: call
+            for name, call in vars(base).items()
+            if not name.startswith("_") and not isinstance(call, property)
         }
     return found
 
@@ -112,13 +114,17 @@ def parameters(call) -> list[tuple[str, str, bool]]:
     """Of each: name, kind, whether it has a default; of what nanobind made, from the signature it keeps."""
     kept = getattr(call, "__nb_signature__", None)
     if kept is None:
-        return [(p.name, p.kind.name, p.default is not p.empty) for p in inspect.signature(call).parameters.values()][1:]
+        return [
+            (p.name, p.kind.name, p.default is not p.empty)
+            for p in inspect.signature(call).parameters.values()
+        ][1:]
     text = re.sub(r"\\\d+", "None", kept[0][0])
     arguments = ast.parse(text + ": ...").body[0].args
     required = len(arguments.args) - len(arguments.defaults)
     positional = [(a.arg, "POSITIONAL_OR_KEYWORD", i >= required) for i, a in enumerate(arguments.args)][1:]
     return positional + [
-        (a.arg, "KEYWORD_ONLY", default is not None) for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults)
+        (a.arg, "KEYWORD_ONLY", default is not None)
+        for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults)
     ]
 
 
@@ -238,7 +244,12 @@ def test_timeouts_are_those_that_were_asked_for(store):
             with pytest.raises(penstock.DeadlineError):
                 await store.aio.get("x", wait=timeout)
         assert 1.4 < time.monotonic() - began < 10
-        for wrong, error in (("1", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)):
+        for wrong, error in (
+            ("1", TypeError),
+            (True, TypeError),
+            (-1, ValueError),
+            (float("nan"), ValueError),
+        ):
             with pytest.raises(error):
                 await store.aio.wait("x", timeout=wrong)
 
@@ -247,14 +258,16 @@ def test_timeouts_are_those_that_were_asked_for(store):
 
 def test_get_or_create_waits_and_fails_as_its_twin(store):
     async def main():
-        release, calls = asyncio.Event(), []
+        began, release, calls = asyncio.Event(), asyncio.Event(), []
         loop = asyncio.get_running_loop()
 
         def make():
+            loop.call_soon_threadsafe(began.set)
             asyncio.run_coroutine_threadsafe(release.wait(), loop).result(20)
             return np.arange(3)
 
         making = asyncio.create_task(store.aio.get_or_create("x", make))
+        await began.wait()
         waiting = asyncio.create_task(store.aio.get_or_create("x", lambda: 1 // 0, timeout=0.7))
         with pytest.raises(penstock.DeadlineError, match="for 0.7 s"):
             await waiting

@@ -137,9 +137,7 @@ class AsyncStore:
                 return view
 
         def get(left: _Seconds | None) -> Any:
-            return self._store.get(
-                name, box, version=version, out=out, device=device, wait=left
-            )
+            return self._store.get(name, box, version=version, out=out, device=device, wait=left)
 
         return await (_run(get, None) if wait is None else _run_waiting(get, wait))
 
@@ -218,7 +216,7 @@ class AsyncStore:
         )
 
     async def get_or_create(
-        self, name: str, make: Callable[[], Any], timeout: float | None = None
+        self, name: str, make: Callable[[], Any], timeout: _Seconds | None = None
     ) -> TensorView:
         """As Store.get_or_create; `make` runs in a thread, and to its end when the await is cancelled."""
         outcome: list[BaseException] = []  # of make: it is called once, whatever it raises

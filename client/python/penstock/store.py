@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, TypeAlias
 
@@ -188,7 +189,7 @@ class Store(_core.Store):
         return self._longest_prefix(names)
 
     def get_or_create(
-        self, name: str, make: Callable[[], Any], timeout: float | None = None
+        self, name: str, make: Callable[[], Any], timeout: float | timedelta | None = None
     ) -> TensorView:
         """The tensor `name`; if it is missing, ``make()`` makes it, in one process at a time.
 
