@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -84,22 +85,24 @@ def main() -> int:
     args = parser.parse_args()
     entries = safetensors_file.read(args.file)
     store = penstock.connect(label="quickstart encoder")
+    compute: Callable[[Weights], torch.Tensor]
     views = {}
 
     def mapped(name: str) -> torch.Tensor:
         views[name] = view = store.get(f"{args.prefix}/{name}")
-        return view.torch()
+        tensor: torch.Tensor = view.torch()
+        return tensor
 
     def from_file(name: str) -> torch.Tensor:
         return torch.from_numpy(entries[name].array()).clone()  # a copy is aligned: same kernels, same rounding
 
     if "encoder.layer.0.attention.self.query.weight" in entries:
         what = f"embeddings and {args.layers} encoder layers"
-        compute = lambda weights: bert(weights, args.layers)  # noqa: E731
+        compute = partial(bert, layers=args.layers)
     else:
         names = [n for n, e in entries.items() if len(e.shape) == 2 and e.dtype in ("F32", "F16", "F64")][:4]
         what = f"products with {len(names)} matrices"
-        compute = lambda weights: matrices(weights, names)  # noqa: E731
+        compute = partial(matrices, names=names)
     with torch.no_grad():
         begin = time.perf_counter()
         ours = compute(mapped)

@@ -31,7 +31,7 @@ class Node:
         self._state = build / "quickstart-node.json"
         self.log = build / "quickstart-node.log"
 
-    def cli(self, *words: str, address: str | None = None) -> subprocess.CompletedProcess:
+    def cli(self, *words: str, address: str | None = None) -> subprocess.CompletedProcess[str]:
         env = dict(os.environ) | ({"PENSTOCK_ADDRESS": address} if address else {})
         return subprocess.run(
             [self._bin / "penstock", *words], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
@@ -77,7 +77,7 @@ class Node:
 
     def _start(self, memory: str, address: str | None) -> Started:
         read_fd, write_fd = os.pipe()
-        command = [self._bin / "penstockd", f"--memory={memory}", "--grpc_port=0", f"--ready_fd={write_fd}"]
+        command: list[str | Path] = [self._bin / "penstockd", f"--memory={memory}", "--grpc_port=0", f"--ready_fd={write_fd}"]
         if address:
             command.append(f"--socket_dir={address}")
         with open(self.log, "wb") as log:

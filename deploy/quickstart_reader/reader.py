@@ -21,16 +21,18 @@ import penstock
 import safetensors_file
 
 ROUNDS = 20
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def numpy_bytes(array: np.ndarray) -> np.ndarray:
+def numpy_bytes(array: Array) -> Array:
     return array.reshape(-1).view(np.uint8)
 
 
-def torch_bytes(tensor: Any) -> np.ndarray:
+def torch_bytes(tensor: Any) -> Array:
     import torch
 
-    return tensor.reshape(-1).view(torch.uint8).numpy()
+    array: Array = tensor.reshape(-1).view(torch.uint8).numpy()
+    return array
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sample
 import shared_memory
@@ -21,12 +22,15 @@ from node import OTHERS, Node
 HERE = Path(__file__).resolve().parent
 MIB = 1 << 20
 
+Told = dict[str, Any]  # what a program printed as JSON
+Used = tuple[str, shared_memory.Usage, shared_memory.Usage]  # by whom: their pages, all pages
+
 
 @dataclass
 class Reader:
     name: str
-    process: subprocess.Popen
-    told: dict
+    process: subprocess.Popen[str]
+    told: Told
 
 
 class Tour:
@@ -48,9 +52,10 @@ class Tour:
             raise SystemExit(f"quickstart: `penstock {' '.join(words)}` ended with {done.returncode}")
         return done.stdout
 
-    def load(self) -> dict:
+    def load(self) -> Told:
         self.penstock("rm", "-rf", self.prefix)  # of an earlier run
-        return json.loads(self.penstock("import", str(self.file), "--prefix", self.prefix, "-o", "json"))
+        told: Told = json.loads(self.penstock("import", str(self.file), "--prefix", self.prefix, "-o", "json"))
+        return told
 
     def read(self, name: str, command: list[str | Path]) -> Reader:
         """Starts a reader and waits until it has compared everything; it then holds its views."""
@@ -64,7 +69,7 @@ class Tour:
         return Reader(name, process, json.loads(line))
 
     def readers(self) -> list[tuple[str, list[str | Path]]]:
-        python = [sys.executable, HERE / "reader.py", self.prefix, self.file, "--framework"]
+        python: list[str | Path] = [sys.executable, HERE / "reader.py", self.prefix, self.file, "--framework"]
         return [
             ("C++", [self.build / "bin" / "quickstart_reader", self.prefix, self.file]),
             ("NumPy", [*python, "numpy"]),
@@ -75,13 +80,14 @@ class Tour:
         node = json.loads(self.penstock("nodes", "-o", "json"))[0]
         return [node["pid"], node["warden_pid"]]
 
-    def encode(self) -> dict:
+    def encode(self) -> Told:
         done = subprocess.run(
             [sys.executable, HERE / "encoder.py", self.prefix, self.file], env=self.env, stdout=subprocess.PIPE, text=True
         )
         if done.returncode not in (0, 1) or not done.stdout:
             raise SystemExit(f"quickstart: the encoder ended with {done.returncode}")
-        return json.loads(done.stdout)
+        told: Told = json.loads(done.stdout)
+        return told
 
 
 def heading(text: str) -> None:
@@ -110,7 +116,7 @@ def choose_file(argument: Path | None, build: Path) -> Path:
     return sample.synthetic(build / "synthetic-minilm.safetensors")
 
 
-def compare(tour: Tour) -> tuple[list[Reader], list[tuple[str, shared_memory.Usage, shared_memory.Usage]]]:
+def compare(tour: Tour) -> tuple[list[Reader], list[Used]]:
     """The readers, and for one and for all of them: what they map, and what is really there, node included."""
     node_pids = tour.node_pids()
     readers: list[Reader] = []
@@ -130,7 +136,7 @@ def compare(tour: Tour) -> tuple[list[Reader], list[tuple[str, shared_memory.Usa
     return readers, memory
 
 
-def print_costs(imported: dict, readers: list[Reader], memory: list) -> None:
+def print_costs(imported: Told, readers: list[Reader], memory: list[Used]) -> None:
     heading("What it cost")
     seconds, rate = imported["seconds"], imported["bytes_per_second"]
     rows = [("import", f"{size_text(imported['bytes'])} in {seconds * 1e3:.0f} ms = {rate / 1e9:.2f} GB/s")]

@@ -251,7 +251,7 @@ PyMethodDef get_method = {
     "Raises NotFoundError, InvalidArgumentError, UnavailableError, DeadlineError. Any thread."};
 PyMethodDef get_if_warm_method = {
     "_get_if_warm", GetIfWarm, METH_O,
-    "_get_if_warm($self, name)\n--\n\nget(name), or None if that needs a call."};
+    "_get_if_warm($self, name, /)\n--\n\nget(name), or None if that needs a call."};
 
 }  // namespace
 

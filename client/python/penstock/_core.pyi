@@ -3,17 +3,22 @@
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import EllipsisType, TracebackType
-from typing import Any, SupportsIndex, TypeAlias, final
+from typing import Any, SupportsIndex, TypeAlias, TypeVar, final, overload
 
 import numpy as np
-from typing_extensions import CapsuleType, Self
+from typing_extensions import CapsuleType, Self, disjoint_base
 
 from penstock.box import Box
 from penstock.errors import Error
 
 _Seconds: TypeAlias = float | timedelta
+# number, id, created, nbytes, tensors, pinned, metadata
+_SnapshotInfo: TypeAlias = tuple[int, str, float, int, int, bool, dict[str, str]]
+# key, dtype, shape, (name, offset, extent) of each shard
+_SnapshotTensor: TypeAlias = tuple[str, str, tuple[int, ...], list[tuple[str, tuple[int, ...], tuple[int, ...]]]]
 _Item: TypeAlias = SupportsIndex | slice | EllipsisType
 _Index: TypeAlias = _Item | tuple[_Item, ...] | Box
+_Out = TypeVar("_Out")
 
 @final
 class TensorInfo:
@@ -306,6 +311,17 @@ class Region:
         self, write: bool, timeout: _Seconds | None, owner: int | None
     ) -> RegionHold: ...
 
+@final
+class SnapshotWriter:
+    @property
+    def id(self) -> str: ...
+    def put_many(self, items: list[tuple[Any, ...]]) -> None: ...
+    def set_document(self, document: str) -> None: ...
+    def commit(self) -> _SnapshotInfo: ...
+    def vote(self) -> None: ...
+    def abort(self) -> None: ...
+
+@disjoint_base
 class Store:
     def __init__(
         self,
@@ -324,16 +340,28 @@ class Store:
     def closed(self) -> bool: ...
     @property
     def session_id(self) -> int: ...
+    @overload
     def get(
         self,
         name: str,
         box: _Index | None = None,
         *,
         version: int | None = None,
-        out: Any = None,
+        out: None = None,
         device: Any = None,
         wait: _Seconds | None = None,
-    ) -> Any: ...
+    ) -> TensorView: ...
+    @overload
+    def get(
+        self,
+        name: str,
+        box: _Index | None = None,
+        *,
+        version: int | None = None,
+        out: _Out,
+        device: Any = None,
+        wait: _Seconds | None = None,
+    ) -> _Out: ...
     def put(
         self,
         name: str,
@@ -401,6 +429,26 @@ class Store:
     def _list_page(self, prefix: str, after: str, limit: int) -> tuple[list[TensorInfo], bool]: ...
     def _watch(self, prefix: str, from_version: int | None) -> Watch: ...
     def _ask(self, question: str) -> dict[str, Any]: ...
+    def _open_snapshot(
+        self,
+        prefix: str,
+        number: int | None,
+        keep_last: int | None,
+        metadata: dict[str, str] | None,
+        rank: int | None,
+        ranks: int | None,
+        timeout: _Seconds | None,
+        id: str | None = None,
+    ) -> SnapshotWriter: ...
+    def _list_snapshots(self, prefix: str) -> list[_SnapshotInfo]: ...
+    def _find_snapshot(self, prefix: str, number: int | None) -> _SnapshotInfo: ...
+    def _read_snapshot(
+        self, prefix: str, number: int | None
+    ) -> tuple[_SnapshotInfo, str, list[_SnapshotTensor]]: ...
+    def _remove_snapshot(self, prefix: str, number: int) -> None: ...
+    def _pin_snapshot(self, prefix: str, number: int, pinned: bool) -> None: ...
+    def _wait_snapshot(self, prefix: str, after: int, timeout: _Seconds | None) -> _SnapshotInfo: ...
+    def _snapshot_prefixes(self, prefix: str) -> list[str]: ...
 
 def dtype_name(dtype: Any) -> str: ...
 def _install_fault_messages() -> None: ...

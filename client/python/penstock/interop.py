@@ -273,30 +273,36 @@ class ZeroCopyArray:
     """
 
     def __init__(self, array: Any) -> None:
-        self._given = array._given if isinstance(array, ZeroCopyArray) else array
+        self._given: Any = array._given if isinstance(array, ZeroCopyArray) else array
         self._array = _numpy("array", array)
 
     @property
     def ptr(self) -> int:
+        """Address of the first element."""
         return int(self._array.__array_interface__["data"][0])
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Elements per dimension."""
         shape: tuple[int, ...] = self._array.shape
         return shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """NumPy's type of the elements."""
         return self._array.dtype
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the elements."""
         return self._array.nbytes
 
     def to_numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """As a NumPy array."""
         return self._array
 
     def to_torch(self) -> Any:
+        """As a torch CPU tensor. InvalidArgumentError for read-only arrays that are no view of a store."""
         if _is(self._given, "torch", "Tensor"):
             return self._given
         if isinstance(self._given, TensorView):
@@ -304,9 +310,11 @@ class ZeroCopyArray:
         return numpy_to_torch_zero_copy(self._array)
 
     def to_arrow(self) -> Any:
+        """As a pyarrow array. InvalidArgumentError for what is not 1-d and contiguous."""
         return numpy_to_arrow_zero_copy(self._array)
 
     def to_dlpack(self) -> Any:
+        """As a DLPack capsule."""
         return to_dlpack(self._array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, np.dtype[Any]]:
