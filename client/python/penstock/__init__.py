@@ -1,16 +1,24 @@
 """Penstock: a tensor store that processes use in place.
 
-    store = penstock.connect()                 # the node of this host
-    store.put("model/wte", weights)            # NumPy, torch, anything with DLPack or a buffer
-    view = store.get("model/wte")              # no copy, no call: the store's own memory
+    import penstock
+    store = penstock.connect()              # the node of this host; penstock.start_local() runs a private one
+    store.put("model/wte", weights)         # NumPy, torch, anything with DLPack or a buffer: one copy
+    view = store.get("model/wte")           # in any process of the host: no copy, no call, the store's own memory
     view.numpy(), view.torch(), np.asarray(view), memoryview(view)
 
-Views are read-only and never change. ``penstock.start_local()`` runs a private node for tests and
-notebooks. ``penstock.interop`` shows arrays of one framework as another's, without a copy. Errors are
-in ``penstock.errors``; each is also the builtin one would expect.
+Views are read-only and never change, whatever is put, deleted or evicted. Shapes are elements per dimension,
+sizes bytes, times seconds. Errors are classes of ``penstock.errors``; each is also the builtin one would expect
+(NotFoundError is a KeyError). ``help(penstock.Store)`` lists the calls; ``store.aio`` has them awaitable.
+
+Modules beside this one:
+    penstock.safetensors     load_file, save_file, safe_open: files that are read once a host
+    penstock.interop         NumPy, torch, Arrow and DLPack over one memory, or why not
+    penstock.profile_copies  which operations of a program copied: python -m penstock.profile_copies SCRIPT
+    penstock.aio             the classes behind store.aio
+    penstock.errors          every exception
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock._core import (
     ChannelReader,
@@ -44,6 +52,9 @@ from penstock.errors import (
 from penstock.events import Event, Watch
 from penstock.faults import enable_fault_messages
 from penstock.store import Store, connect
+
+if TYPE_CHECKING:
+    from penstock.local import LocalNode, start_local
 
 __all__ = [
     "AlreadyExistsError",
@@ -93,3 +104,7 @@ def __getattr__(name: str) -> Any:  # what few programs need is imported when it
 
         return getattr(snapshot, name)
     raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | set(__all__))

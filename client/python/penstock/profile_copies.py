@@ -59,6 +59,7 @@ class profile_copies:
 
     @property
     def zero_copy(self) -> bool:
+        """Whether nothing was copied."""
         return not self.copies
 
     def report(self, verbose: bool = False) -> str:
