@@ -131,6 +131,17 @@ def test_bars_when_they_are_asked_for(store, tmp_path, capsys):
         ours.save_file(WEIGHTS, path, progress=1)
 
 
+def test_a_terminal_shows_long_work(tmp_path, capsys, monkeypatch):
+    from penstock import _progress
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    ours.save_file(WEIGHTS, tmp_path / "x")
+    assert capsys.readouterr().err == ""  # over in less than a second
+    monkeypatch.setattr(_progress, "_SHOWN_AFTER", 0)
+    ours.save_file(WEIGHTS, tmp_path / "x")
+    assert "x: 100%" in capsys.readouterr().err
+
+
 def test_bars_without_tqdm(store, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)

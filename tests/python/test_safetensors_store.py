@@ -198,6 +198,45 @@ def test_a_file_that_changes_under_the_import_is_refused(store, file, monkeypatc
     assert list(store.list()) == []
 
 
+def test_a_reader_refuses_a_file_that_changed_since_it_was_opened(store, file):
+    with ours.safe_open(file, "np", store=store) as f:
+        assert f.get_tensor("bias")[-1] == 4
+        os.utime(file, ns=(1, 1))
+        with pytest.raises(ours.SafetensorError, match="changed while it was read"):
+            f.get_tensor("layer.1.weight")
+        file.unlink()
+        with pytest.raises(ours.SafetensorError, match="changed while it was read"):
+            f.get_tensor("layer.1.weight")
+        assert f.get_tensor("bias")[-1] == 4  # that is in the store
+    assert names(store) == ["bias"]
+
+
+def test_a_file_that_is_replaced_while_it_is_opened(store, file, tmp_path, monkeypatch):
+    from penstock.safetensors import _source
+
+    ours.save_file({"bias": np.zeros(3)}, tmp_path / "new")
+    open_mapped = _source._open_mapped
+
+    def open_and_replace(path):
+        opened = open_mapped(path)
+        if (tmp_path / "new").exists():
+            os.rename(tmp_path / "new", file)
+        return opened
+
+    monkeypatch.setattr(_source, "_open_mapped", open_and_replace)
+    assert_loads(file, store, {"bias": np.zeros(3)})
+
+
+@pytest.mark.parametrize(
+    "name", ["ü ' \".safetensors", b"\xff\xfe.safetensors", "a.b", "x" * 200 + ".safetensors"]
+)
+def test_file_names_of_every_sort(store, tmp_path, name):
+    path = os.path.join(os.fsencode(tmp_path), name) if isinstance(name, bytes) else tmp_path / name
+    ours.save_file({"w": np.arange(3)}, path)
+    assert_loads(path, store, {"w": np.arange(3)})
+    assert_loads(os.fsdecode(path), store, {"w": np.arange(3)})
+
+
 def test_names_that_the_store_refuses(store, tmp_path):
     long = {"n" * 500: np.arange(3)}
     ours.save_file(long, tmp_path / "x.safetensors")

@@ -71,6 +71,7 @@ def save_sharded(
     """
     limit = _size(max_shard_size)
     shards = _split(_ready(tensors), limit)
+    directory = os.fsdecode(directory)
     os.makedirs(directory, exist_ok=True)
     names = ["model.safetensors"]
     if len(shards) > 1:
@@ -93,7 +94,7 @@ _Pairs = list[tuple[str, Any]]
 
 
 def _write(tensors: _Pairs, filename: Path, metadata: dict[str, str] | None, progress: bool | None) -> None:
-    path = os.fspath(filename)
+    path = os.fsdecode(filename)
     with Progress(os.path.basename(path), sum(_nbytes(t) for _, t in tensors), progress) as bar:
         _core.write_safetensors(path, tensors, metadata, bar.advance)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileSource", "Path", "SafetensorError", "open_file", "parse_bytes"]
 
-Path: TypeAlias = str | os.PathLike[str]
+Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 _IDENTITY = "file.identity"  # metadata of each tensor: which file it came from
 _FILE_METADATA = "safetensors."  # prefix of the file's own metadata, as `penstock export` reads it
@@ -63,20 +63,30 @@ def open_file(filename: Path) -> tuple[_core.TensorFile, str]:
 
     Raises OSError, SafetensorError.
     """
-    path = os.path.realpath(os.fspath(filename))
+    path = os.path.realpath(os.fsdecode(filename))
     os.stat(path)  # FileNotFoundError and the like as Python users know them
+    before = "" if os.path.isdir(path) else _identity([path])
+    for _ in range(_TRIES):
+        file = _open_mapped(path)
+        identity = _identity(file.files())
+        if identity == before:  # so it is that of what was opened between the two looks
+            return file, identity
+        before = identity
+    raise SafetensorError(f"{path}: changes all the time; load it when it is complete")
+
+
+def _open_mapped(path: str) -> _core.TensorFile:
     try:
-        file = _core.TensorFile(path)
+        return _core.TensorFile(path)
     except NotFoundError as error:  # a directory without such files
         raise FileNotFoundError(str(error.args[0])) from None
     except InvalidArgumentError as error:
         raise _unsound(error) from None
-    return file, _identity(file)
 
 
-def _identity(file: _core.TensorFile) -> str:
+def _identity(paths: Iterable[str]) -> str:
     digest = hashlib.sha256()
-    for path in file.files():
+    for path in paths:
         real = os.path.realpath(path)
         stat = os.stat(real)
         facts = (real, stat.st_size, stat.st_mtime_ns, stat.st_ino)
@@ -84,8 +94,8 @@ def _identity(file: _core.TensorFile) -> str:
     return digest.hexdigest()[:32]
 
 
-def _usual_prefix(filename: Path, identity: str) -> str:
-    stem = os.path.basename(os.path.realpath(os.fspath(filename))).removesuffix(".safetensors")
+def _usual_prefix(path: str, identity: str) -> str:
+    stem = os.path.basename(os.path.realpath(path)).removesuffix(".safetensors")
     readable = re.sub(r"[^\w.-]", "_", stem, flags=re.ASCII)[:64] or "file"
     return f"safetensors/{readable}-{identity[:16]}"
 
@@ -107,10 +117,11 @@ class FileSource:
         self._ttl = ttl
         if prefix is not None and not isinstance(prefix, str):
             raise TypeError(f"prefix: must be str or None, not {type(prefix).__name__}")
-        chosen = _usual_prefix(filename, self._identity) if prefix is None else prefix.strip("/")
+        path = os.fsdecode(filename)
+        chosen = _usual_prefix(path, self._identity) if prefix is None else prefix.strip("/")
         self.prefix = chosen + "/" if chosen else ""
         self._marker = f"{chosen}.safetensors"
-        self._path = os.fspath(filename)
+        self._path = os.fsencode(path).decode(errors="replace")  # for people
         self.metadata = self._file.metadata()
         self.entries = {e[0]: Entry(i, *e) for i, e in enumerate(self._file.entries())}
 
@@ -121,6 +132,7 @@ class FileSource:
 
         def put() -> None:
             self._put([entry])
+            self._check_unchanged([entry])
 
         for _ in range(_TRIES):
             try:
@@ -183,10 +195,18 @@ class FileSource:
                     if not isinstance(view, Error) and self._is_mine(view):
                         found[entry.name] = view  # pinned, so that it is not evicted by what follows
                 bar.advance(sum(entry.nbytes for entry in done))
-        if _identity(self._file) != self._identity:
-            for entry in missing:
-                self._store.delete(self.prefix + entry.name)
-            raise SafetensorError(f"{self._path}: was changed while it was read; load it again")
+        self._check_unchanged(missing)
+
+    def _check_unchanged(self, imported: list[Entry]) -> None:
+        """Takes what was imported back if the file is no longer what was opened."""
+        try:
+            if _identity(self._file.files()) == self._identity:
+                return
+        except FileNotFoundError:
+            pass
+        for entry in imported:
+            self._store.delete(self.prefix + entry.name)
+        raise SafetensorError(f"{self._path}: was changed while it was read; load it again")
 
     def _put(self, entries: list[Entry]) -> list[Entry]:
         mark = {_IDENTITY: self._identity}
