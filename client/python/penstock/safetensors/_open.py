@@ -65,7 +65,8 @@ class safe_open:
     store: None = the one of $PENSTOCK_ADDRESS, or of this host. prefix: where the tensors go; None = a
     name made of the file's path, size, time of change and inode, so that each state of a file has its
     own. keep: False lets the store evict them, and they are imported again when they are asked for.
-    ttl: seconds until the store drops them; None = never.
+    ttl: seconds until the store drops them; None = never. Both are of what this call imports, not of what it
+    finds.
     Raises OSError; SafetensorError for an unsound file, an unknown framework, device or backend;
     UnavailableError without a node; StoreFullError.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from penstock import safetensors as _all
@@ -76,7 +77,7 @@ def load_model(
                 unexpected.append(name)
     if strict and (missing or unexpected):
         raise RuntimeError(
-            f"load_model: {filename} does not fit {type(model).__name__}: missing are {sorted(missing)}, "
+            f"load_model: {os.fsdecode(filename)} does not fit {type(model).__name__}: missing are {sorted(missing)}, "
             f"not expected {sorted(unexpected)}"
         )
     return missing, unexpected
