@@ -15,8 +15,6 @@ from typing import Any, Iterator
 
 import pytest
 
-pytest.importorskip("lmcache")
-
 PLUGIN = json.dumps({"type": "native_plugin", "module_path": "recorded_lmcache", "class_name": "recorded_native"})
 ADDRESSED = """
 chunk_size: 256

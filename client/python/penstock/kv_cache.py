@@ -156,12 +156,16 @@ class KVCache:
         return read
 
     def copy(self, view: TensorView, array: Any) -> bool:
-        """The bytes of a view into a writable buffer of as many; a piece of another size is a miss."""
-        target = np.frombuffer(array, np.uint8)
+        """The bytes of a view into a writable buffer of as many; a piece of another size is a miss.
+
+        array: contiguous, or a NumPy array of u8 with any strides, which is filled in the order of its indices.
+        """
+        strided = isinstance(array, np.ndarray) and array.dtype == np.uint8
+        target = array if strided else np.frombuffer(array, np.uint8)
         if target.nbytes != view.nbytes:
             self._complain("size", f"{view.name} has {view.nbytes} bytes and {target.nbytes} were asked for")
             return False
-        np.copyto(target, view.numpy().reshape(-1).view(np.uint8))
+        np.copyto(target, view.numpy().reshape(-1).view(np.uint8).reshape(target.shape))
         return True
 
     def longest_prefix(self, keys: Sequence[str]) -> int:
