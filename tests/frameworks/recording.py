@@ -11,53 +11,59 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
 _lock = threading.Lock()
 
 
 class Recorder:
-    """Stands for `thing`; calls of `methods` from outside are written to FOLDER/NAME.jsonl, if somebody asked for it."""
+    """Stands for `thing`; calls of `methods` from outside are written down."""
 
     def __init__(self, thing: Any, methods: Iterable[str], name: str) -> None:
         self._thing = thing
-        folder = os.environ.get("PENSTOCK_RECORD")
-        for method in methods if folder else ():
-            setattr(self, method, _recorded(getattr(thing, method), method, Path(str(folder)) / f"{name}.jsonl"))
+        for method in methods:
+            setattr(self, method, _recorded(getattr(thing, method), method, name))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._thing, name)
 
 
-def _recorded(method: Any, name: str, path: Path) -> Any:
-    def write(args: Any, kwargs: Any, result: Any) -> None:
-        line = {"call": name, "args": describe(args), "kwargs": describe(kwargs), "result": describe(result)}
-        with _lock, open(path, "a") as file:
-            file.write(json.dumps(line) + "\n")
+def write_call(name: str, method: str, args: Any, kwargs: Any, result: Any, more: Callable[[Any], Any] | None = None) -> None:
+    """Adds a line to FOLDER/NAME.jsonl, if somebody asked for it. more: describes what `describe` does not know."""
+    folder = os.environ.get("PENSTOCK_RECORD")
+    if not folder:
+        return
+    line = {"call": method, "args": describe(args, more), "kwargs": describe(kwargs, more), "result": describe(result, more)}
+    with _lock, open(Path(folder) / f"{name}.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
 
+
+def _recorded(method: Any, name: str, file: str) -> Any:
     @functools.wraps(method)
     async def awaited(*args: Any, **kwargs: Any) -> Any:
         result = await method(*args, **kwargs)
-        write(args, kwargs, result)
+        write_call(file, name, args, kwargs, result)
         return result
 
     @functools.wraps(method)
     def called(*args: Any, **kwargs: Any) -> Any:
         result = method(*args, **kwargs)
-        write(args, kwargs, result)
+        write_call(file, name, args, kwargs, result)
         return result
 
     return awaited if inspect.iscoroutinefunction(method) else called
 
 
-def describe(thing: Any) -> Any:
+def describe(thing: Any, more: Callable[[Any], Any] | None = None) -> Any:
     """What of a value matters to a connector."""
+    if more is not None and (found := more(thing)) is not None:
+        return found
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
     if isinstance(thing, (list, tuple, set)):
-        return [describe(item) for item in thing]
+        return [describe(item, more) for item in thing]
     if isinstance(thing, dict):
-        return {str(key): describe(value) for key, value in thing.items()}
+        return {str(key): describe(value, more) for key, value in thing.items()}
     if isinstance(thing, memoryview):
         return {"buffer": thing.nbytes, "format": thing.format}
     if hasattr(thing, "get_memory_format"):  # LMCache's MemoryObj
