@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import subprocess
 import sys
 import time
 import tomllib
@@ -25,7 +27,7 @@ CONNECTOR = {"kv_connector": "RecordedConnector", "kv_connector_module_path": "r
 
 
 @pytest.fixture(scope="session", autouse=True)
-def entry_points(tmp_path_factory: pytest.TempPathFactory) -> None:
+def entry_points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an installed wheel of Penstock tells vLLM, before vLLM looks."""
     project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
     folder = tmp_path_factory.mktemp("site") / "penstock-0.dist-info"
@@ -35,6 +37,7 @@ def entry_points(tmp_path_factory: pytest.TempPathFactory) -> None:
     lines = "".join(f"{name} = {target}\n" for name, target in points.items())
     (folder / "entry_points.txt").write_text(f"[vllm.general_plugins]\n{lines}")
     sys.path.append(str(folder.parent))
+    return folder.parent
 
 
 @pytest.fixture(scope="session")
@@ -250,6 +253,18 @@ def test_other_weights_are_another_model(make, store, weights):
     store.put("models/tiny/lm_head.weight", weights["lm_head.weight"].flip(0))
     one = make(load_format="penstock", model_loader_extra_config={"prefix": "models/tiny"})
     assert generate(one, PROMPT)[0] != baseline
+
+
+def test_two_workers_in_processes_of_their_own(make, model, store, weights, entry_points):
+    baseline, _ = generate(make(), PROMPT)
+    environment = os.environ | {"PYTHONPATH": f"{os.environ['PYTHONPATH']}:{entry_points}"}
+    script = Path(__file__).with_name("vllm_two_workers.py")
+    done = subprocess.run([sys.executable, str(script), str(model)], env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr[-4000:]
+    told = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"saved"')))
+    assert told["saved"] == [baseline, [0]] and told["loaded"] == [baseline, [4 * BLOCK]]
+    prefixes = [name.rsplit("/", 1)[0] for name in told["names"]]
+    assert sorted(map(prefixes.count, set(prefixes))) == [5, 5]  # each worker its part
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def test_a_key_that_is_too_long_is_named_by_its_digest(cache, store):
     assert cache.contains(keys) == [True] * 3 and cache.keys() == []
     longest = "k" * (512 - len(cache.prefix))
     assert cache.name(longest).endswith(longest) and not cache.name(longest + "k").endswith("k")
+    assert len(KVCache("é" * 100).name("k" * 400).encode()) <= 512
 
 
 def test_layouts_and_models_do_not_mix(node, store):
@@ -176,6 +177,22 @@ def test_a_store_that_is_away_is_not_asked_in_each_call(monkeypatch):
     for _ in range(100):
         assert cache.longest_prefix(["a"]) == 0
     assert len(asked) == 1
+
+
+def test_pieces_of_another_node_that_is_away_are_missing_alone(cache, store, caplog, monkeypatch):
+    cache.put([("here", block("here"))])
+    get_many = penstock.Store.get_many
+
+    def one_home_is_away(self, names, errors):
+        found = get_many(self, names, errors)
+        return found | {name: penstock.UnavailableError("its home") for name in found if name.endswith("there")}
+
+    monkeypatch.setattr(penstock.Store, "get_many", one_home_is_away)
+    for _ in range(3):
+        here, there = cache.views(["here", "there"])
+        assert here is not None and there is None and cache.contains(["here"]) == [True]
+        here.release()
+    assert len(caplog.records) == 1 and "get failed" in caplog.text
 
 
 def test_a_piece_that_does_not_fit(caplog):

@@ -100,6 +100,7 @@ class KVCache:
         if layout is not None:
             parts.append(fingerprint(layout))
         self.prefix = "/".join(parts) + "/"
+        self._room = _NAME_BYTES - len(self.prefix.encode())  # for the last part of a name
         _check(root, self.prefix, timeout)
         self._connection: dict[str, Any] = {"address": address, "timeout": timeout, "label": label}
         self._ttl = ttl
@@ -112,7 +113,7 @@ class KVCache:
     def name(self, key: str) -> str:
         """The tensor's name of a key."""
         part = escape(key)
-        if len(self.prefix) + len(part) > _NAME_BYTES:
+        if len(part) > self._room:
             part = _DIGEST + hashlib.sha256(part.encode()).hexdigest()
         return self.prefix + part
 
@@ -128,7 +129,7 @@ class KVCache:
         results = self._ask("put", call, None)
         if results is None:
             return [False] * len(named)
-        self._judge("put", [r for r in results if isinstance(r, Error)])
+        self._judge("put", results)
         return [not isinstance(r, Error) for r in results]
 
     def views(self, keys: Sequence[str]) -> list[TensorView | None]:
@@ -143,7 +144,7 @@ class KVCache:
         found = self._ask("get", call, None)
         if found is None:
             return [None] * len(names)
-        self._judge("get", [v for v in found.values() if isinstance(v, Error)])
+        self._judge("get", list(found.values()))
         return [v if isinstance(v := found[name], TensorView) else None for name in names]
 
     def read_into(self, keys: Sequence[str], arrays: Sequence[Any]) -> list[bool]:
@@ -174,14 +175,18 @@ class KVCache:
         return self._ask("lookup", lambda store: store.longest_prefix(names), 0) if names else 0
 
     def contains(self, keys: Sequence[str]) -> list[bool]:
-        """Whether each key is there. One call, and one more for each gap."""
-        there: list[bool] = []
-        while len(there) < len(keys):
-            count = self.longest_prefix(keys[len(there) :])
-            there += [True] * count
-            if len(there) < len(keys):
-                there.append(False)
-        return there
+        """Whether each key is there. One call, and one more for each key after the first gap that is not on this host."""
+        names = [self.name(key) for key in keys]
+
+        def call(store: Store) -> list[bool]:
+            count = store.longest_prefix(names)
+            return (
+                [True] * count
+                + [False] * (count < len(names))
+                + [store.exists(n) for n in names[count + 1 :]]
+            )
+
+        return self._ask("lookup", call, [False] * len(names)) if names else []
 
     def delete(self, keys: Sequence[str]) -> list[bool]:
         """Deletes keys; whether there was one of each."""
@@ -220,7 +225,9 @@ class KVCache:
             if not self._closed:
                 self._judge(what, [error])
             return miss
-        if "away" in self._complaints and self._answered(answer):
+        if "away" in self._complaints and not _is_away(
+            answer.values() if isinstance(answer, dict) else answer
+        ):
             self._complaints.discard("away")
             _LOG.info("%s: the store answers again", self.prefix)
         return answer
@@ -235,16 +242,15 @@ class KVCache:
                 self._store = connect(**self._connection)
             return self._store
 
-    def _judge(self, what: str, errors: Sequence[Error]) -> None:
-        """Says once what went wrong, and once more after it went well."""
-        away = next((e for e in errors if isinstance(e, (UnavailableError, DeadlineError))), None)
-        other = next((e for e in errors if e is not away and not isinstance(e, NotFoundError)), None)
-        if away is not None:
+    def _judge(self, what: str, results: Sequence[Any]) -> None:
+        """Says once what went wrong, and once more after it went well. Where only some are away, another node is."""
+        errors = [r for r in results if isinstance(r, Error) and not isinstance(r, NotFoundError)]
+        if _is_away(results):
             self._silent_until = time.monotonic() + RETRY_SECONDS
-            self._complain("away", f"the store is away, all is a miss until it answers again: {away}")
-        elif other is not None:
-            self._complain(what, f"{what} failed, which is a miss: {other}")
-        elif what in self._complaints:
+            self._complain("away", f"the store is away, all is a miss until it answers again: {errors[0]}")
+        elif errors:
+            self._complain(what, f"{what} failed, which is a miss: {errors[0]}")
+        else:
             self._complaints.discard(what)
 
     def _complain(self, what: str, text: str) -> None:
@@ -252,11 +258,13 @@ class KVCache:
             self._complaints.add(what)
             _LOG.warning("%s: %s", self.prefix, text)
 
-    @staticmethod
-    def _answered(answer: Any) -> bool:
-        """Whether the store itself answered: calls for many tell of its absence in each result."""
-        results = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list) else ()
-        return not any(isinstance(r, (UnavailableError, DeadlineError)) for r in results)
+
+def _is_away(results: Any) -> bool:
+    """Whether no result of a call came from the store."""
+    if not isinstance(results, Iterable):
+        return False
+    found = list(results)
+    return bool(found) and all(isinstance(r, (UnavailableError, DeadlineError)) for r in found)
 
 
 def _percent(match: re.Match[str]) -> str:
