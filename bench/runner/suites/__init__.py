@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.suites import boxes, channels, fetch, local, names, peers, put, python, rdma, remote, seeds
+from runner.suites import boxes, channels, fetch, local, names, peers, put, python, rdma, remote, resharding, seeds
 
 SUITES = {
     "local": local,
@@ -15,5 +15,6 @@ SUITES = {
     "fetch": fetch,
     "boxes": boxes,
     "channels": channels,
+    "resharding": resharding,
     "peers": peers,
 }

@@ -7,7 +7,7 @@ from runner.records import Ask, Case
 from runner.rounds import measure
 from runner.setting import Needs, Setting
 
-NEEDS = Needs(python=True)
+NEEDS = Needs(python=True, groups=("torch",))
 
 _US = 1e-3
 _FROMBUFFER = Ask("python", "np.frombuffer", _US)
@@ -26,8 +26,18 @@ CASES = [
     Case("process start to first get, NumPy", "s", Ask("python", "start to first get", 1e-9),
          Ask("python", "start of NumPy", 1e-9), "s of import numpy", "value <= 0.3"),
 ]
+STATE_DICTS = [
+    Case("get_state_dict, 1000 tensors by view", "ms", Ask("state dicts", "state dict by view", 1e-6), goal="value <= 3"),
+    Case("get_state_dict, 1000 tensors, torch", "ms", Ask("state dicts", "state dict as torch", 1e-6)),
+    Case("put_state_dict, 1 GiB in 16 tensors", "GB/s", Ask("state dicts", "put_state_dict", 1e-9), Ask("state dicts", "copy", 1e-9),
+         "GB/s of a copy", "ratio >= 0.9", better="higher"),
+    Case("dcp.save, 512 MiB", "s", Ask("state dicts", "save", 1e-9), Ask("state dicts", "save files", 1e-9), "s with files on tmpfs", "ratio >= 2"),
+    Case("dcp.load, 512 MiB", "s", Ask("state dicts", "load", 1e-9), Ask("state dicts", "load files", 1e-9), "s with files on tmpfs", "ratio >= 2"),
+]
 
 
 def run(setting: Setting) -> list[dict]:
     with Node(setting.build, "6GiB") as node, setting.python("get", node.address) as worker:
-        return measure("python", CASES, {"python": worker}, setting)
+        records = measure("python", CASES, {"python": worker}, setting)
+    with Node(setting.build, "8GiB") as node, setting.python("state_dicts", node.address) as worker:
+        return records + measure("python", STATE_DICTS, {"state dicts": worker}, setting)
