@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "client/cli/returning.h"
+#include "client/files/file_identity.h"
 #include "proto/strcat.h"
 
 namespace penstock::cli {
@@ -27,7 +28,8 @@ std::vector<Batch> PlanBatches(const ImportSource& source) {
   for (size_t i = 0; i < source.size(); ++i) {
     const uint64_t size = source.nbytes(i);
     const bool joins = !batches.empty() && bytes + size <= kBatchBytes &&
-                       batches.back().end - batches.back().begin < kBatchTensors;
+                       batches.back().end - batches.back().begin < kBatchTensors &&
+                       source.identity(i) == source.identity(batches.back().begin);
     if (!joins) {
       batches.push_back({i, i});
       bytes = 0;
@@ -86,14 +88,18 @@ class Import {
       const FileTensor& tensor = loaded[i].tensor;
       requests.push_back({names[i], {tensor.data.data(), tensor.dtype, tensor.shape, {}}});
     }
+    PutOptions options = job_.options;
+    if (std::string identity = job_.source->identity(batch.begin); !identity.empty()) {
+      options.metadata[std::string(kFileIdentityKey)] = std::move(identity);
+    }
     size_t first = 0;
     if (batch.begin == 0 && !job_.source->metadata().empty()) {
-      CLI_RETURN_IF_ERROR(PutFirst(requests[0]));
+      CLI_RETURN_IF_ERROR(PutFirst(requests[0], options));
       first = 1;
     }
     const auto rest = absl::MakeConstSpan(requests).subspan(first);
     if (rest.empty()) return absl::OkStatus();
-    const std::vector<absl::StatusOr<TensorInfo>> results = client_.PutMany(rest, job_.options);
+    const std::vector<absl::StatusOr<TensorInfo>> results = client_.PutMany(rest, options);
     for (size_t i = 0; i < results.size(); ++i) {
       if (!results[i].ok()) return Named(results[i].status(), std::string(rest[i].name));
       Count(results[i]->nbytes);
@@ -102,8 +108,7 @@ class Import {
   }
 
   // The first tensor carries the file's own metadata, so that an export can give it back.
-  absl::Status PutFirst(const PutRequest& request) {
-    PutOptions options = job_.options;
+  absl::Status PutFirst(const PutRequest& request, PutOptions options) {
     for (const auto& [key, value] : job_.source->metadata()) {
       options.metadata[StrCat(kFileMetadataPrefix, key)] = value;
     }

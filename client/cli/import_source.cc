@@ -33,6 +33,9 @@ class MappedSource : public ImportSource {
   absl::StatusOr<LoadedTensor> Load(size_t i) const override {
     return LoadedTensor{*tensors_[i], std::nullopt};
   }
+  std::string identity(size_t i) const override {
+    return file_.has_value() ? file_->identity() : directory_->identity(directory_->tensors()[i].shard);
+  }
 
  private:
   std::optional<SafetensorsFile> file_;
@@ -50,6 +53,7 @@ class NpySource : public ImportSource {
   absl::StatusOr<LoadedTensor> Load(size_t) const override {
     return LoadedTensor{{name_, array_.dtype(), array_.shape(), array_.data()}, std::nullopt};
   }
+  std::string identity(size_t) const override { return {}; }
 
  private:
   const std::string name_;
@@ -71,6 +75,7 @@ class NpzSource : public ImportSource {
     loaded.owner = std::move(array);
     return loaded;
   }
+  std::string identity(size_t) const override { return {}; }
 
  private:
   const NpzFile file_;

@@ -38,6 +38,8 @@ class ImportSource {
   // What a .npz holds is known only after Load: there it is the mean of its members in the file.
   virtual uint64_t nbytes(size_t i) const = 0;
   virtual absl::StatusOr<LoadedTensor> Load(size_t i) const = 0;
+  // Of the file that tensor `i` is in, for its metadata (FileIdentity); empty: none is kept.
+  virtual std::string identity(size_t i) const = 0;
 
   const FileMetadata& metadata() const { return metadata_; }
   const std::vector<std::string>& warnings() const { return warnings_; }

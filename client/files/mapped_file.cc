@@ -8,16 +8,14 @@
 #include <cerrno>
 #include <utility>
 
+#include "client/files/file_identity.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
 
 namespace penstock {
 namespace {
 
-// `fd` is open on `path` and stays open.
-absl::StatusOr<absl::Span<const std::byte>> Map(int fd, const std::string& path) {
-  struct stat info {};
-  if (fstat(fd, &info) != 0) return ErrnoStatus(errno, StrCat("stat ", path));
+absl::StatusOr<absl::Span<const std::byte>> Map(int fd, const struct stat& info, const std::string& path) {
   if (!S_ISREG(info.st_mode)) {
     return absl::InvalidArgumentError(StrCat("open ", path, ": not a regular file"));
   }
@@ -34,16 +32,30 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   // O_NONBLOCK: a FIFO must be refused, not waited for.
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return ErrnoStatus(errno, StrCat("open ", path));
-  const absl::StatusOr<absl::Span<const std::byte>> bytes = Map(fd, path);
+  absl::StatusOr<MappedFile> file = OfDescriptor(fd, path);
   close(fd);
-  if (!bytes.ok()) return bytes.status();
-  return MappedFile(*bytes);
+  return file;
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+absl::StatusOr<MappedFile> MappedFile::OfDescriptor(int fd, const std::string& path) {
+  struct stat info {};
+  if (fstat(fd, &info) != 0) return ErrnoStatus(errno, StrCat("stat ", path));
+  const absl::StatusOr<absl::Span<const std::byte>> bytes = Map(fd, info, path);
+  if (!bytes.ok()) return bytes.status();
+  MappedFile file;
+  file.bytes_ = *bytes;
+  absl::StatusOr<std::string> identity = FileIdentity(path, info);
+  if (!identity.ok()) return identity.status();
+  file.identity_ = *std::move(identity);
+  return file;
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : bytes_(std::exchange(other.bytes_, {})), identity_(std::move(other.identity_)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(bytes_, other.bytes_);
+  std::swap(identity_, other.identity_);
   return *this;
 }
 

@@ -28,10 +28,15 @@ class MappedFile {
 
   absl::Span<const std::byte> bytes() const { return bytes_; }
 
+  // Of the file as it was opened (FileIdentity).
+  const std::string& identity() const { return identity_; }
+
  private:
-  explicit MappedFile(absl::Span<const std::byte> bytes) : bytes_(bytes) {}
+  // `fd` is open on `path` and stays open.
+  static absl::StatusOr<MappedFile> OfDescriptor(int fd, const std::string& path);
 
   absl::Span<const std::byte> bytes_;
+  std::string identity_;
 };
 
 }  // namespace penstock

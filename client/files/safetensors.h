@@ -35,6 +35,9 @@ class SafetensorsFile {
   // The file's own `__metadata__`.
   const FileMetadata& metadata() const { return metadata_; }
 
+  // Of the file that was opened (FileIdentity); empty for bytes in memory.
+  const std::string& identity() const { return file_.identity(); }
+
   // Whether the file has one, empty or not.
   bool has_metadata() const { return has_metadata_; }
 

@@ -45,6 +45,9 @@ class ShardedDirectory {
   // Paths relative to the directory, sorted.
   absl::Span<const std::string> shards() const { return shards_; }
 
+  // Of each of shards(), in their order (FileIdentity).
+  const std::string& identity(size_t shard) const { return files_[shard].identity(); }
+
   // The metadata of all files; where they differ, the first file's.
   const FileMetadata& metadata() const { return metadata_; }
 

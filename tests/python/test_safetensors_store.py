@@ -211,22 +211,6 @@ def test_a_reader_refuses_a_file_that_changed_since_it_was_opened(store, file):
     assert names(store) == ["bias"]
 
 
-def test_a_file_that_is_replaced_while_it_is_opened(store, file, tmp_path, monkeypatch):
-    from penstock.safetensors import _source
-
-    ours.save_file({"bias": np.zeros(3)}, tmp_path / "new")
-    open_mapped = _source._open_mapped
-
-    def open_and_replace(path):
-        opened = open_mapped(path)
-        if (tmp_path / "new").exists():
-            os.rename(tmp_path / "new", file)
-        return opened
-
-    monkeypatch.setattr(_source, "_open_mapped", open_and_replace)
-    assert_loads(file, store, {"bias": np.zeros(3)})
-
-
 @pytest.mark.parametrize(
     "name", ["ü ' \".safetensors", b"\xff\xfe.safetensors", "a.b", "x" * 200 + ".safetensors"]
 )
@@ -248,15 +232,41 @@ def test_names_that_the_store_refuses(store, tmp_path):
 
 
 def test_an_export_gives_the_file_back(store, node, file, tmp_path):
+    assert_loads(file, store, prefix="model")
+    penstock_cli(node, "export", "model", tmp_path / "back.safetensors")
+    assert (tmp_path / "back.safetensors").read_bytes() == file.read_bytes()
+
+
+def penstock_cli(node, *words) -> None:
     from penstock.local import find_penstockd
 
-    assert_loads(file, store, prefix="model")
-    penstock_cli = os.path.join(os.path.dirname(find_penstockd()), "penstock")
-    command = [penstock_cli, "export", "model", tmp_path / "back.safetensors"]
+    command = [os.path.join(os.path.dirname(find_penstockd()), "penstock"), *words]
     subprocess.run(
         command, env=os.environ | {"PENSTOCK_ADDRESS": node.address}, check=True, capture_output=True
     )
-    assert (tmp_path / "back.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_what_the_command_line_imported_is_mapped(store, node, file, tmp_path):
+    penstock_cli(node, "import", file, "--prefix", "model")
+    before = puts(store)
+    assert_loads(file, store, prefix="model")
+    assert puts(store) == before and sorted(i.name for i in store.list("model/")) == sorted(
+        f"model/{n}" for n in WEIGHTS
+    )
+    ours.save_file(WEIGHTS, file)
+    assert_loads(file, store, prefix="model")
+    assert puts(store) > before
+
+
+def test_a_directory_is_imported_anew_shard_by_shard(store, node, tmp_path):
+    ours.save_sharded(WEIGHTS, tmp_path, max_shard_size="256KiB")
+    penstock_cli(node, "import", tmp_path, "--prefix", "model")
+    before = puts(store)
+    assert_loads(tmp_path, store, prefix="model")
+    assert puts(store) == before
+    os.utime(tmp_path / "model-00001-of-00007.safetensors", ns=(1, 1))
+    assert_loads(tmp_path, store, prefix="model")
+    assert puts(store) - before == 3  # two tensors, and the mark of a whole import
 
 
 def test_large_metadata_of_a_file_is_told_by_the_reader(store, tmp_path):

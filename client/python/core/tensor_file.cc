@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "client/files/file_identity.h"
 #include "client/files/safetensors.h"
 #include "client/files/sharded_directory.h"
 #include "client/python/core/arrays.h"
@@ -71,7 +72,12 @@ class TensorFile {
     }
     return *tensors_[i];
   }
+  // In which of files() tensor `i` is.
+  size_t file_of(size_t i) const { return directory_.has_value() ? directory_->tensors()[i].shard : 0; }
   const std::vector<std::string>& files() const { return files_; }
+  const std::string& identity(size_t file) const {
+    return directory_.has_value() ? directory_->identity(file) : file_->identity();
+  }
   // Null: there is none.
   const FileMetadata* metadata() const {
     if (file_.has_value()) return file_->has_metadata() ? &file_->metadata() : nullptr;
@@ -126,17 +132,23 @@ nb::object Entries(const TensorFile& file) {
   for (size_t i = 0; i < file.size(); ++i) {
     const FileTensor& tensor = file.tensor(i);
     entries.append(nb::make_tuple(Text(tensor.name), Text(TraitsOf(tensor.dtype).safetensors),
-                                  ShapeInFile(tensor), tensor.data.size()));
+                                  ShapeInFile(tensor), tensor.data.size(), file.file_of(i)));
   }
   return entries;
 }
 
-nb::object Files(const TensorFile& file) {
-  nb::list files;
-  for (const std::string& path : file.files()) {
-    files.append(nb::steal(PyUnicode_DecodeFSDefaultAndSize(path.data(), static_cast<Py_ssize_t>(path.size()))));
+nb::object Identities(const TensorFile& file) {
+  nb::list identities;
+  for (size_t i = 0; i < file.files().size(); ++i) identities.append(Text(file.identity(i)));
+  return identities;
+}
+
+bool IsUnchanged(const TensorFile& file) {
+  for (size_t i = 0; i < file.files().size(); ++i) {
+    const absl::StatusOr<std::string> now = FileIdentity(file.files()[i]);
+    if (!now.ok() || *now != file.identity(i)) return false;
   }
-  return files;
+  return true;
 }
 
 nb::object FileMetadataDict(const TensorFile& file) {
@@ -221,8 +233,9 @@ void AddTensorFileType(nb::module_& module) {
                          "A safetensors file, or a directory of them with or without an index, mapped.")
       .def("__init__", OpenFile, "path"_a)
       .def_static("parse", ParseBytes, "data"_a, "The same of a file's bytes.")
-      .def("entries", Entries, "Of each tensor, in the order of the file: name, dtype code, shape in the file, bytes.")
-      .def("files", Files, "Paths of the files.")
+      .def("entries", Entries, "Of each tensor, in the order of the file: name, dtype code, shape in the file, bytes, which file.")
+      .def("identities", Identities, "Of each file as it was opened: path, size, time of change and inode.")
+      .def("unchanged", IsUnchanged, "Whether the files are still what was opened.")
       .def("metadata", FileMetadataDict, "The files' __metadata__; None if there is none.")
       .def("numpy", ToNumpy, "index"_a, "A copy of tensor `index` of entries(): a writable array.")
       .def("torch", ToTorch, "index"_a, "A copy of tensor `index` of entries(): a torch CPU tensor.")

@@ -42,6 +42,7 @@ class Entry(NamedTuple):
     dtype: str  # as the file has it: "F32"
     shape: list[int]  # as the file has it: F4 counts single values
     nbytes: int
+    file: int  # which one of a directory's
 
 
 def _unsound(error: InvalidArgumentError) -> SafetensorError:
@@ -58,24 +59,10 @@ def parse_bytes(data: bytes) -> _core.TensorFile:
         raise _unsound(error) from None
 
 
-def open_file(filename: Path) -> tuple[_core.TensorFile, str]:
-    """A file, or a directory of them, mapped; and its identity: path, size, time of change and inode.
-
-    Raises OSError, SafetensorError.
-    """
-    path = os.path.realpath(os.fsdecode(filename))
+def open_file(filename: Path) -> _core.TensorFile:
+    """A file, or a directory of them, mapped. Raises OSError, SafetensorError."""
+    path = os.path.abspath(os.fsdecode(filename))  # whatever the working directory is later
     os.stat(path)  # FileNotFoundError and the like as Python users know them
-    before = "" if os.path.isdir(path) else _identity([path])
-    for _ in range(_TRIES):
-        file = _open_mapped(path)
-        identity = _identity(file.files())
-        if identity == before:  # so it is that of what was opened between the two looks
-            return file, identity
-        before = identity
-    raise SafetensorError(f"{path}: changes all the time; load it when it is complete")
-
-
-def _open_mapped(path: str) -> _core.TensorFile:
     try:
         return _core.TensorFile(path)
     except NotFoundError as error:  # a directory without such files
@@ -84,41 +71,34 @@ def _open_mapped(path: str) -> _core.TensorFile:
         raise _unsound(error) from None
 
 
-def _identity(paths: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        real = os.path.realpath(path)
-        stat = os.stat(real)
-        facts = (real, stat.st_size, stat.st_mtime_ns, stat.st_ino)
-        digest.update(repr(facts).encode(errors="surrogateescape"))
-    return digest.hexdigest()[:32]
-
-
-def _usual_prefix(path: str, identity: str) -> str:
+def _usual_prefix(path: str, identities: list[str]) -> str:
     stem = os.path.basename(os.path.realpath(path)).removesuffix(".safetensors")
     readable = re.sub(r"[^\w.-]", "_", stem, flags=re.ASCII)[:64] or "file"
-    return f"safetensors/{readable}-{identity[:16]}"
+    digest = hashlib.sha256("\n".join(identities).encode()).hexdigest()
+    return f"safetensors/{readable}-{digest[:16]}"
 
 
 class FileSource:
     """The tensors of one file as views of a store.
 
-    Each tensor is stored under ``prefix/name`` and marked with the file's identity; one that is marked
-    otherwise (the file was changed, another file had the prefix) is replaced, never shown. Import is
-    single-flight among the processes of the host. Any thread.
+    Each tensor is stored under ``prefix/name`` and marked, as `penstock import` does it, with the identity of
+    its file: path, size, time of change, inode. One that is marked otherwise (the file was changed, another
+    file had the prefix) is replaced, never shown. Import is single-flight among the processes of the host.
+    Any thread.
     """
 
     def __init__(
         self, filename: Path, store: Store, prefix: str | None, keep: bool, ttl: float | None
     ) -> None:
-        self._file, self._identity = open_file(filename)
+        self._file = open_file(filename)
+        self._identities = self._file.identities()
         self._store = store
         self._keep = keep
         self._ttl = ttl
         if prefix is not None and not isinstance(prefix, str):
             raise TypeError(f"prefix: must be str or None, not {type(prefix).__name__}")
         path = os.fsdecode(filename)
-        chosen = _usual_prefix(path, self._identity) if prefix is None else prefix.strip("/")
+        chosen = _usual_prefix(path, self._identities) if prefix is None else prefix.strip("/")
         self.prefix = chosen + "/" if chosen else ""
         self._marker = f"{chosen}.safetensors"
         self._path = os.fsencode(path).decode(errors="replace")  # for people
@@ -139,7 +119,7 @@ class FileSource:
                 view = self._store.get_or_create(full, put)
             except NotFoundError:  # evicted at once
                 continue
-            if self._is_mine(view):
+            if self._is_mine(view, entry):
                 return view
             self._drop(view)
         raise self._evicted([entry])
@@ -159,8 +139,7 @@ class FileSource:
 
         def import_missing() -> None:
             self._import(self._find(found), found, progress)
-            facts = {_IDENTITY: self._identity, "file.path": self._path[-1024:]}
-            self._store.put(self._marker, b"", keep=self._keep, ttl=self._ttl, metadata=facts)
+            self._store.put(self._marker, b"", keep=self._keep, ttl=self._ttl)
 
         try:
             marker = self._store.get_or_create(self._marker, import_missing)
@@ -179,7 +158,7 @@ class FileSource:
                 continue
             if isinstance(view, Error):
                 raise view
-            if self._is_mine(view):
+            if self._is_mine(view, self.entries[name]):
                 found[name] = view
         return [entry for name, entry in self.entries.items() if name not in found]
 
@@ -192,24 +171,21 @@ class FileSource:
                 views = self._store.get_many(names, errors="return")
                 for entry, name in zip(done, names):
                     view = views[name]
-                    if not isinstance(view, Error) and self._is_mine(view):
+                    if not isinstance(view, Error) and self._is_mine(view, entry):
                         found[entry.name] = view  # pinned, so that it is not evicted by what follows
                 bar.advance(sum(entry.nbytes for entry in done))
         self._check_unchanged(missing)
 
     def _check_unchanged(self, imported: list[Entry]) -> None:
         """Takes what was imported back if the file is no longer what was opened."""
-        try:
-            if _identity(self._file.files()) == self._identity:
-                return
-        except FileNotFoundError:
-            pass
+        if self._file.unchanged():
+            return
         for entry in imported:
             self._store.delete(self.prefix + entry.name)
         raise SafetensorError(f"{self._path}: was changed while it was read; load it again")
 
     def _put(self, entries: list[Entry]) -> list[Entry]:
-        mark = {_IDENTITY: self._identity}
+        mark = {_IDENTITY: self._identities[entries[0].file]}
         kept = self._kept_metadata() if entries[0].position == 0 else {}
         if kept:
             self._put_marked(entries[:1], mark | kept)
@@ -232,8 +208,8 @@ class FileSource:
         size = sum(len(key.encode()) + len(value.encode()) for key, value in kept.items())
         return kept if size <= _METADATA_BYTES else {}
 
-    def _is_mine(self, view: TensorView) -> bool:
-        return view.metadata.get(_IDENTITY) == self._identity
+    def _is_mine(self, view: TensorView, entry: Entry) -> bool:
+        return view.metadata.get(_IDENTITY) == self._identities[entry.file]
 
     def _drop(self, view: TensorView) -> None:
         self._store.delete(view.name, version=view.version)
@@ -247,11 +223,12 @@ class FileSource:
 
 
 def _batches(entries: list[Entry]) -> Iterator[list[Entry]]:
-    """Neighbours in the file, so that it is read from front to back."""
+    """Neighbours in one file, so that it is read from front to back."""
     batch: list[Entry] = []
     size = 0
     for entry in entries:
-        if batch and (size + entry.nbytes > _BATCH_BYTES or len(batch) == _BATCH_TENSORS):
+        full = size + entry.nbytes > _BATCH_BYTES or len(batch) == _BATCH_TENSORS
+        if batch and (full or entry.file != batch[0].file):
             yield batch
             batch, size = [], 0
         batch.append(entry)
