@@ -14,14 +14,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import os
-import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
+from penstock._aio_threads import Seconds, run, run_waiting, start_waiting
 from penstock._core import (
     ChannelReader,
     ChannelStep,
@@ -42,54 +39,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncChannelReader", "AsyncDraft", "AsyncHold", "AsyncRegion", "AsyncSnapshot", "AsyncStore", "AsyncWatch"]
 
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 _Out = TypeVar("_Out")
-_Seconds: TypeAlias = float | timedelta
 _Transports: TypeAlias = list[dict[str, Any]]  # in the class, `list` is its method
 _Numbers: TypeAlias = list[int]
 _Infos: TypeAlias = "list[SnapshotInfo]"
 
-_THREADS = 8
-_WAITING_THREADS = 32
 _MISSING = object()
-_SLICE = 0.5  # seconds that a waiting call holds a thread at a time
-_LIST_PAGE = 1000
-
-_pools: dict[int, ThreadPoolExecutor] = {}  # by number of threads
-
-
-def _threads(count: int) -> ThreadPoolExecutor:
-    pool = _pools.get(count)
-    if pool is None:
-        pool = _pools[count] = ThreadPoolExecutor(count, thread_name_prefix="penstock-aio")
-    return pool
-
-
-os.register_at_fork(after_in_child=_pools.clear)  # their threads did not come along
-
-
-async def _run(call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_threads(_THREADS), functools.partial(call, *args, **kwargs))
-
-
-async def _run_waiting(call: Callable[[_Seconds | None], _T], timeout: _Seconds | None) -> _T:
-    """``call(timeout)``, which raises DeadlineError when the time is over, a slice at a time."""
-    loop = asyncio.get_running_loop()
-    threads = _threads(_WAITING_THREADS)
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-    sliced = seconds is None or (type(seconds) in (int, float) and seconds > _SLICE)
-    if not sliced:
-        return await loop.run_in_executor(threads, call, timeout)  # short, or to be refused
-    end = None if seconds is None else time.monotonic() + seconds
-    while True:
-        left = _SLICE if end is None else max(0.0, min(_SLICE, end - time.monotonic()))
-        try:
-            return await loop.run_in_executor(threads, call, left)
-        except DeadlineError:
-            if end is not None and time.monotonic() >= end:
-                raise
+_LIST_PAGE = 1000  # what is taken from a list at a time
 
 
 class AsyncStore:
@@ -107,7 +63,7 @@ class AsyncStore:
         version: int | None = None,
         out: None = None,
         device: Any = None,
-        wait: _Seconds | None = None,
+        wait: Seconds | None = None,
     ) -> TensorView: ...
     @overload
     async def get(
@@ -118,7 +74,7 @@ class AsyncStore:
         version: int | None = None,
         out: _Out,
         device: Any = None,
-        wait: _Seconds | None = None,
+        wait: Seconds | None = None,
     ) -> _Out: ...
     async def get(
         self,
@@ -128,7 +84,7 @@ class AsyncStore:
         version: int | None = None,
         out: Any = None,
         device: Any = None,
-        wait: _Seconds | None = None,
+        wait: Seconds | None = None,
     ) -> Any:
         """As Store.get."""
         if box is None and version is None and out is None and device is None:
@@ -136,16 +92,16 @@ class AsyncStore:
             if view is not None:
                 return view
 
-        def get(left: _Seconds | None) -> Any:
+        def get(left: Seconds | None) -> Any:
             return self._store.get(name, box, version=version, out=out, device=device, wait=left)
 
-        return await (_run(get, None) if wait is None else _run_waiting(get, wait))
+        return await (run(get, None) if wait is None else run_waiting(get, wait))
 
     async def get_many(
         self, names: Iterable[str], errors: Literal["raise", "return"] = "raise"
     ) -> dict[str, TensorView | Error]:
         """As Store.get_many."""
-        return await _run(self._store.get_many, names, errors)
+        return await run(self._store.get_many, names, errors)
 
     async def put(
         self,
@@ -154,14 +110,14 @@ class AsyncStore:
         *,
         replicas: int = 1,
         keep: bool = True,
-        ttl: _Seconds | None = None,
+        ttl: Seconds | None = None,
         metadata: dict[str, str] | None = None,
         version: int | None = None,
         if_absent: bool = False,
         if_version: int | None = None,
     ) -> TensorInfo:
         """As Store.put; do not change the tensor before it is done, nor after a cancelled await."""
-        return await _run(
+        return await run(
             self._store.put,
             name,
             tensor,
@@ -182,7 +138,7 @@ class AsyncStore:
         **options: Any,
     ) -> list[TensorInfo | Error]:
         """As Store.put_many."""
-        return await _run(self._store.put_many, tensors, errors=errors, **options)
+        return await run(self._store.put_many, tensors, errors=errors, **options)
 
     def create(
         self,
@@ -192,7 +148,7 @@ class AsyncStore:
         *,
         replicas: int = 1,
         keep: bool = True,
-        ttl: _Seconds | None = None,
+        ttl: Seconds | None = None,
         metadata: dict[str, str] | None = None,
         version: int | None = None,
         if_absent: bool = False,
@@ -216,7 +172,7 @@ class AsyncStore:
         )
 
     async def get_or_create(
-        self, name: str, make: Callable[[], Any], timeout: _Seconds | None = None
+        self, name: str, make: Callable[[], Any], timeout: Seconds | None = None
     ) -> TensorView:
         """As Store.get_or_create; `make` runs in a thread, and to its end when the await is cancelled."""
         outcome: list[BaseException] = []  # of make: it is called once, whatever it raises
@@ -228,7 +184,7 @@ class AsyncStore:
                 outcome.append(error)
                 raise
 
-        def get_or_create(left: _Seconds | None) -> TensorView | None:
+        def get_or_create(left: Seconds | None) -> TensorView | None:
             try:
                 return self._store.get_or_create(name, make_once if callable(make) else make, left)
             except DeadlineError:
@@ -237,7 +193,7 @@ class AsyncStore:
                 raise
 
         try:
-            view = await _run_waiting(get_or_create, timeout)
+            view = await run_waiting(get_or_create, timeout)
         except DeadlineError as error:
             raise DeadlineError(
                 f"get_or_create {name!r}: another caller has been making it for {timeout} s",
@@ -250,38 +206,38 @@ class AsyncStore:
 
     async def longest_prefix(self, names: Iterable[str]) -> int:
         """As Store.longest_prefix."""
-        return await _run(self._store.longest_prefix, names)
+        return await run(self._store.longest_prefix, names)
 
     async def register(self, array: Any) -> RegisteredMemory:
         """As Store.register."""
-        return await _run(self._store.register, array)
+        return await run(self._store.register, array)
 
     async def delete(self, name: str, version: int | None = None) -> bool:
         """As Store.delete."""
-        return await _run(self._store.delete, name, version)
+        return await run(self._store.delete, name, version)
 
     async def delete_prefix(self, prefix: str) -> int:
         """As Store.delete_prefix."""
-        return await _run(self._store.delete_prefix, prefix)
+        return await run(self._store.delete_prefix, prefix)
 
     async def exists(self, name: str) -> bool:
         """As Store.exists."""
-        return await _run(self._store.exists, name)
+        return await run(self._store.exists, name)
 
     async def stat(self, name: str, version: int | None = None) -> TensorInfo:
         """As Store.stat."""
-        return await _run(self._store.stat, name, version)
+        return await run(self._store.stat, name, version)
 
     async def list(
         self, prefix: str = "", limit: int | None = None, after: str | None = None
     ) -> AsyncIterator[TensorInfo]:
         """As Store.list: ``async for info in store.aio.list("model/"):``."""
-        infos = await _run(self._store.list, prefix, limit, after)
+        infos = await run(self._store.list, prefix, limit, after)
 
         def page() -> tuple[TensorInfo, ...]:
             return tuple(itertools.islice(infos, _LIST_PAGE))
 
-        while some := await _run(page):
+        while some := await run(page):
             for info in some:
                 yield info
 
@@ -289,29 +245,27 @@ class AsyncStore:
         """As Store.watch: ``async for event in store.aio.watch("model/"):``."""
         return AsyncWatch(self._store.watch(prefix, from_version))
 
-    async def wait(
-        self, name: str, version: int | None = None, timeout: _Seconds | None = None
-    ) -> TensorInfo:
+    async def wait(self, name: str, version: int | None = None, timeout: Seconds | None = None) -> TensorInfo:
         """As Store.wait."""
-        return await _run_waiting(functools.partial(self._store.wait, name, version), timeout)
+        return await run_waiting(functools.partial(self._store.wait, name, version), timeout)
 
     async def channel(self, name: str, shape: Any, dtype: Any, slots: int = 8) -> ChannelWriter:
         """As Store.channel. Writing waits for nobody, so the writer is the same."""
-        return await _run(self._store.channel, name, shape, dtype, slots)
+        return await run(self._store.channel, name, shape, dtype, slots)
 
     async def subscribe(
         self, name: str, timeout: float | None = None, **options: Any
     ) -> AsyncChannelReader:
         """As Store.subscribe."""
-        
+
         def subscribe(left: Any) -> ChannelReader:
             return self._store.subscribe(name, left, **options)
 
-        return AsyncChannelReader(await _run_waiting(subscribe, timeout) if timeout else await _run(subscribe, timeout))
+        return AsyncChannelReader(await run_waiting(subscribe, timeout) if timeout else await run(subscribe, timeout))
 
     async def region(self, name: str, nbytes: int | None = None, **options: Any) -> AsyncRegion:
         """As Store.region."""
-        return AsyncRegion(await _run(self._store.region, name, nbytes, **options))
+        return AsyncRegion(await run(self._store.region, name, nbytes, **options))
 
     def snapshot(
         self,
@@ -342,7 +296,7 @@ class AsyncStore:
 
     async def put_state_dict(self, prefix: str, state_dict: Any, **options: Any) -> SnapshotInfo:
         """As Store.put_state_dict; do not change its tensors before it is done, nor after a cancelled await."""
-        return await _run(self._store.put_state_dict, prefix, state_dict, **options)
+        return await run(self._store.put_state_dict, prefix, state_dict, **options)
 
     async def get_state_dict(
         self,
@@ -357,27 +311,27 @@ class AsyncStore:
     ) -> Any:
         """As Store.get_state_dict."""
         options: dict[str, Any] = {"into": into, "strict": strict, "dtype": dtype, "framework": framework, "name": name}
-        return await _run(self._store.get_state_dict, prefix, number, **options)
+        return await run(self._store.get_state_dict, prefix, number, **options)
 
     async def snapshots(self, prefix: str) -> _Numbers:
         """As Store.snapshots."""
-        return await _run(self._store.snapshots, prefix)
+        return await run(self._store.snapshots, prefix)
 
     async def snapshot_infos(self, prefix: str) -> _Infos:
         """As Store.snapshot_infos."""
-        return await _run(self._store.snapshot_infos, prefix)
+        return await run(self._store.snapshot_infos, prefix)
 
     async def latest(self, prefix: str, default: Any = _MISSING) -> Any:
         """As Store.latest."""
-        return await (_run(self._store.latest, prefix) if default is _MISSING else _run(self._store.latest, prefix, default))
+        return await (run(self._store.latest, prefix) if default is _MISSING else run(self._store.latest, prefix, default))
 
     async def remove_snapshot(self, prefix: str, number: int) -> None:
         """As Store.remove_snapshot."""
-        await _run(self._store.remove_snapshot, prefix, number)
+        await run(self._store.remove_snapshot, prefix, number)
 
     async def pin_snapshot(self, prefix: str, number: int, pinned: bool = True) -> None:
         """As Store.pin_snapshot."""
-        await _run(self._store.pin_snapshot, prefix, number, pinned)
+        await run(self._store.pin_snapshot, prefix, number, pinned)
 
     async def wait_snapshot(self, prefix: str, after: int = 0, timeout: float | None = None) -> int:
         """As Store.wait_snapshot."""
@@ -385,19 +339,19 @@ class AsyncStore:
         def wait(left: Any) -> int:
             return self._store.wait_snapshot(prefix, after, left)
 
-        return await _run_waiting(wait, timeout)
+        return await run_waiting(wait, timeout)
 
     async def stats(self) -> dict[str, Any]:
         """As Store.stats."""
-        return await _run(self._store.stats)
+        return await run(self._store.stats)
 
     async def transports(self) -> _Transports:
         """As Store.transports."""
-        return await _run(self._store.transports)
+        return await run(self._store.transports)
 
     async def close(self) -> None:
         """As Store.close."""
-        await _run(self._store.close)
+        await run(self._store.close)
 
 
 class AsyncDraft:
@@ -411,7 +365,7 @@ class AsyncDraft:
         self._draft: Draft | None = None
 
     def __await__(self) -> Generator[Any, None, Draft]:
-        return _run(self._create).__await__()
+        return run(self._create).__await__()
 
     async def __aenter__(self) -> Draft:
         self._draft = await self
@@ -425,9 +379,9 @@ class AsyncDraft:
     ) -> None:
         assert self._draft is not None
         if kind is not None:
-            await _run(self._draft.abort)
+            await run(self._draft.abort)
         elif self._draft.state == "open":
-            await _run(self._draft.publish)
+            await run(self._draft.publish)
 
 
 class AsyncWatch:
@@ -454,8 +408,7 @@ class AsyncWatch:
     async def _step(self) -> Event | None:
         loop = asyncio.get_running_loop()
         if self._next is None or self._next.cancelled() or self._next.get_loop() is not loop:
-            threads = _threads(_WAITING_THREADS)
-            self._next = loop.run_in_executor(threads, self._watch.next, _SLICE)
+            self._next = start_waiting(self._watch.next)
         try:
             event = await asyncio.shield(self._next)
         except asyncio.CancelledError:
@@ -487,27 +440,27 @@ class AsyncSnapshot:
 
     async def put(self, key: str, tensor: Any) -> None:
         """As Snapshot.put."""
-        await _run(self.snapshot.put, key, tensor)
+        await run(self.snapshot.put, key, tensor)
 
     async def put_many(self, tensors: Mapping[str, Any]) -> None:
         """As Snapshot.put_many."""
-        await _run(self.snapshot.put_many, tensors)
+        await run(self.snapshot.put_many, tensors)
 
     async def put_shard(self, key: str, local: Any, *, global_shape: Iterable[int], offset: Iterable[int]) -> None:
         """As Snapshot.put_shard."""
-        await _run(self.snapshot.put_shard, key, local, global_shape=global_shape, offset=offset)
+        await run(self.snapshot.put_shard, key, local, global_shape=global_shape, offset=offset)
 
     async def put_state_dict(self, state_dict: Any, name: str = "") -> None:
         """As Snapshot.put_state_dict."""
-        await _run(self.snapshot.put_state_dict, state_dict, name)
+        await run(self.snapshot.put_state_dict, state_dict, name)
 
     async def commit(self) -> SnapshotInfo:
         """As Snapshot.commit."""
-        return await _run(self.snapshot.commit)
+        return await run(self.snapshot.commit)
 
     async def abort(self) -> None:
         """As Snapshot.abort."""
-        await _run(self.snapshot.abort)
+        await run(self.snapshot.abort)
 
     @property
     def number(self) -> int | None:
@@ -515,11 +468,11 @@ class AsyncSnapshot:
         return self.snapshot.number
 
     async def __aenter__(self) -> AsyncSnapshot:
-        self.snapshot = await _run(self._make)
+        self.snapshot = await run(self._make)
         return self
 
     async def __aexit__(self, kind: Any, value: Any, traceback: Any) -> None:
-        await _run(self.snapshot.__exit__, kind, value, traceback)
+        await run(self.snapshot.__exit__, kind, value, traceback)
 
 
 class AsyncChannelReader:
@@ -538,7 +491,7 @@ class AsyncChannelReader:
             return self.reader.next(0)  # it is there: less than a switch of threads
         except DeadlineError:
             pass
-        return await _run_waiting(self.reader.next, timeout)
+        return await run_waiting(self.reader.next, timeout)
 
     def close(self) -> None:
         """Ends this reader. Idempotent."""
@@ -585,10 +538,10 @@ class AsyncHold:
             return self._region._hold(self._write, 0, owner)
         except DeadlineError:
 
-            def hold(left: _Seconds | None) -> RegionHold:
+            def hold(left: Seconds | None) -> RegionHold:
                 return self._region._hold(self._write, left, owner)
 
-            return await _run_waiting(hold, self._timeout)
+            return await run_waiting(hold, self._timeout)
 
     def __await__(self) -> Any:
         return self._take().__await__()
