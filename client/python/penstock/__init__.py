@@ -11,8 +11,12 @@ sizes bytes, times seconds. Errors are classes of ``penstock.errors``; each is a
 (NotFoundError is a KeyError). ``help(penstock.Store)`` lists the calls; ``store.aio`` has them awaitable.
 
 Modules beside this one:
+    penstock.torch           state dicts, and storage for torch.distributed.checkpoint
     penstock.safetensors     load_file, save_file, safe_open: files that are read once a host
     penstock.interop         NumPy, torch, Arrow and DLPack over one memory, or why not
+    penstock.tensor_ipc      arrays by name between processes, read-only or under a lock
+    penstock.lmcache, penstock.sglang, penstock.vllm   KV caches and weights of inference engines (penstock.kv_cache)
+    penstock.compat          programs for TorchStore and Mooncake run by changing one import
     penstock.profile_copies  which operations of a program copied: python -m penstock.profile_copies SCRIPT
     penstock.aio             the classes behind store.aio
     penstock.errors          every exception

@@ -66,8 +66,8 @@ class Flattener:
         if value is None or isinstance(value, (bool, str)) or type(value) is int:
             return value
         if isinstance(value, Mapping):
-            tag = "o" if isinstance(value, OrderedDict) else "d"
-            return {tag: [[self._scalar(key, path), self._node(item, join(path, key))] for key, item in value.items()]}
+            kind_of_dict = "o" if isinstance(value, OrderedDict) else "d"
+            return {kind_of_dict: [[self._scalar(key, path), self._node(item, join(path, key))] for key, item in value.items()]}
         tag = _sequence_tag(value)
         if tag is None:
             return self._scalar(value, path)

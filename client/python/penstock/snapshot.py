@@ -289,7 +289,7 @@ class StateDictLoader:
 
     def load(self, name: str | None) -> Any:
         """By view: one call for what is not here, none for what is."""
-        tree = self._tree(name)
+        tree = self._named_tree(name)
         names: list[str] = []
         self._visit(tree, names)
         self._views = self._get_many(names)
@@ -297,7 +297,7 @@ class StateDictLoader:
 
     def load_into(self, name: str | None, into: Any, strict: bool) -> Any:
         """In place. What of `into` is no tensor is given back as it was stored."""
-        tree = self._tree(name)
+        tree = self._named_tree(name)
         flattener = _tree.Flattener()
         wanted = flattener.flatten(into, name or "")
         pairs: list[tuple[_tree.Leaf, Sharded]] = []
@@ -309,7 +309,7 @@ class StateDictLoader:
             self._fill(leaf, tensor)
         return result
 
-    def _tree(self, name: str | None) -> Any:
+    def _named_tree(self, name: str | None) -> Any:
         trees = {key: tree for key, tree in self._contents.trees.items() if not key.startswith(".")}  # the others are not for users
         if not trees:  # put without a state dict: a flat one
             return {"d": [[key, {"t": key, "as": "numpy"}] for key in self._contents.tensors]}

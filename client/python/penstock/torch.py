@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, Iterator
 
 import numpy as np
 import torch
-from torch.distributed.checkpoint import StorageReader as _Reader
-from torch.distributed.checkpoint import StorageWriter as _Writer
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
     ChunkStorageMetadata,
@@ -39,6 +37,8 @@ from torch.distributed.checkpoint.planner import (
     WriteItem,
     WriteItemType,
 )
+from torch.distributed.checkpoint.storage import StorageReader as _Reader
+from torch.distributed.checkpoint.storage import StorageWriter as _Writer
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
@@ -89,7 +89,7 @@ class StorageWriter(_Writer):
     ) -> None:
         super().__init__()
         self._store, self._prefix = store, prefix
-        self._options = {"keep_last": keep_last, "metadata": metadata, "timeout": timeout}
+        self._keep_last, self._metadata, self._timeout = keep_last, metadata, timeout
         self._writer: SnapshotWriter | None = None
         self.info: SnapshotInfo | None = None
         self.reset()
@@ -129,8 +129,7 @@ class StorageWriter(_Writer):
         return plans
 
     def _open(self, prefix: str, number: int, rank: int, ranks: int, id: str | None) -> SnapshotWriter:
-        options = self._options
-        return self._store._open_snapshot(prefix, number, options["keep_last"], options["metadata"], rank, ranks, options["timeout"], id)
+        return self._store._open_snapshot(prefix, number, self._keep_last, self._metadata, rank, ranks, self._timeout, id)
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         prefix, number, rank, ranks, id = plan.storage_data

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from penstock.aio import _run
+from penstock._aio_threads import run
 from penstock.compat.torchstore import connection, state_dicts
 from penstock.compat.torchstore.client import LocalClient
 from penstock.compat.torchstore.strategy import TorchStoreStrategy
@@ -44,7 +44,7 @@ async def initialize(
         raise RuntimeError(f"strategy: is None with {num_storage_volumes} volumes; give one, or one volume")
     if strategy is not None and not isinstance(strategy, TorchStoreStrategy):
         raise TypeError(f"strategy: must be a TorchStoreStrategy, not {type(strategy).__name__}")
-    await _run(connection.store_or_node)
+    await run(connection.store_or_node)
     await client(store_name)
 
 
@@ -59,16 +59,16 @@ async def initialize_spmd(
     """
     if strategy is not None and not isinstance(strategy, TorchStoreStrategy):
         raise TypeError(f"strategy: must be a TorchStoreStrategy, not {type(strategy).__name__}")
-    await _run(connection.store)
+    await run(connection.store)
     await client(store_name)
 
 
 async def shutdown(store_name: str = DEFAULT_TORCHSTORE_NAME) -> None:
     """Deletes what is in `store_name`; a store that `initialize` started ends with the last one."""
-    await _run((await client(store_name))._delete_all)
+    await run((await client(store_name))._delete_all)
     reset_client(store_name)
     if not _clients:
-        await _run(connection.close)
+        await run(connection.close)
 
 
 def reset_client(store_name: str = DEFAULT_TORCHSTORE_NAME) -> None:

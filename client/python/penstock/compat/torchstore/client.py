@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from penstock._core import TensorView
-from penstock.aio import _run
+from penstock._aio_threads import run
 from penstock.box import Box
 from penstock.compat import tensors
 from penstock.compat.batches import put_all
@@ -42,7 +42,7 @@ class LocalClient:
 
     async def put(self, key: str, value: Any) -> None:
         """Stores a tensor or an object under `key`, in place of what was there."""
-        await _run(self._put, {key: value})
+        await run(self._put, {key: value})
 
     async def put_batch(self, entries: dict[str, Any]) -> None:
         """Stores several; they become visible one after the other."""
@@ -50,7 +50,7 @@ class LocalClient:
             raise TypeError(f"entries: must be a dict, not {type(entries).__name__}")
         if not entries:
             raise _wrong("entries: is empty; allowed are dicts with at least one key")
-        await _run(self._put, entries)
+        await run(self._put, entries)
 
     async def get(
         self,
@@ -64,7 +64,7 @@ class LocalClient:
         DTensor, this process's part. tensor_slice_spec: reads this part of the tensor.
         Raises KeyError if there is none.
         """
-        return await _run(self._get, key, inplace_tensor, tensor_slice_spec)
+        return await run(self._get, key, inplace_tensor, tensor_slice_spec)
 
     async def get_batch(self, keys: list[str] | _Targets) -> dict[str, Any]:
         """The values of several keys, in their order; a dict gives tensors to read into, or None.
@@ -77,25 +77,25 @@ class LocalClient:
             raise _wrong("keys: is empty; allowed are lists and dicts with at least one key")
         if len(set(keys)) != len(keys):
             raise _wrong("keys: has a key twice; allowed are different ones")
-        return await _run(self._get_batch, keys if isinstance(keys, dict) else dict.fromkeys(keys))
+        return await run(self._get_batch, keys if isinstance(keys, dict) else dict.fromkeys(keys))
 
     async def keys(self, prefix: str | None = None) -> list[str]:
         """All keys, sorted; with `prefix` those that are it, or go on after it with a dot."""
-        return await _run(self._keys, prefix)
+        return await run(self._keys, prefix)
 
     async def exists(self, key: str) -> bool:
         """Whether there is a value."""
-        return await _run(lambda: self._connect().exists(self._names.name(key)))
+        return await run(lambda: self._connect().exists(self._names.name(key)))
 
     async def delete(self, key: str) -> None:
         """Removes a key. Raises KeyError if there is none."""
-        await _run(self._delete, key)
+        await run(self._delete, key)
 
     async def delete_batch(self, keys: list[str]) -> None:
         """Removes keys; those that are missing do not matter."""
         if not isinstance(keys, list):
             raise TypeError(f"keys: must be a list, not {type(keys).__name__}")
-        await _run(self._delete_batch, keys)
+        await run(self._delete_batch, keys)
 
     def _put(self, entries: dict[str, Any]) -> None:
         items = []
