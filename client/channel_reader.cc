@@ -2,14 +2,14 @@
 #include <penstock/client.h>
 
 #include <algorithm>
+#include <cstring>
+#include <optional>
 #include <utility>
 
 #include "client/connection.h"
 #include "client/session/mutable_mapping.h"
-#include "client/session/turns.h"
 #include "proto/layout/channel_layout.h"
 #include "proto/strcat.h"
-#include "transport/copy/copy.h"
 
 namespace penstock {
 
@@ -156,7 +156,7 @@ absl::StatusOr<ChannelStep> ChannelReader::Next(absl::Duration timeout) {
     if (deadline->Passed()) {
       return absl::DeadlineExceededError(StrCat("channel \"", name_, "\": no step after ", last_, " within ", absl::FormatDuration(timeout)));
     }
-    client::AwaitTurn(HeaderOf(*mapping_).turns, seen, deadline->Slice(kSlice));
+    mapping_->turns().Await(HeaderOf(*mapping_).turns, seen, deadline->Slice(kSlice));
   }
 }
 
@@ -169,7 +169,7 @@ absl::StatusOr<ChannelStep> ChannelReader::ReadInto(void* out, uint64_t out_byte
   for (int i = 0; i < kMaxTries; ++i) {
     absl::StatusOr<ChannelStep> step = timeout == nullptr ? Latest() : Next(*timeout);
     if (!step.ok()) return step;
-    if (nbytes_ > 0) CopyBytes(out, step->data(), nbytes_);
+    if (nbytes_ > 0) std::memcpy(out, step->data(), nbytes_);
     if (!step->Ok()) continue;
     step->data_ = static_cast<const std::byte*>(out);
     step->missed_ = step->seq() > before ? step->seq() - before - 1 : 0;

@@ -123,7 +123,7 @@ absl::StatusOr<RegionHold> Region::Hold(const HoldOptions& options, bool write) 
     if (options.cancelled && options.cancelled()) return absl::CancelledError("region: the wait was cancelled");
     return (*mapping)->CheckSession();
   };
-  RegionLock lock(client::HeaderOf(**mapping));
+  RegionLock lock(client::HeaderOf(**mapping), &(*mapping)->turns());
   const Deadline deadline = Deadline::After(options.timeout);
   const absl::StatusOr<uint32_t> slot = write ? lock.Write(asker, deadline, look_around) : lock.Read(asker, deadline, look_around);
   if (!slot.ok()) return absl::Status(slot.status().code(), StrCat("\"", name_, "\": ", slot.status().message()));
@@ -151,7 +151,7 @@ absl::Status RegionHold::Release() {
   if (mapping == nullptr) return absl::FailedPreconditionError("release: the hold was released before");
   if (!mapping->OfThisProcess()) return absl::FailedPreconditionError("release: the hold belongs to the process that forked");
   if (mapping->session()->ended()) return absl::OkStatus();  // the node has taken it
-  RegionLock lock(client::HeaderOf(*mapping));
+  RegionLock lock(client::HeaderOf(*mapping), &mapping->turns());
   writing_ ? lock.EndWrite(slot_) : lock.EndRead(slot_);
   return absl::OkStatus();
 }

@@ -38,11 +38,18 @@ pid_t Fork(const std::function<void()>& body) {
   _exit(0);
 }
 
-absl::Status Put(ChannelWriter& writer, const std::vector<char>& bytes) {
+absl::Status Put(ChannelWriter& writer, const void* bytes, size_t size) {
   absl::StatusOr<ChannelSlot> slot = writer.Begin();
   if (!slot.ok()) return slot.status();
-  std::memcpy(slot->data(), bytes.data(), bytes.size());
+  std::memcpy(slot->data(), bytes, size);
   return (*std::move(slot)).Commit().status();
+}
+
+// Looks at every cache line, as who uses a step does.
+uint64_t Sum(absl::Span<const std::byte> bytes) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < bytes.size(); i += 64) sum += static_cast<uint64_t>(bytes[i]);
+  return sum;
 }
 
 void EchoChannel(const std::string& address, const std::string& name, int64_t bytes) {
@@ -51,9 +58,9 @@ void EchoChannel(const std::string& address, const std::string& name, int64_t by
   absl::StatusOr<ChannelWriter> back = (*client)->OpenChannel(name + "/back", DType::kU8, {bytes});
   absl::StatusOr<ChannelReader> there = (*client)->Subscribe(name, {.timeout = kPatience});
   if (!back.ok() || !there.ok()) return;
-  std::vector<char> answer(static_cast<size_t>(bytes));
-  while (there->ReadInto(answer.data(), answer.size(), &kPatience).ok()) {
-    if (!Put(*back, answer).ok()) return;
+  while (true) {
+    absl::StatusOr<ChannelStep> step = there->Next(kPatience);
+    if (!step.ok() || !Put(*back, step->data(), step->nbytes()).ok()) return;
   }
 }
 
@@ -73,8 +80,11 @@ absl::Status AddChannel(Client& client, Worker& worker, const std::string& addre
   auto channels = std::make_shared<Channels>(Channels{*std::move(there), *std::move(back), std::vector<char>(static_cast<size_t>(size.bytes), 1)});
   worker.Add(StrCat("channel ", size.name), [channels]() -> absl::StatusOr<double> {
     absl::StatusOr<double> round_trip = NanosecondsEach([&](uint64_t) -> absl::Status {
-      if (absl::Status s = Put(channels->there, channels->bytes); !s.ok()) return s;
-      return channels->back.ReadInto(channels->bytes.data(), channels->bytes.size(), &kPatience).status();
+      if (absl::Status s = Put(channels->there, channels->bytes.data(), channels->bytes.size()); !s.ok()) return s;
+      absl::StatusOr<ChannelStep> step = channels->back.Next(kPatience);
+      if (!step.ok()) return step.status();
+      Keep(Sum(step->bytes()));
+      return step->Ok() ? absl::OkStatus() : absl::DataLossError("overwritten");
     }, 0.2, 32);
     if (round_trip.ok()) *round_trip /= 2;
     return round_trip;
@@ -126,7 +136,7 @@ absl::Status AddWrite(Client& client, Worker& worker) {
   auto writer = std::make_shared<ChannelWriter>(*std::move(opened));
   worker.Add("write 64 B", [writer] {
     const std::vector<char> bytes(64, 1);
-    return NanosecondsEach([&](uint64_t) { return Put(*writer, bytes); });
+    return NanosecondsEach([&](uint64_t) { return Put(*writer, bytes.data(), bytes.size()); });
   });
   return absl::OkStatus();
 }

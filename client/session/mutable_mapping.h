@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "client/connection.h"
 #include "client/session/deadline.h"
+#include "client/session/turns.h"
 #include "penstock/dtype.h"
 #include "penstock/shape.h"
 #include "proto/layout/fd_messages.h"
@@ -49,6 +50,7 @@ class MutableMapping {
   DType dtype() const { return static_cast<DType>(info_.dtype); }
   char* memory() const { return mapping_.data(); }  // read-only memory in a reader of a channel
   Session* session() const { return session_; }
+  Turns& turns() const { return turns_; }
   // Mapped by this process, not by one that it was forked from.
   bool OfThisProcess() const;
   // The name goes now, though the memory stays mapped (by arrays). Of a channel's writer.
@@ -69,6 +71,7 @@ class MutableMapping {
   const uint64_t opened_;  // number of the request
   const uint64_t fork_count_;
   Mapping mapping_;
+  mutable Turns turns_;
   bool not_in_children_ = false;  // a forked child does not have it
 };
 

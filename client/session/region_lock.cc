@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "client/session/turns.h"
 #include "proto/strcat.h"
 #include "transport/fault_point.h"
 #include "transport/futex.h"
@@ -27,7 +26,8 @@ constexpr uint64_t kWantRead = HoldWord(HoldState::kWantRead);
 
 absl::Status RegionLock::CheckDeadlock(const Asker& asker, bool write, bool* nested) const {
   *nested = false;
-  for (const layout::HoldSlot& slot : region_->slots) {
+  for (uint32_t i = 0; i < used(); ++i) {
+    const layout::HoldSlot& slot = region_->slots[i];
     if (slot.session.load() != asker.session || slot.owner.load() != asker.owner) continue;
     const HoldState state = StateOfHold(slot.word.load());
     const bool writes = state == HoldState::kWriting;
@@ -47,6 +47,9 @@ absl::StatusOr<uint32_t> RegionLock::TakeSlot(const Asker& asker) {
     uint64_t nobody = 0;
     if (slot.session.load(std::memory_order_relaxed) != 0 || !slot.session.compare_exchange_strong(nobody, asker.session)) continue;
     slot.owner.store(asker.owner);
+    // Before its word says anything, so that nobody overlooks it.
+    for (uint32_t before = region_->used.load(); before <= i && !region_->used.compare_exchange_weak(before, i + 1);) {
+    }
     return i;
   }
   return absl::ResourceExhaustedError(StrCat("region: all ", kHoldSlots, " places of those who hold it or wait for it are taken"));
@@ -66,7 +69,7 @@ void RegionLock::Wake() {
 absl::Status RegionLock::Sleep(uint32_t seen, absl::Duration longest, const Deadline& deadline, const LookAround& look_around) {
   if (deadline.Passed()) return absl::DeadlineExceededError("region: others hold it, and the time is over");
   region_->waiting.fetch_add(1);
-  AwaitTurn(region_->turns, seen, deadline.Slice(longest));
+  turns_.Await(region_->turns, seen, deadline.Slice(longest));
   region_->waiting.fetch_sub(1);
   return look_around();
 }
@@ -116,7 +119,7 @@ void RegionLock::EndRead(uint32_t slot) {
 bool RegionLock::TryTakeWriter(uint32_t slot, bool not_in_turn) {
   if (region_->writer.load() != 0) return false;
   const uint64_t ticket = TicketOfHold(region_->slots[slot].word.load());
-  for (uint32_t i = 0; i < kHoldSlots && !not_in_turn; ++i) {
+  for (uint32_t i = 0; i < used() && !not_in_turn; ++i) {
     const uint64_t word = region_->slots[i].word.load();
     if (StateOfHold(word) == HoldState::kWantWrite && TicketOfHold(word) < ticket) return false;
   }
@@ -124,8 +127,10 @@ bool RegionLock::TryTakeWriter(uint32_t slot, bool not_in_turn) {
   return region_->writer.compare_exchange_strong(nobody, slot + 1);
 }
 
+uint32_t RegionLock::used() const { return std::min(region_->used.load(), kHoldSlots); }
+
 bool RegionLock::AnyReader(uint32_t but) const {
-  for (uint32_t i = 0; i < kHoldSlots; ++i) {
+  for (uint32_t i = 0; i < used(); ++i) {
     if (i != but && region_->slots[i].word.load() == kReading) return true;
   }
   return false;
@@ -133,7 +138,8 @@ bool RegionLock::AnyReader(uint32_t but) const {
 
 // Ends a turn of writing: those who waited to read are let in, then the lock is free.
 void RegionLock::PassOn() {
-  for (layout::HoldSlot& slot : region_->slots) {
+  for (uint32_t i = 0; i < used(); ++i) {
+    layout::HoldSlot& slot = region_->slots[i];
     uint64_t wants = kWantRead;
     if (slot.word.load() == kWantRead) slot.word.compare_exchange_strong(wants, kReading);
   }

@@ -1,7 +1,7 @@
 // The lock of a region, as its clients work it (proto/layout/region_layout.h has the rules).
 //
 // Threading:  any thread of any process that has the region mapped
-// Ownership:  none; the memory must stay mapped
+// Ownership:  none; the memory must stay mapped, and `turns` outlive it
 // Errors:     DeadlineExceeded, Cancelled, FailedPrecondition (it would wait for itself), ResourceExhausted (no slot)
 // Limits:     a scan of the slots in use for each write; waits wake up ten times a second to look at `look_around`
 #ifndef PENSTOCK_CLIENT_SESSION_REGION_LOCK_H_
@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "client/session/deadline.h"
+#include "client/session/turns.h"
 #include "proto/layout/region_layout.h"
 
 namespace penstock::client {
@@ -27,7 +28,7 @@ class RegionLock {
   // Not OK ends a wait.
   using LookAround = std::function<absl::Status()>;
 
-  explicit RegionLock(layout::RegionHeader* region) : region_(region) {}
+  RegionLock(layout::RegionHeader* region, Turns* turns) : region_(region), turns_(*turns) {}
 
   // The slot of the hold.
   absl::StatusOr<uint32_t> Read(const Asker& asker, const Deadline& deadline, const LookAround& look_around);
@@ -43,11 +44,13 @@ class RegionLock {
   bool WithdrawRead(uint32_t slot);
   bool TryTakeWriter(uint32_t slot, bool not_in_turn);
   bool AnyReader(uint32_t but) const;
+  uint32_t used() const;
   void PassOn();
   void Wake();
   absl::Status Sleep(uint32_t seen, absl::Duration longest, const Deadline& deadline, const LookAround& look_around);
 
   layout::RegionHeader* const region_;
+  Turns& turns_;
 };
 
 }  // namespace penstock::client

@@ -46,7 +46,8 @@ struct RegionHeader {
   std::atomic<uint32_t> abandoned;           // 1: a writer died while it wrote, and none has written since
   std::atomic<uint64_t> next_ticket;
   std::atomic<uint32_t> deleted;             // 1: the name is gone; set by the node
-  uint32_t reserved[25];
+  std::atomic<uint32_t> used;                // slots from here on were never taken: who looks for others stops there
+  uint32_t reserved[24];
   HoldSlot slots[kHoldSlots];
 };
 static_assert(sizeof(HoldSlot) == 64 && offsetof(RegionHeader, next_ticket) == 16 && offsetof(RegionHeader, slots) == 128);

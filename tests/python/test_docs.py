@@ -74,6 +74,7 @@ def test_help_begins_with_an_example_and_names_the_modules():
             "penstock.events",
             "penstock.faults",
             "penstock.local",
+            "penstock.pipeline",
             "penstock.snapshot",
             "penstock.store",
             "penstock.tls",

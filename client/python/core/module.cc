@@ -80,6 +80,14 @@ nb::object CanonicalDType(nb::object object) {
   return nb::steal(DTypeString(*dtype));
 }
 
+nb::object NumpyDType(nb::object object) {
+  const absl::StatusOr<DType> dtype = ToDType(object.ptr());
+  if (!dtype.ok()) ThrowStatus(dtype.status());
+  PyArray_Descr* descr = NumpyDescr(*dtype);
+  if (descr == nullptr) ThrowPythonError();
+  return nb::borrow(reinterpret_cast<PyObject*>(descr));
+}
+
 void EnableFaultMessages() {
   if (absl::Status status = InstallFaultMessages(); !status.ok()) ThrowStatus(status);
 }
@@ -100,6 +108,7 @@ NB_MODULE(_core, module) {
   AddTensorFileType(module);
   AddSafetensorsWriter(module);
   module.def("dtype_name", CanonicalDType, "dtype"_a.none());
+  module.def("numpy_dtype", NumpyDType, "dtype"_a.none());
   module.def("_install_fault_messages", EnableFaultMessages);
 }
 

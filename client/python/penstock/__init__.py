@@ -59,6 +59,8 @@ from penstock.store import Store, connect
 
 if TYPE_CHECKING:
     from penstock.local import LocalNode, start_local
+    from penstock.pipeline import Pipeline, Stage
+    from penstock.snapshot import Snapshot, SnapshotInfo
 
 __all__ = [
     "AlreadyExistsError",
@@ -78,12 +80,14 @@ __all__ = [
     "NotFoundError",
     "PartialError",
     "PermissionDeniedError",
+    "Pipeline",
     "Region",
     "RegionHold",
     "RegionState",
     "RegisteredMemory",
     "Snapshot",
     "SnapshotInfo",
+    "Stage",
     "Store",
     "StoreFullError",
     "TensorInfo",
@@ -98,15 +102,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # what few programs need is imported when it is used
-    if name in ("LocalNode", "start_local"):
-        from penstock import local
+_LATE = {  # what few programs need is imported when it is used
+    "LocalNode": "local",
+    "Pipeline": "pipeline",
+    "Snapshot": "snapshot",
+    "SnapshotInfo": "snapshot",
+    "Stage": "pipeline",
+    "start_local": "local",
+}
 
-        return getattr(local, name)
-    if name in ("Snapshot", "SnapshotInfo"):
-        from penstock import snapshot
 
-        return getattr(snapshot, name)
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(f"penstock.{_LATE[name]}"), name)
     raise AttributeError(f"module 'penstock' has no attribute {name!r}")
 
 
