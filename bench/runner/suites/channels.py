@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from runner.node import Node
+from runner.peer_stores import CannotInstall, PeerStore, install
 from runner.records import Ask, Case
 from runner.rounds import measure
 from runner.setting import Needs, Setting
@@ -35,6 +38,13 @@ CASES = [
           "us of multiprocessing.Lock", ""),
 ]
 
+_GYM = Ask("envs", "AsyncVectorEnv", 1e-3)
+_ENVIRONMENTS = [
+    Case(f"64 CartPole environments, {processes} processes", "k obs/s", Ask("envs", f"channels, {processes} processes", 1e-3),
+         _GYM, "k obs/s of gymnasium's AsyncVectorEnv", "ratio >= 1", better="higher")
+    for processes in (64, 4)
+]
+
 
 def run(setting: Setting) -> list[dict]:
     with (
@@ -42,4 +52,19 @@ def run(setting: Setting) -> list[dict]:
         setting.program("channel_bench", f"--address={node.address}") as cpp,
         setting.python("channel", node.address) as python,
     ):
-        return measure("channels", CASES, {"c++": cpp, "python": python}, setting)
+        records = measure("channels", CASES, {"c++": cpp, "python": python}, setting)
+    return records + _environments(setting)
+
+
+def _environments(setting: Setting) -> list[dict]:
+    """With a node of their own: 64 processes are much for others to be beside."""
+    try:
+        interpreter, _ = install(PeerStore("gymnasium", ("gymnasium==1.4.0",)))
+    except CannotInstall as error:
+        print(f"bench: channels: environments left out: {error}", file=sys.stderr)
+        return []
+    with (
+        Node(setting.build, "512MiB") as node,
+        setting.python("envs", node.address, interpreter=interpreter) as worker,
+    ):
+        return measure("channels", _ENVIRONMENTS, {"envs": worker}, setting)
