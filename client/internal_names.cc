@@ -17,8 +17,28 @@ absl::StatusOr<TensorInfo> InternalNames::PutText(std::string_view name, std::st
   return std::move(PutMany(*connection_, purpose, {&request, 1}, options)[0]);
 }
 
-std::vector<absl::StatusOr<TensorInfo>> InternalNames::PutBound(absl::Span<const PutRequest> requests) {
-  return PutMany(*connection_, layout::Purpose::kBound, requests, {});
+absl::StatusOr<Session*> InternalNames::BoundSession() {
+  const absl::StatusOr<Session*> live = connection_->Live(connection_->DefaultDeadline());
+  if (!live.ok()) return live;
+  if (session_ == nullptr) session_ = *live;
+  if (session_ == *live) return session_;
+  return absl::AbortedError("the session that had put tensors has ended, and they with it; begin again");
+}
+
+absl::Status InternalNames::PutBound(absl::Span<const PutRequest> requests, size_t* failed) {
+  *failed = 0;
+  if (const absl::StatusOr<Session*> before = BoundSession(); !before.ok()) return before.status();
+  const std::vector<absl::StatusOr<TensorInfo>> infos = PutMany(*connection_, layout::Purpose::kBound, requests, {});
+  for (size_t i = 0; i < infos.size(); ++i) {
+    *failed = i;
+    if (!infos[i].ok()) return infos[i].status();
+  }
+  return BoundSession().status();  // still the same: so it was meanwhile
+}
+
+bool InternalNames::IsHere(std::string_view name) {
+  const absl::StatusOr<TensorView> view = client_.Get(name);
+  return view.ok() && view->path() == "map";
 }
 
 absl::StatusOr<InternalNames::Text> InternalNames::ReadText(std::string_view name) {
@@ -28,26 +48,28 @@ absl::StatusOr<InternalNames::Text> InternalNames::ReadText(std::string_view nam
   return Text{.text = std::string(reinterpret_cast<const char*>(view->data()), view->nbytes()), .version = view->version().number};
 }
 
-absl::Status InternalNames::Keep(const Bound& bound) {
+absl::Status InternalNames::Keep(const std::string& prefix) {
+  const absl::StatusOr<Session*> session = BoundSession();
+  if (!session.ok()) return session.status();
   v1::CommitRequest request;
-  request.set_keep_prefix(bound.prefix);
-  request.set_keep_count(bound.count);
-  return client_.Call(static_cast<uint32_t>(rpc::Method::kCommit), request.SerializeAsString()).status();
+  request.set_keep_prefix(prefix);
+  return (*session)->Call(rpc::Method::kCommit, request.SerializeAsString(), connection_->DefaultDeadline()).status();
 }
 
-absl::Status InternalNames::Commit(std::string_view name, std::string_view text, uint64_t if_version, const Bound& bound) {
+absl::Status InternalNames::Commit(std::string_view name, std::string_view text, uint64_t if_version, const std::string& prefix) {
   PutOptions options;
   options.if_version = if_version;
   absl::StatusOr<Draft> draft = client_.CreateFor(layout::Purpose::kInternal, name, DType::kU8, Shape({static_cast<int64_t>(text.size())}), options);
   if (!draft.ok()) return draft.status();
   std::memcpy(draft->data(), text.data(), text.size());
-  return (*std::move(draft)).PublishBy([&bound](Draft& filled) {
+  const absl::StatusOr<Session*> session = BoundSession();
+  if (!session.ok()) return session.status();
+  return (*std::move(draft)).PublishBy([&](Draft& filled) {
     v1::CommitRequest request;
     request.mutable_draft()->set_record(filled.record_);
     request.mutable_draft()->set_record_seq(filled.record_seq_);
-    request.set_keep_prefix(bound.prefix);
-    request.set_keep_count(bound.count);
-    const absl::StatusOr<std::string> done = filled.session_->Call(rpc::Method::kCommit, request.SerializeAsString(), Deadline::After(filled.timeout_));
+    request.set_keep_prefix(prefix);
+    const absl::StatusOr<std::string> done = (*session)->Call(rpc::Method::kCommit, request.SerializeAsString(), Deadline::After(filled.timeout_));
     if (!done.ok()) filled.session_->AbortDraft(filled.record_, filled.record_seq_);
     return done.status();
   }).status();

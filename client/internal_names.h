@@ -1,6 +1,6 @@
 // InternalNames: what the client keeps in the reserved part of the names (".penstock/"), where users cannot put or delete.
 //
-// Threading:  any thread
+// Threading:  any thread, but one at a time for what is bound
 // Ownership:  keeps the connection alive; views stay valid without it
 // Errors:     as Client's
 // Limits:     as Client's; Commit makes a draft in an extent of the session
@@ -29,8 +29,9 @@ class InternalNames {
   // Bytes, as a tensor of u8. if_version: 0 = only if there is none; Aborted otherwise.
   absl::StatusOr<TensorInfo> PutText(std::string_view name, std::string_view text, layout::Purpose purpose,
                                      std::optional<uint64_t> if_version = std::nullopt);
-  // Tensors that go with this session, until Keep or Commit.
-  std::vector<absl::StatusOr<TensorInfo>> PutBound(absl::Span<const PutRequest> requests);
+  // Tensors that go with the session of the first such put, until Keep or Commit. Aborted: that session has ended. `failed`: which one.
+  absl::Status PutBound(absl::Span<const PutRequest> requests, size_t* failed);
+  bool IsHere(std::string_view name);  // at home at this node
 
   struct Text {
     std::string text;
@@ -40,23 +41,21 @@ class InternalNames {
   absl::StatusOr<bool> Exists(std::string_view name) { return client_.Exists(name); }
   absl::StatusOr<TensorInfo> Wait(std::string_view name, uint64_t version, absl::Duration timeout) { return client_.Wait(name, version, timeout); }
 
-  // What this session has put bound under a prefix: so many.
-  struct Bound {
-    std::string prefix;
-    uint64_t count = 0;
-  };
-  // They stay from now on. Aborted: the session that had put them has ended, and they with it.
-  absl::Status Keep(const Bound& bound);
+  // What was put bound under a prefix stays from now on. Aborted: the session that had put it has ended.
+  absl::Status Keep(const std::string& prefix);
   // The same, and the text is the name's next version, in one act; FailedPrecondition: the name is not at home at this node.
-  absl::Status Commit(std::string_view name, std::string_view text, uint64_t if_version, const Bound& bound);
+  absl::Status Commit(std::string_view name, std::string_view text, uint64_t if_version, const std::string& prefix);
 
   void DeleteVersion(std::string_view name, uint64_t version);  // unless it is not the present one any more
   absl::Status DeletePrefix(std::string_view prefix);
   absl::StatusOr<ListPage> List(std::string_view prefix, std::string_view after) { return client_.List(prefix, after); }
 
  private:
+  absl::StatusOr<Session*> BoundSession();
+
   std::shared_ptr<Connection> connection_;
   Client client_;
+  Session* session_ = nullptr;  // that has put what is bound; the connection keeps it
 };
 
 }  // namespace penstock::client

@@ -73,8 +73,18 @@ absl::Status SnapshotIndex::Update(const Change& change) {
   });
 }
 
-absl::Status SnapshotIndex::UpdateKeeping(const Change& change, const InternalNames::Bound& bound) {
-  return Swap(change, [&](const std::string& text, uint64_t version) { return names_.Commit(name_, text, version, bound); });
+absl::Status SnapshotIndex::UpdateKeeping(const Change& change, const std::string& kept_prefix) {
+  return Swap(change, [&](const std::string& text, uint64_t version) { return names_.Commit(name_, text, version, kept_prefix); });
+}
+
+absl::StatusOr<bool> SnapshotIndex::CreateHere() {
+  const absl::StatusOr<Present> present = Read();
+  if (!present.ok()) return present.status();
+  if (present->version == 0) {
+    const absl::StatusOr<TensorInfo> made = names_.PutText(name_, "", layout::Purpose::kBound, 0);
+    if (!made.ok() && !absl::IsAborted(made.status())) return made.status();
+  }
+  return names_.IsHere(name_);
 }
 
 absl::StatusOr<SnapshotIndex::Present> SnapshotIndex::WaitAfter(uint64_t version, absl::Duration timeout) {
@@ -89,7 +99,8 @@ absl::Status SnapshotIndex::Sweep() {
   const size_t removing = gone.size();
   for (const v1::SnapshotIndex::Open& open : present->index.open()) {
     const absl::StatusOr<bool> lives = names_.Exists(LiveName(open.id(), 0));
-    if (lives.ok() && !*lives) gone.push_back(open.id());
+    const bool late = open.until_ns() != 0 && absl::GetCurrentTimeNanos() > static_cast<int64_t>(open.until_ns());
+    if ((lives.ok() && !*lives) || late) gone.push_back(open.id());
   }
   if (gone.empty()) return absl::OkStatus();
   const auto is_gone = [&](const std::string& id) { return std::find(gone.begin(), gone.end(), id) != gone.end(); };

@@ -46,8 +46,10 @@ class SnapshotIndex {
   // Reads, changes, writes, until nobody came between. An error of `change` ends it.
   using Change = std::function<absl::Status(v1::SnapshotIndex& index)>;
   absl::Status Update(const Change& change);
-  // The same, and `bound` stays from then on, in one act. FailedPrecondition: the index is not at home at this node, nothing is changed.
-  absl::Status UpdateKeeping(const Change& change, const InternalNames::Bound& bound);
+  // The same, and what is bound under the prefix stays from then on, in one act. FailedPrecondition: the index is not at home at this node, nothing is changed.
+  absl::Status UpdateKeeping(const Change& change, const std::string& kept_prefix);
+  // Makes an index if there is none, which goes with this session unless it is changed. Whether it is at home at this node.
+  absl::StatusOr<bool> CreateHere();
   absl::StatusOr<Present> WaitAfter(uint64_t version, absl::Duration timeout);
 
   // Deletes what writers that died and removals that were cut off have left.

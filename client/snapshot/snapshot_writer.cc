@@ -25,6 +25,9 @@ using client::SnapshotIndex;
 
 constexpr absl::Duration kLookAround = absl::Milliseconds(200);  // how often the others' lives are looked at
 
+// A host without a node of its own keeps nothing that would go with its session: what it opens ends by the clock.
+constexpr absl::Duration kLongestElsewhere = absl::Hours(1);
+
 std::string NewId() {
   std::random_device random;
   std::string id;
@@ -75,11 +78,20 @@ class Writer : public SnapshotWriter {
     if (options_.rank > 0) return Join();
     if (absl::Status s = index_.Sweep(); !s.ok()) return s;
     id_ = NewId();
-    return options_.ranks > 1 ? Announce() : CheckNumber();
+    if (options_.ranks > 1) return Announce();
+    if (absl::Status s = CheckNumber(); !s.ok()) return s;
+    const absl::StatusOr<bool> here = index_.CreateHere();
+    return here.ok() && !*here ? Announce() : here.status();
   }
 
   absl::Status PutMany(absl::Span<const Item> items) override {
     if (absl::Status s = CheckOpen(); !s.ok()) return s;
+    absl::Status status = PutAll(items);
+    if (!status.ok()) failed_ = status;
+    return status;
+  }
+
+  absl::Status PutAll(absl::Span<const Item> items) {
     std::vector<std::string> names;
     std::vector<PutRequest> requests;
     names.reserve(items.size());
@@ -89,12 +101,11 @@ class Writer : public SnapshotWriter {
       names.push_back(client::TensorName(id_, options_.rank, count_ + names.size()));
       requests.push_back({names.back(), item.tensor});
     }
-    const std::vector<absl::StatusOr<TensorInfo>> infos = index_.names().PutBound(requests);
-    for (size_t i = 0; i < infos.size(); ++i) {
-      if (!infos[i].ok()) return Named(infos[i].status(), items[i].key);
-    }
+    if (items.empty()) return absl::OkStatus();
+    size_t failed = 0;
+    const absl::Status put = index_.names().PutBound(requests, &failed);
     count_ += items.size();
-    return absl::OkStatus();
+    return put.ok() ? put : Named(put, items[failed].key);
   }
 
   const std::string& id() const override { return id_; }
@@ -159,7 +170,10 @@ class Writer : public SnapshotWriter {
 
   absl::Status CheckOpen() const {
     if (forked()) return absl::FailedPreconditionError(StrCat(Name(), ": it belongs to the process that forked"));
-    if (open_) return absl::OkStatus();
+    if (open_ && failed_.ok()) return absl::OkStatus();
+    if (!failed_.ok()) {
+      return absl::FailedPreconditionError(StrCat(Name(), ": a put of it has failed, so it can only be aborted: ", failed_.message()));
+    }
     return absl::FailedPreconditionError(StrCat(Name(), ": it was committed or aborted before; open another one"));
   }
 
@@ -179,24 +193,19 @@ class Writer : public SnapshotWriter {
     return absl::OkStatus();
   }
 
-  // So that it has a home: at this node, if it is new.
-  absl::Status CreateIndex() {
-    const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
-    if (!present.ok()) return present.status();
-    if (present->version != 0) return absl::OkStatus();
-    return index_.Update([](v1::SnapshotIndex&) { return absl::OkStatus(); });
-  }
 
   // Where the end cannot be one act: the others, and who cleans up, find it.
   absl::Status Announce() {
     if (absl::Status s = PutLive(); !s.ok()) return s;
     open_ = announced_ = true;
-    return index_.Update([this](v1::SnapshotIndex& index) {
+    const bool bound_here = index_.names().IsHere(client::LiveName(id_, 0));
+    return index_.Update([this, bound_here](v1::SnapshotIndex& index) {
       if (options_.number && HasNumber(index, *options_.number)) return Taken(*options_.number);
       v1::SnapshotIndex::Open* open = index.add_open();
       open->set_id(id_);
       open->set_number(options_.number.value_or(0));
       open->set_ranks(options_.ranks);
+      if (!bound_here) open->set_until_ns(static_cast<uint64_t>(absl::ToUnixNanos(absl::Now() + kLongestElsewhere)));
       return absl::OkStatus();
     });
   }
@@ -208,7 +217,8 @@ class Writer : public SnapshotWriter {
     if (const auto put = index_.names().PutText(joined, "", layout::Purpose::kInternal); !put.ok()) return put.status();
     const std::string name = client::LiveName(id_, options_.rank);
     const PutRequest request{name, {.data = "", .dtype = DType::kU8, .shape = Shape({1}), .strides = {}}};
-    return index_.names().PutBound({&request, 1})[0].status();
+    size_t failed = 0;
+    return index_.names().PutBound({&request, 1}, &failed);
   }
 
   // A rank other than 0: waits for rank 0 to announce.
@@ -261,8 +271,8 @@ class Writer : public SnapshotWriter {
   }
 
   // What this rank has put; of one rank alone with the manifest.
-  InternalNames::Bound Mine() const { return {.prefix = StrCat(client::TensorFolder(id_), "/", options_.rank, "/"), .count = count_}; }
-  InternalNames::Bound All() const { return {.prefix = StrCat(client::TensorFolder(id_), "/"), .count = count_ + 1}; }
+  std::string Mine() const { return StrCat(client::TensorFolder(id_), "/", options_.rank, "/"); }
+  std::string All() const { return StrCat(client::TensorFolder(id_), "/"); }
 
   absl::Status AddEntry(v1::SnapshotIndex& index) {
     const uint64_t latest = index.entries().empty() ? 0 : index.entries(index.entries_size() - 1).number();
@@ -298,17 +308,18 @@ class Writer : public SnapshotWriter {
 
   absl::Status CommitAlone() {
     if (absl::Status s = PutManifest({part_}, layout::Purpose::kBound); !s.ok()) return s;
-    if (absl::Status s = CreateIndex(); !s.ok()) return s;
     const auto add = [this](v1::SnapshotIndex& index) { return AddEntry(index); };
-    const absl::Status at_once = index_.UpdateKeeping(add, All());
-    if (!absl::IsFailedPrecondition(at_once)) return at_once;
-    if (absl::Status s = Announce(); !s.ok()) return s;
+    if (!announced_) {
+      const absl::Status at_once = index_.UpdateKeeping(add, All());
+      if (!absl::IsFailedPrecondition(at_once)) return at_once;
+      if (absl::Status s = Announce(); !s.ok()) return s;  // the index went away, and came back elsewhere
+    }
     if (absl::Status s = Keep(All()); !s.ok()) return s;
     return index_.Update(add);
   }
 
-  absl::Status Keep(const InternalNames::Bound& bound) {
-    const absl::Status kept = index_.names().Keep(bound);
+  absl::Status Keep(const std::string& prefix) {
+    const absl::Status kept = index_.names().Keep(prefix);
     PENSTOCK_FAULT_POINT("client.snapshot.kept");
     return kept;
   }
@@ -399,6 +410,7 @@ class Writer : public SnapshotWriter {
   v1::SnapshotManifest part_;
   std::unordered_set<std::string> keys_;
   uint64_t count_ = 0;
+  absl::Status failed_;
   uint64_t nbytes_ = 0;
   uint64_t tensors_ = 0;
   SnapshotInfo info_;

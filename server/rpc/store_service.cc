@@ -113,11 +113,10 @@ absl::Status StoreService::Abort(Session* session, const v1::AbortRequest& reque
 
 absl::Status StoreService::Commit(Session* session, const v1::CommitRequest& request, v1::CommitResponse* response) {
   if (absl::Status s = NeedSession(session); !s.ok()) return s;
-  const Store::Bound bound{.prefix = request.keep_prefix(), .count = request.keep_count()};
-  if (!request.has_draft()) return store_->Keep(*session, bound);
+  if (!request.has_draft()) return store_->Keep(*session, request.keep_prefix());
   const v1::DraftHandle& draft = request.draft();
   const absl::StatusOr<Published> published = recall_->ChangeMany({store_->DraftName(draft.record())}, [&](size_t, LeaseRule leases) {
-    return store_->Commit(*session, draft.record(), draft.record_seq(), bound, leases);
+    return store_->Commit(*session, draft.record(), draft.record_seq(), request.keep_prefix(), leases);
   })[0];
   if (!published.ok()) return published.status();
   response->mutable_version()->set_term(published->version_term);

@@ -149,14 +149,10 @@ class Store {
   absl::StatusOr<Placed> Reserve(Session& session, const CreateSpec& spec);
   absl::StatusOr<Published> Publish(Session& session, layout::RecordRef record, uint64_t record_seq, LeaseRule leases = LeaseRule::kRespect);
   absl::Status Abort(Session& session, layout::RecordRef record, uint64_t record_seq);
-  // Makes what the session has put bound, under `prefix`, stay when it ends: that many, or nothing is changed (Aborted).
-  struct Bound {
-    std::string_view prefix;
-    uint64_t count = 0;
-  };
-  absl::Status Keep(Session& session, const Bound& bound);
+  // Makes what the session has put bound, under `prefix`, stay when it ends.
+  absl::Status Keep(Session& session, std::string_view prefix);
   // And publishes a draft at the same time, or changes nothing (FailedPrecondition: its name is not this node's own).
-  absl::StatusOr<Published> Commit(Session& session, layout::RecordRef draft, uint64_t draft_seq, const Bound& bound,
+  absl::StatusOr<Published> Commit(Session& session, layout::RecordRef draft, uint64_t draft_seq, std::string_view prefix,
                                    LeaseRule leases = LeaseRule::kRespect);
   // Takes a draft out of its session's books, so that it stays when the session ends; it must then be published, as what it
   // is or as a copy of what its home made of it, or dropped.
@@ -275,7 +271,6 @@ class Store {
   void CountTakenOut(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // store_bound.cc
   Session* OwnerOf(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // null: it has ended
-  absl::Status CheckBound(const Session& session, const Bound& bound) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void KeepBound(Session& session, std::string_view prefix) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveBound(Session& session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Published> MakeLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -33,18 +33,6 @@ absl::Status CheckPrefix(std::string_view prefix) {
 
 }  // namespace
 
-// Counts those that an earlier execution of the same request has kept, too.
-absl::Status Store::CheckBound(const Session& session, const Bound& bound) {
-  uint64_t count = 0;
-  for (auto it = names_->LowerBound(bound.prefix); it != names_->end(); ++it) {
-    const Record* record = slabs_->At(names_->At(it));
-    if (!NameOf(record).starts_with(bound.prefix)) break;
-    count += record->owner_session == static_cast<uint32_t>(session.id) && !(record->flags & layout::kRecordFetched) ? 1 : 0;
-  }
-  if (count == bound.count) return absl::OkStatus();
-  return absl::AbortedError(StrCat("commit: ", bound.count, " tensors were put, ", count, " are there: the session that had put them has ended; begin again"));
-}
-
 void Store::KeepBound(Session& session, std::string_view prefix) {
   absl::erase_if(session.bound, [&](RecordRef ref) {
     Record* record = slabs_->At(ref);
@@ -54,18 +42,17 @@ void Store::KeepBound(Session& session, std::string_view prefix) {
   });
 }
 
-absl::Status Store::Keep(Session& session, const Bound& bound) {
-  if (absl::Status s = CheckPrefix(bound.prefix); !s.ok()) return s;
+absl::Status Store::Keep(Session& session, std::string_view prefix) {
+  if (absl::Status s = CheckPrefix(prefix); !s.ok()) return s;
   std::lock_guard lock(mutex_);
-  if (absl::Status s = CheckBound(session, bound); !s.ok()) return s;
-  KeepBound(session, bound.prefix);
+  KeepBound(session, prefix);
   return absl::OkStatus();
 }
 
 // If the node's process dies in the middle, the request is still in the session's ring and is done again; the client's death in
 // the same moment leaves members that nobody finds, but never a snapshot that lacks some.
-absl::StatusOr<Published> Store::Commit(Session& session, RecordRef ref, uint64_t seq, const Bound& bound, LeaseRule leases) {
-  if (absl::Status s = CheckPrefix(bound.prefix); !s.ok()) return s;
+absl::StatusOr<Published> Store::Commit(Session& session, RecordRef ref, uint64_t seq, std::string_view prefix, LeaseRule leases) {
+  if (absl::Status s = CheckPrefix(prefix); !s.ok()) return s;
   std::lock_guard lock(mutex_);
   if (session.inherited && slabs_->IsSlot(ref)) {
     const Record* record = slabs_->At(ref);
@@ -79,8 +66,7 @@ absl::StatusOr<Published> Store::Commit(Session& session, RecordRef ref, uint64_
   if (current == 0) return absl::FailedPreconditionError(StrCat("commit '", name, "': this node is not its home"));
   if (absl::Status s = CheckLeases(name, leases); !s.ok()) return s;
   if (absl::Status s = CheckConditions(name, (*draft)->version_number, (*draft)->created_ns, current); !s.ok()) return s;
-  if (absl::Status s = CheckBound(session, bound); !s.ok()) return s;
-  KeepBound(session, bound.prefix);
+  KeepBound(session, prefix);
   PENSTOCK_FAULT_POINT("node.commit.kept");
   session.drafts.erase(ref);
   CountTakenOut(ref);

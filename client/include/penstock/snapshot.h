@@ -15,7 +15,8 @@
 //             rank or the session that had put tensors is gone), DeadlineExceeded (a rank has not put in time), and Client::Put's.
 // Limits:     opening and committing are a few calls to the node; each costs as much as a small put. A writer that dies between its
 //             Commit's two steps where the prefix is at home on another node, or where ranks write together, leaves tensors that the
-//             next writer or remover of that prefix deletes.
+//             next writer or remover of that prefix deletes; so does, after an hour, a writer on a host without a node, which has an
+//             hour for its snapshot.
 #pragma once
 
 #include <penstock/client.h>

@@ -56,8 +56,14 @@ class Flattener:
         self._tied: dict[tuple[Any, ...], Leaf] = {}
 
     def flatten(self, value: Any, name: str = "") -> Any:
-        """The tree of `value`. name: what its keys begin with."""
-        return self._node(value, name)
+        """The tree of `value`. name: what its keys begin with. After a TypeError all is as it was before."""
+        before = len(self.leaves), set(self._keys), dict(self._tied)
+        try:
+            return self._node(value, name)
+        except BaseException:
+            del self.leaves[before[0] :]
+            self._keys, self._tied = before[1], before[2]
+            raise
 
     def _node(self, value: Any, path: str) -> Any:
         kind = tensor_kind(value)
