@@ -20,6 +20,8 @@ os.environ |= {
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+import penstock  # noqa: E402
+
 BLOCK = 32
 PROMPT = [(i * 37 + 11) % 250 for i in range(150)]
 CONNECTOR = {"kv_connector": "RecordedConnector", "kv_connector_module_path": "recorded_vllm", "kv_role": "kv_both",
@@ -230,12 +232,12 @@ def test_without_the_store_it_computes(make, node, store, caplog):
 
 @pytest.fixture
 def weights(model: Path, store: Any) -> dict[str, Any]:
+    """The checkpoint, brought in as the documents say."""
     from safetensors.torch import load_file
 
-    weights = load_file(model / "model.safetensors")
-    for name, tensor in weights.items():
-        store.put(f"models/tiny/{name}", tensor)
-    return weights
+    program = Path(penstock.__file__).resolve().parents[2] / "bin" / "penstock"
+    subprocess.run([str(program), "import", "--address", store.address, "--prefix", "models/tiny", str(model)], check=True)
+    return load_file(model / "model.safetensors")
 
 
 def test_weights_come_from_the_store(make, model, store, weights):
