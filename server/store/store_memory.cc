@@ -51,6 +51,9 @@ absl::StatusOr<Placed> Store::FindBlock(Session& session, const CreateSpec& spec
     }
     if (GiveBackEmptySegments(/*keep_arena_bytes=*/0, /*of_live_sessions=*/true)) continue;
     if (blocks_.leaving_bytes() > 0 || arena_on_its_way_) return Placed{.kind = Placed::Kind::kWait};
+    // What would not fit beside what cannot be evicted costs nobody a tensor.
+    const uint64_t held = tensor_bytes_ - cache_bytes_ + draft_bytes_;
+    if (held + spec.nbytes > limits_.memory_bytes) return Full(session, StrCat("put '", spec.name, "'"), spec.nbytes);
     bool leased = false;
     if (round > 1000 || Evict(std::max<uint64_t>(spec.nbytes, 1), &leased) == 0) {
       if (!leased) return Full(session, StrCat("put '", spec.name, "'"), spec.nbytes);

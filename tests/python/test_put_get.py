@@ -236,3 +236,10 @@ def test_stats_and_transports(store):
     assert after["tensor_bytes"] == before["tensor_bytes"] + 1000
     (transport,) = store.transports()
     assert transport["path"] == "map" and transport["address"] == store.address
+
+
+def test_a_put_that_could_never_fit_evicts_nothing(store: penstock.Store) -> None:
+    store.put("cache", np.arange(3), keep=False)
+    with pytest.raises(penstock.StoreFullError):
+        store.create("big", shape=(1 << 30,), dtype="u8")
+    assert store.get("cache").numpy().tolist() == [0, 1, 2]

@@ -254,18 +254,24 @@ class AsyncStore:
         return await run(self._store.channel, name, shape, dtype, slots)
 
     async def subscribe(
-        self, name: str, timeout: float | None = None, **options: Any
+        self, name: str, timeout: Seconds | None = None, *, shape: int | Iterable[int] | None = None, dtype: Any = None
     ) -> AsyncChannelReader:
         """As Store.subscribe."""
 
-        def subscribe(left: Any) -> ChannelReader:
-            return self._store.subscribe(name, left, **options)
+        def subscribe(left: Seconds | None) -> ChannelReader:
+            return self._store.subscribe(name, left, shape=shape, dtype=dtype)
 
         return AsyncChannelReader(await run_waiting(subscribe, timeout) if timeout else await run(subscribe, timeout))
 
-    async def region(self, name: str, nbytes: int | None = None, **options: Any) -> AsyncRegion:
+    async def region(
+        self, name: str, nbytes: int | None = None, *, exclusive: bool = False, timeout: Seconds | None = None
+    ) -> AsyncRegion:
         """As Store.region."""
-        return AsyncRegion(await run(self._store.region, name, nbytes, **options))
+
+        def region(left: Seconds | None) -> Region:
+            return self._store.region(name, nbytes, exclusive=exclusive, timeout=left)
+
+        return AsyncRegion(await run_waiting(region, timeout) if timeout else await run(region, timeout))
 
     def snapshot(
         self,
