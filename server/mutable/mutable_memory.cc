@@ -79,7 +79,9 @@ absl::StatusOr<MutableMemory::Opened> MutableMemory::Open(uint64_t session, uint
   {
     std::lock_guard lock(mutex_);
     if (Item* item = FindNamed(spec)) return OpenKnown(*item, holder, spec);
-    if (!spec.create) return absl::NotFoundError(StrCat("no ", Word(spec.kind), " \"", spec.name, "\""));
+    if (!spec.create) {
+      return absl::NotFoundError(StrCat("no ", Word(spec.kind), " \"", spec.name, "\" on this host (processes of other hosts cannot share one)"));
+    }
     if (items_.size() >= kMaxMutable) {
       return absl::ResourceExhaustedError(StrCat("the node has ", items_.size(), " channels and regions, the most that it may; close some"));
     }

@@ -81,6 +81,10 @@ def test_reading_copies_nothing(store):
         with ch.write() as slot:
             assert slot.numpy().ctypes.data != one.ctypes.data
         assert np.array_equal(one, np.arange(1000))
+        step = rd.latest()
+        assert np.asarray(step).ctypes.data == step.numpy().ctypes.data
+        assert np.array(step).ctypes.data != step.numpy().ctypes.data
+        assert np.asarray(step, np.int64).dtype == np.int64
 
 
 def test_a_slow_reader_is_told_how_many_it_missed(store):

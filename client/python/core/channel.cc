@@ -104,6 +104,10 @@ struct StepObject {
   SharedGeometry geometry;
 
   nb::object Numpy() const { return ArrayOver(geometry->At(step.data()), ArrayAccess::kReadOnly, step.Share()); }
+  nb::object Array(nb::object dtype, nb::object copy) const {
+    if (dtype.is_none() && copy.ptr() != Py_True) return Numpy();
+    return Numpy().attr("astype")(dtype.is_none() ? Numpy().attr("dtype") : dtype, "copy"_a = copy.ptr() == Py_True);
+  }
 };
 
 class ReaderObject {
@@ -308,6 +312,7 @@ void AddReaderTypes(nb::module_& module) {
                    "How many steps the reader did not get between the one before and this one.")
       .def_prop_ro("nbytes", [](const StepObject& s) { return s.step.nbytes(); }, "Its bytes.")
       .def("numpy", &StepObject::Numpy, "It as a read-only numpy.ndarray, without a copy.")
+      .def("__array__", &StepObject::Array, "dtype"_a = nb::none(), "copy"_a = nb::none())
       .def("ok", [](const StepObject& s) { return s.step.Ok(); },
            "Whether its memory still shows this step, whole. Ask after the last look at it: if not, what\n"
            "was seen is worth nothing.");
