@@ -130,6 +130,11 @@ absl::Status MutableMemory::Make(const Holder& holder, const MutableSpec& spec) 
     store_->ReleaseMutable(kind, bytes);
     return made.status();
   }
+  if (made->bytes != bytes) {
+    store_->segments().Drop(made->id);
+    store_->ReleaseMutable(kind, bytes);
+    return absl::InternalError(StrCat("asked for ", bytes, " bytes, got ", made->bytes));
+  }
   PENSTOCK_FAULT_POINT("node.mutable.made");
   std::lock_guard lock(mutex_);
   const bool known = FindNamed(spec) != nullptr;
@@ -316,7 +321,7 @@ void MutableMemory::DropIfUnused(uint32_t segment) {
   Unname(item);
   if (item.entry != nullptr) book_.Give(item.entry);
   const layout::SegmentKind kind = SegmentKindOf(item.spec.kind);
-  const uint64_t bytes = SegmentBytes(item.spec);
+  const uint64_t bytes = item.shared.bytes;
   items_.erase(it);
   store_->segments().Drop(segment);
   store_->ReleaseMutable(kind, bytes);
@@ -349,7 +354,10 @@ absl::Status MutableMemory::Recover() {
     RecoverItem(entry, segment->second);
     segments.erase(segment);
   }
-  for (const auto& [id, segment] : segments) store_->segments().Drop(id);  // never got a name
+  for (const auto& [id, segment] : segments) {  // never got a name
+    store_->segments().Drop(id);
+    store_->ReleaseMutable(segment.kind, segment.bytes);
+  }
   return absl::OkStatus();
 }
 
@@ -361,7 +369,6 @@ void MutableMemory::RecoverItem(BookEntry* entry, const SharedSegment& segment) 
   item.entry = entry;
   item.named = static_cast<BookState>(entry->state.load()) == BookState::kNamed;
   if (item.named) names_[{item.spec.kind, item.spec.name}] = segment.id;
-  store_->CountInheritedMutable(segment.kind, SegmentBytes(item.spec));
   if (item.named && entry->kind == MutableKind::kChannel) item.writer = {entry->writer, entry->writer_opened};
   for (const BookHolder& kept : entry->holders) {
     const uint64_t session = kept.session.load();

@@ -142,7 +142,8 @@ absl::Status Store::Full(const Session& session, std::string_view what, uint64_t
       what, ": the store is full: ", FormatSize(nbytes), " asked for, ", FormatSize(limits_.memory_bytes), " in all, of which ",
       FormatSize(tensor_bytes_), " in ", names_->size(), " tensors (", FormatSize(cache_bytes_), " evictable), ",
       FormatSize(draft_bytes_), " in ", drafts_, " drafts, ", FormatSize(retired_.bytes()), " deleted but pinned by ", pinned_sessions,
-      " sessions, ", FormatSize(blocks_.ExtentBytesOf(session.id)), " in extents of this session, ", FormatSize(blocks_.leaving_bytes()),
+      " sessions, ", FormatSize(blocks_.ExtentBytesOf(session.id)), " in extents of this session, ", FormatSize(channels_.bytes + regions_.bytes),
+      " in channels and regions, ", FormatSize(blocks_.leaving_bytes()),
       " waiting for sessions to unmap; delete tensors, release views (penstock pins), or start the node with more --memory"));
 }
 

@@ -22,13 +22,6 @@ absl::Status Store::ReserveMutable(uint64_t session, layout::SegmentKind kind, u
   return absl::OkStatus();
 }
 
-void Store::CountInheritedMutable(layout::SegmentKind kind, uint64_t bytes) {
-  std::lock_guard lock(mutex_);
-  (void)blocks_.ReserveBudget(bytes);  // it was within the budget of the process that made it
-  ++MutableCountOf(kind).count;
-  MutableCountOf(kind).bytes += bytes;
-}
-
 void Store::ReleaseMutable(layout::SegmentKind kind, uint64_t bytes) {
   std::lock_guard lock(mutex_);
   blocks_.CancelReservation(bytes);

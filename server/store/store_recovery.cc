@@ -104,6 +104,12 @@ absl::Status Store::Recover(warden::NodeContext* context) {
     header_->last_session.store(std::max(header_->last_session.load(), (*session)->id));  // an older version did not count
     sessions_[(*session)->id] = *session;
   }
+  for (const SharedSegment& segment : inherited_mutable_) {
+    if (segment.kind == layout::SegmentKind::kMutableBook) continue;
+    (void)blocks_.ReserveBudget(segment.bytes);  // it was within the budget of the process that made it
+    ++MutableCountOf(segment.kind).count;
+    MutableCountOf(segment.kind).bytes += segment.bytes;
+  }
   for (const SharedSegment& segment : data) {
     if (!segment.sealed) {  // its session never got to use it
       shared_.Drop(segment.id);

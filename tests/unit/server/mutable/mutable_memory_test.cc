@@ -154,6 +154,22 @@ TEST_F(MutableMemoryTest, NextProcessKnowsChannelsRegionsAndWhoHasThemOpen) {
   ExpectNothingLeft();
 }
 
+TEST_F(MutableMemoryTest, NextProcessCountsThemBeforeItMakesAnything) {
+  const auto session = NewSession();
+  const uint64_t most = Df().memory_bytes() - Df().segment_bytes();
+  uint64_t nbytes = most / 4096 * 4096 - layout::kRegionDataOffset;
+  absl::StatusOr<MutableMemory::Opened> opened = absl::UnknownError("");
+  for (int tries = 0; tries < 64 && !opened.ok(); ++tries, nbytes -= 1 << 20) {  // an arena may be on its way
+    opened = memory_table_->Open(session->id, static_cast<uint64_t>(tries) + 1, Region("r", nbytes));
+  }
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  KillAndRestartAll();
+  EXPECT_LE(Df().segment_bytes() + Df().region_bytes(), Df().memory_bytes());
+  EXPECT_TRUE(absl::IsResourceExhausted(memory_table_->Open(session->id, 100, Region("s", nbytes)).status()));
+  End(*store_->FindSession(session->id));
+  ExpectNothingLeft();
+}
+
 TEST_F(MutableMemoryTest, SessionThatEndedWithTheProcessTakesItsThingsWithIt) {
   const auto writer = NewSession(), reader = NewSession();
   OpenChannel(*writer, "x");
