@@ -103,6 +103,19 @@ def test_a_copy_is_reported(store, pipeline):
     assert torch is not None
 
 
+def test_what_is_returned_of_the_output_itself_is_no_copy_unless_its_order_is_another(store, pipeline):
+    p = pipeline(
+        [
+            Stage("flat", "numpy", lambda a, out: np.add(a.ravel(), 1, out=out.ravel())),
+            Stage("turned", "numpy", lambda a, out: np.add(a, 1, out=out)[::-1]),
+        ],
+        {"in": X, "out": LIKE_X},
+    )
+    report = p.run()
+    assert [s.copied for s in report.stages] == [False, True]
+    assert np.array_equal(p["out"], (X + 1)[::-1])
+
+
 def test_a_stage_in_place(store, pipeline):
     p = pipeline([Stage("add", "numpy", add_one, input="x", output="x")], {"x": X})
     assert p.run().zero_copy

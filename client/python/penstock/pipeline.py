@@ -31,6 +31,7 @@ from penstock.tensor_ipc import SharedTensor, attach_shared_tensor, create_share
 __all__ = ["Pipeline", "PipelineReport", "Stage", "StageReport", "StageTensor"]
 
 _Array = np.ndarray[Any, np.dtype[Any]]
+_FUNCTION: type = ctypes.CFUNCTYPE(ctypes.c_int).__mro__[1]  # of every ctypes function
 
 
 class StageTensor(ctypes.Structure):
@@ -131,7 +132,7 @@ class _Copies:
         if result is None:
             return
         values = np.asarray(result)
-        if np.shares_memory(values, output, max_work=1) or values.nbytes == 0:
+        if values.nbytes == 0 or _same_memory(values, output):
             return
         if values.shape != output.shape:
             raise InvalidArgumentError(
@@ -139,6 +140,16 @@ class _Copies:
             )
         np.copyto(output, values, casting="same_kind")
         self.add(output.nbytes, "its function returned new memory instead of writing into output")
+
+
+def _same_memory(values: _Array, output: _Array) -> bool:
+    """All of the output, in its order; in another shape, perhaps."""
+    return (
+        values.ctypes.data == output.ctypes.data
+        and values.nbytes == output.nbytes
+        and values.dtype == output.dtype
+        and values.flags.c_contiguous
+    )
 
 
 # input, output, copies -> nothing
@@ -357,7 +368,7 @@ def _c_function(stage: Stage) -> Callable[..., int]:
             raise InvalidArgumentError(f"fn: of stage {stage.name!r}: {error}") from error
     if isinstance(stage.fn, int) and not isinstance(stage.fn, bool):
         return kind(stage.fn)
-    if not isinstance(stage.fn, ctypes._CFuncPtr):
+    if not isinstance(stage.fn, _FUNCTION):
         raise TypeError(
             f"fn: of stage {stage.name!r} must be a ctypes function, an address or a str, not {type(stage.fn).__name__}"
         )
