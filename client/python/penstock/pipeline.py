@@ -368,11 +368,12 @@ def _c_function(stage: Stage) -> Callable[..., int]:
             raise InvalidArgumentError(f"fn: of stage {stage.name!r}: {error}") from error
     if isinstance(stage.fn, int) and not isinstance(stage.fn, bool):
         return kind(stage.fn)
+    function: Any = stage.fn
     if not isinstance(stage.fn, _FUNCTION):
         raise TypeError(
             f"fn: of stage {stage.name!r} must be a ctypes function, an address or a str, not {type(stage.fn).__name__}"
         )
-    return kind(ctypes.cast(stage.fn, ctypes.c_void_p).value or 0)
+    return kind(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
 def _tensor(array: _Array) -> StageTensor:
