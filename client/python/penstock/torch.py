@@ -106,9 +106,11 @@ class StorageWriter(_Writer):
         self._place = _place(self._prefix, checkpoint_id)
 
     def storage_meta(self) -> StorageMeta | None:
+        """What DCP notes of where the checkpoint lies."""
         return StorageMeta(checkpoint_id=self.checkpoint_id)
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        """Refuses ``use_collectives=False`` with several ranks."""
         if kwargs.get("use_collectives", True) is False and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             raise InvalidArgumentError(
                 "use_collectives: False lets every rank end for itself, but a snapshot is published once, by the coordinator; leave it out",
@@ -116,6 +118,7 @@ class StorageWriter(_Writer):
             )
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        """As the planner made it."""
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
@@ -132,6 +135,7 @@ class StorageWriter(_Writer):
         return self._store._open_snapshot(prefix, number, self._keep_last, self._metadata, rank, ranks, self._timeout, id)
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """Puts the items of this rank; the coordinator's stay its own until finish(), the others vote."""
         prefix, number, rank, ranks, id = plan.storage_data
         writer = self._writer if self._writer is not None and rank == 0 else self._open(prefix, number, rank, ranks, id)
         self._writer = writer
@@ -153,6 +157,7 @@ class StorageWriter(_Writer):
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
+        """Any text that is not empty."""
         return bool(os.fspath(checkpoint_id))
 
 
@@ -166,6 +171,7 @@ class StorageReader(_Reader):
         self.reset()
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
+        """The next load is of this checkpoint."""
         self.checkpoint_id = checkpoint_id
         self._place = _place(self._prefix, checkpoint_id)
 
@@ -187,12 +193,15 @@ class StorageReader(_Reader):
         self._tensors = self._store._snapshot_reader.contents(self._place[0], metadata.storage_data).tensors
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
+        """As the planner made it."""
         return plan
 
     def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
+        """As the planner made them."""
         return plans
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Reads the items of this rank straight into the tensors of the planner."""
         for item in plan.items:
             stored = self._tensors[item.storage_index.fqn]
             if item.type == LoadItemType.BYTE_IO:
@@ -223,6 +232,7 @@ class StorageReader(_Reader):
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
+        """Any text that is not empty."""
         return bool(os.fspath(checkpoint_id))
 
 

@@ -6,3 +6,5 @@
 The calls have the names, arguments, results and errors of the originals; each module says where it
 differs. The store is the one of $PENSTOCK_ADDRESS, or the one on this host.
 """
+
+__all__: list[str] = []

@@ -79,12 +79,15 @@ class RemoteCalls:
     # --- whether it is there ---
 
     async def exists(self, key: Any) -> bool:
+        """Whether the chunk of the key is stored."""
         return await self._in_thread(self.exists_sync, key)
 
     def exists_sync(self, key: Any) -> bool:
+        """The same, for threads without a loop."""
         return self._cache.longest_prefix([key.to_string()]) == 1
 
     def support_batched_contains(self) -> bool:
+        """LMCache asks what batches there are: these are."""
         return True
 
     def batched_contains(self, keys: Sequence[Any]) -> int:
@@ -92,17 +95,21 @@ class RemoteCalls:
         return self._cache.longest_prefix([key.to_string() for key in keys])
 
     def support_batched_async_contains(self) -> bool:
+        """LMCache asks what batches there are: these are."""
         return True
 
     async def batched_async_contains(self, lookup_id: str, keys: Sequence[Any], pin: bool = False) -> int:
+        """How many leading chunks of the keys are stored."""
         return await self._in_thread(self.batched_contains, keys)
 
     # --- get ---
 
     async def get(self, key: Any) -> Any:
+        """A chunk in memory of LMCache's, or None."""
         return (await self.batched_get([key]))[0]
 
     def support_batched_get(self) -> bool:
+        """LMCache asks what batches there are: these are."""
         return True
 
     async def batched_get(self, keys: Sequence[Any]) -> _Chunks:
@@ -117,6 +124,7 @@ class RemoteCalls:
             raise
 
     def support_batched_get_non_blocking(self) -> bool:
+        """LMCache asks what batches there are: these are."""
         return True
 
     async def batched_get_non_blocking(self, lookup_id: str, keys: Sequence[Any]) -> _Chunks:
@@ -131,9 +139,11 @@ class RemoteCalls:
     # --- put, remove ---
 
     async def put(self, key: Any, memory_obj: Any) -> None:
+        """Stores a chunk; its memory stays the caller's."""
         await self.batched_put([key], [memory_obj])
 
     def support_batched_put(self) -> bool:
+        """LMCache asks what batches there are: these are."""
         return True
 
     async def batched_put(self, keys: Sequence[Any], memory_objs: Sequence[Any]) -> None:
@@ -141,14 +151,17 @@ class RemoteCalls:
         await self._in_thread(self._put_chunks, keys, memory_objs)
 
     def remove_sync(self, key: Any) -> bool:
+        """Deletes a chunk; whether there was one."""
         return self._cache.delete([key.to_string()])[0]
 
     # --- the rest ---
 
     async def list(self) -> _Keys:
+        """The keys of all chunks."""
         return await self._in_thread(self._cache.keys)
 
     def support_ping(self) -> bool:
+        """LMCache asks whether it may ping: it may."""
         return True
 
     async def ping(self) -> int:
@@ -156,6 +169,7 @@ class RemoteCalls:
         return 0 if await self._in_thread(self._cache.answers) else 1
 
     async def close(self) -> None:
+        """Ends the use of the store. Idempotent."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._cache.close()
 

@@ -60,17 +60,21 @@ class HiCacheCalls:
     # --- interface_v1: straight from and into the host pool ---
 
     def batch_set_v1(self, keys: Sequence[str], host_indices: Any, extra_info: Any = None) -> list[bool]:
+        """Stores the pages at these places of the host pool: whether each is there now."""
         return self._pools[_KV].put(keys, host_indices)
 
     def batch_get_v1(self, keys: Sequence[str], host_indices: Any, extra_info: Any = None) -> list[bool]:
+        """Reads pages to these places of the host pool: whether each was there."""
         return self._pools[_KV].fill(keys, host_indices)
 
     # --- hybrid models: several pools ---
 
     def batch_set_v2(self, transfers: Sequence[Any], extra_info: Any = None) -> dict[str, list[bool]]:
+        """The same for the pools of hybrid models, by the name of the pool."""
         return {t.name: self._move(t, PagePool.put) for t in transfers}
 
     def batch_get_v2(self, transfers: Sequence[Any], extra_info: Any = None) -> dict[str, list[bool]]:
+        """The same for the pools of hybrid models, by the name of the pool."""
         return {t.name: self._move(t, PagePool.fill) for t in transfers}
 
     def hits(self, keys: Sequence[str], transfers: Sequence[Any]) -> Hits:
@@ -111,6 +115,7 @@ class HiCacheCalls:
         return pages
 
     def set(self, key: str, value: Any = None, target_location: Any = None, target_sizes: Any = None) -> bool:
+        """Stores a page; True if it was there already."""
         return self.batch_set([key], [value])
 
     def batch_set(
@@ -126,6 +131,7 @@ class HiCacheCalls:
     # --- lookups and the rest ---
 
     def exists(self, key: str) -> bool:
+        """Whether the page is stored."""
         return self._cache.longest_prefix([key]) == 1
 
     def batch_exists(self, keys: Sequence[str], extra_info: Any = None) -> int:
@@ -139,6 +145,7 @@ class HiCacheCalls:
         return self._cache.answers()
 
     def close(self) -> None:
+        """Ends the use of the store. Idempotent."""
         for cache in self._caches():
             cache.close()
 

@@ -68,6 +68,7 @@ def bytes_of(tensor: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def torch_module() -> Any:
+    """torch, which SGLang has imported before it comes here."""
     return importlib.import_module("torch")
 
 

@@ -88,6 +88,7 @@ class SchedulerSide:
         return Transfers(loads, saves)
 
     def finished(self, request: Any) -> None:
+        """A request is over: what was remembered of it goes."""
         self._tracked.pop(request.request_id, None)
 
     def clear(self) -> bool:
@@ -97,6 +98,7 @@ class SchedulerSide:
         return all(cache.answers() for cache in self._caches)
 
     def close(self) -> None:
+        """Ends the use of the store. Idempotent."""
         for cache in self._caches:
             cache.close()
 

@@ -17,6 +17,24 @@ from penstock.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
+__all__ = [
+    "client",
+    "delete",
+    "delete_batch",
+    "exists",
+    "get",
+    "get_batch",
+    "get_state_dict",
+    "initialize",
+    "initialize_spmd",
+    "keys",
+    "put",
+    "put_batch",
+    "put_state_dict",
+    "reset_client",
+    "shutdown",
+]
+
 DEFAULT_TORCHSTORE_NAME = "torchstore"
 
 _clients: dict[str, LocalClient] = {}
