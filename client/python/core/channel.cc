@@ -3,6 +3,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "client/python/core/incoming.h"
@@ -73,8 +74,16 @@ class WriterObject {
 
   const ChannelWriter& writer() const { return writer_; }
 
+  uint64_t seq() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return writer_.seq();
+  }
+  bool closed() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return writer_.closed();
+  }
   nb::object Write() {
-    absl::StatusOr<ChannelSlot> slot = writer_.Begin();
+    absl::StatusOr<ChannelSlot> slot = Locked([&] { return writer_.Begin(); });
     if (!slot.ok()) ThrowMutable(slot.status(), writer_.name());
     return nb::cast(new SlotObject(writer_.name(), geometry_, *std::move(slot)), nb::rv_policy::take_ownership);
   }
@@ -84,17 +93,28 @@ class WriterObject {
     const ConstTensorRef ref = incoming.ref();
     absl::StatusOr<uint64_t> seq = absl::UnknownError("");
     if (writer_.nbytes() <= kCopyWithGil) {
-      seq = writer_.Put(ref);
+      seq = Locked([&] { return writer_.Put(ref); });
     } else {
       WithoutGil without_gil;
-      seq = writer_.Put(ref);
+      seq = Locked([&] { return writer_.Put(ref); });
     }
     if (!seq.ok()) ThrowMutable(seq.status(), writer_.name());
     return *seq;
   }
-  void Close() { writer_.Close(); }
+  void Close() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    writer_.Close();
+  }
 
  private:
+  // Who holds the lock does not need the GIL to let it go.
+  template <class Call>
+  std::invoke_result_t<Call> Locked(Call call) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return call();
+  }
+
+  mutable std::mutex mutex_;
   ChannelWriter writer_;
   const SharedGeometry geometry_;
 };
@@ -289,8 +309,8 @@ void AddWriterType(nb::module_& module) {
       .def_prop_ro("shape", [](const WriterObject& w) { return ShapeTuple(w.writer().shape()); }, "Shape of a step.")
       .def_prop_ro("nbytes", [](const WriterObject& w) { return w.writer().nbytes(); }, "Bytes of a step.")
       .def_prop_ro("slots", [](const WriterObject& w) { return w.writer().slots(); }, "Steps that lie in it at a time.")
-      .def_prop_ro("seq", [](const WriterObject& w) { return w.writer().seq(); }, "Number of the newest step; 0: none yet.")
-      .def_prop_ro("closed", [](const WriterObject& w) { return w.writer().closed(); }, "Whether it can be written no more.")
+      .def_prop_ro("seq", &WriterObject::seq, "Number of the newest step; 0: none yet.")
+      .def_prop_ro("closed", &WriterObject::closed, "Whether it can be written no more.")
       .def("write", &WriterObject::Write, "The memory of the next step: `with ch.write() as slot: slot.numpy()[...] = x`.")
       .def("put", &WriterObject::Put, "tensor"_a.none(),
            "Writes a whole step with one copy; returns its number. Takes what Store.put takes, of the\n"
@@ -301,7 +321,7 @@ void AddWriterType(nb::module_& module) {
            "value"_a.none(), "traceback"_a.none())
       .def("__repr__", [](const WriterObject& w) {
         return TextObject(StrCat("ChannelWriter(name='", w.writer().name(), "', dtype='", DTypeName(w.writer().dtype()), "', shape=",
-                                 w.writer().shape().ToString(), ", seq=", w.writer().seq(), ")"));
+                                 w.writer().shape().ToString(), ", seq=", w.seq(), ")"));
       });
 }
 
