@@ -25,7 +25,7 @@ Reply MakeReply(uint64_t number, const absl::Status& result) {
   reply.number = number;
   reply.code = static_cast<int32_t>(result.code());
   const size_t length = std::min(result.message().size(), sizeof(reply.text));
-  std::memcpy(reply.text, result.message().data(), length);
+  if (length > 0) std::memcpy(reply.text, result.message().data(), length);
   reply.text_bytes = static_cast<uint32_t>(length);
   return reply;
 }
