@@ -45,6 +45,19 @@ def echo_queue(there: Any, back: Any) -> None:
         back.put(step)
 
 
+def apart(other: int, measure: Callable[[], float]) -> float:
+    """`measure` while this process and the other one have a core each, if there are two."""
+    before = os.sched_getaffinity(0)
+    mine, *others = sorted(before)
+    os.sched_setaffinity(0, {mine})
+    os.sched_setaffinity(other, {others[0] if others else mine})
+    try:
+        return measure()
+    finally:
+        os.sched_setaffinity(0, before)
+        os.sched_setaffinity(other, before)
+
+
 def half(round_trip: Callable[[], object]) -> float:
     return each_ns(round_trip, 0.2, 16) / 2
 
@@ -55,20 +68,21 @@ def main() -> None:
     measurements: dict[str, Callable[[], float]] = {}
     started = []
 
-    def start(target: Callable[..., None], *arguments: object) -> None:
+    def start(target: Callable[..., None], *arguments: object) -> int:
         process = context.Process(target=target, args=arguments, daemon=True)
         process.start()
         started.append(process)
+        return process.pid
 
     store = penstock.connect(address, timeout=PATIENCE)
     queues = []
     for label, shape in SHAPES.items():
         step = np.ones(shape, np.uint8)
-        start(echo_channel, address, f"python/{label}", shape)
+        of_channel = start(echo_channel, address, f"python/{label}", shape)
         ch = store.channel(f"python/{label}", shape, "u8")
         rd = store.subscribe(f"python/{label}/back", timeout=PATIENCE)
         mine, theirs = context.Pipe()
-        start(echo_pipe, theirs)
+        of_pipe = start(echo_pipe, theirs)
         theirs.close()
         there, back = context.Queue(), context.Queue()
         queues.append(there)
@@ -90,6 +104,8 @@ def main() -> None:
             f"channel {label}": lambda channel=channel: half(channel),
             f"pipe {label}": lambda pipe=pipe: half(pipe),
             f"queue {label}": lambda queue=queue: half(queue),
+            f"channel {label}, a core each": lambda pid=of_channel, channel=channel: apart(pid, lambda: half(channel)),
+            f"pipe {label}, a core each": lambda pid=of_pipe, pipe=pipe: apart(pid, lambda: half(pipe)),
         }
     region = store.region("python/region", 4096)
 

@@ -5,6 +5,7 @@
 // A process of its own answers each step with one of its own, so half of a round trip is what a step takes from writer to
 // reader.
 #include <penstock/client.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -28,6 +29,41 @@ struct Size {
   int64_t bytes;
 };
 constexpr Size kSizes[] = {{"64 B", 64}, {"28 KiB", 84 * 84 * 4}, {"1 MiB", 1 << 20}};
+
+// While it lives, this thread and the other process have a core each, if there are two. Else the scheduler may have both take
+// turns on one: then a step costs a switch of processes.
+class Apart {
+ public:
+  explicit Apart(pid_t other) : other_(other) {
+    sched_getaffinity(0, sizeof(before_), &before_);
+    int put = 0;
+    for (int cpu = 0; cpu < CPU_SETSIZE && put < 2; ++cpu) {
+      if (!CPU_ISSET(cpu, &before_)) continue;
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      sched_setaffinity(put++ == 0 ? 0 : other_, sizeof(one), &one);
+    }
+  }
+  ~Apart() {
+    sched_setaffinity(0, sizeof(before_), &before_);
+    sched_setaffinity(other_, sizeof(before_), &before_);
+  }
+  Apart(const Apart&) = delete;
+
+ private:
+  const pid_t other_;
+  cpu_set_t before_;
+};
+
+// Both ways: where the scheduler has them, and apart.
+void AddBoth(Worker& worker, const std::string& name, pid_t other, const Worker::Measurement& measure) {
+  worker.Add(name, measure);
+  worker.Add(name + ", a core each", [other, measure] {
+    const Apart apart(other);
+    return measure();
+  });
+}
 
 // A child that echoes, until the channel or pipe ends.
 pid_t Fork(const std::function<void()>& body) {
@@ -72,13 +108,13 @@ struct Channels {
 
 absl::Status AddChannel(Client& client, Worker& worker, const std::string& address, const Size& size) {
   const std::string name = StrCat("bench/", size.bytes);
-  Fork([&] { EchoChannel(address, name, size.bytes); });
+  const pid_t echo = Fork([&] { EchoChannel(address, name, size.bytes); });
   absl::StatusOr<ChannelWriter> there = client.OpenChannel(name, DType::kU8, {size.bytes});
   if (!there.ok()) return there.status();
   absl::StatusOr<ChannelReader> back = client.Subscribe(name + "/back", {.timeout = kPatience});
   if (!back.ok()) return back.status();
   auto channels = std::make_shared<Channels>(Channels{*std::move(there), *std::move(back), std::vector<char>(static_cast<size_t>(size.bytes), 1)});
-  worker.Add(StrCat("channel ", size.name), [channels]() -> absl::StatusOr<double> {
+  AddBoth(worker, StrCat("channel ", size.name), echo, [channels]() -> absl::StatusOr<double> {
     absl::StatusOr<double> round_trip = NanosecondsEach([&](uint64_t) -> absl::Status {
       if (absl::Status s = Put(channels->there, channels->bytes.data(), channels->bytes.size()); !s.ok()) return s;
       absl::StatusOr<ChannelStep> step = channels->back.Next(kPatience);
@@ -112,14 +148,14 @@ bool ReadAll(int fd, std::vector<char>& bytes) {
 absl::Status AddPipe(Worker& worker, const Size& size) {
   int there[2], back[2];
   if (pipe(there) != 0 || pipe(back) != 0) return absl::InternalError("pipe");
-  Fork([&] {
+  const pid_t echo = Fork([&] {
     close(there[1]);
     std::vector<char> bytes(static_cast<size_t>(size.bytes));
     while (ReadAll(there[0], bytes) && WriteAll(back[1], bytes)) {
     }
   });
   auto bytes = std::make_shared<std::vector<char>>(static_cast<size_t>(size.bytes));
-  worker.Add(StrCat("pipe ", size.name), [bytes, out = there[1], in = back[0]]() -> absl::StatusOr<double> {
+  AddBoth(worker, StrCat("pipe ", size.name), echo, [bytes, out = there[1], in = back[0]]() -> absl::StatusOr<double> {
     absl::StatusOr<double> round_trip = NanosecondsEach([&](uint64_t) -> absl::Status {
       return WriteAll(out, *bytes) && ReadAll(in, *bytes) ? absl::OkStatus() : absl::UnavailableError("the other end is gone");
     }, 0.2, 32);

@@ -20,10 +20,14 @@ def _case(name: str, worker: str, value: str, ceiling: str, ceiling_name: str, g
 
 
 CASES = [
-    _case("C++ step, 64 B", "c++", "channel 64 B", "pipe 64 B", "us of a pipe", "value <= 2 and ratio >= 2"),
+    _case("C++ step, 64 B, a core each", "c++", "channel 64 B, a core each", "pipe 64 B, a core each", "us of a pipe",
+          "value <= 2 and ratio >= 2"),
+    _case("C++ step, 64 B", "c++", "channel 64 B", "pipe 64 B", "us of a pipe", ""),
     _case("C++ step, 28 KiB (84x84x4)", "c++", "channel 28 KiB", "pipe 28 KiB", "us of a pipe", "ratio >= 2"),
     _case("C++ step, 1 MiB", "c++", "channel 1 MiB", "pipe 1 MiB", "us of a pipe", "ratio >= 1"),
     Case("C++ write of a step, nobody waits", "ns", Ask("c++", "write 64 B")),
+    _case("Python step, 64 B, a core each", "python", "channel 64 B, a core each", "pipe 64 B, a core each",
+          "us of multiprocessing.Pipe", "value <= 10 and ratio >= 2"),
     _case("Python step, 64 B", "python", "channel 64 B", "pipe 64 B", "us of multiprocessing.Pipe",
           "value <= 10 and ratio >= 2"),
     _case("Python step, 64 B, beside a queue", "python", "channel 64 B", "queue 64 B", "us of multiprocessing.Queue",
