@@ -1,5 +1,6 @@
 #include "server/mutable/mutable_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -27,6 +28,13 @@ uint64_t SegmentBytes(const MutableSpec& spec) {
   return spec.kind == MutableKind::kChannel ? layout::ChannelBytes(spec.nbytes, spec.slots) : layout::RegionBytes(spec.nbytes);
 }
 std::string Geometry(const MutableSpec& spec) { return StrCat(DTypeName(spec.dtype), " ", spec.shape.ToString()); }
+
+// So that no client can seal it against those who open it later.
+bool SealTheSeals(const SharedSegments& segments, uint32_t id) {
+  SharedSegment info;
+  const UniqueFd fd = segments.Descriptor(id, &info);
+  return fd && fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SEAL) == 0;
+}
 
 constexpr uint64_t kMaxBytes = uint64_t{1} << 45;  // below what the warden makes; no sum with it overflows
 
@@ -130,10 +138,10 @@ absl::Status MutableMemory::Make(const Holder& holder, const MutableSpec& spec) 
     store_->ReleaseMutable(kind, bytes);
     return made.status();
   }
-  if (made->bytes != bytes) {
+  if (made->bytes != bytes || (spec.kind == MutableKind::kRegion && !SealTheSeals(store_->segments(), made->id))) {
     store_->segments().Drop(made->id);
     store_->ReleaseMutable(kind, bytes);
-    return absl::InternalError(StrCat("asked for ", bytes, " bytes, got ", made->bytes));
+    return absl::InternalError(StrCat("asked for ", bytes, " bytes, got ", made->bytes, ", or its seals could not be set"));
   }
   PENSTOCK_FAULT_POINT("node.mutable.made");
   std::lock_guard lock(mutex_);

@@ -1,6 +1,8 @@
 #include "server/mutable/mutable_memory.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <string>
@@ -214,6 +216,14 @@ TEST_F(MutableMemoryTest, RegionIsOpenedAsItIs) {
   EXPECT_TRUE(absl::IsInvalidArgument(memory_table_->Delete(Channel("r")).status()));
   End(*session);
   ExpectNothingLeft();
+}
+
+TEST_F(MutableMemoryTest, NoClientSealsARegionAgainstTheNextOne) {
+  const auto session = NewSession();
+  const UniqueFd fd = std::move(memory_table_->Open(session->id, 1, Region("r")).value().fd);
+  EXPECT_NE(fcntl(fd.get(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE), 0);
+  EXPECT_TRUE(Mapping::MapWritable(fd.get(), layout::RegionBytes(100)).ok());
+  EXPECT_NE(ftruncate(fd.get(), 0), 0);
 }
 
 TEST_F(MutableMemoryTest, MemoryOfTheCacheClassMakesRoom) {
