@@ -76,11 +76,9 @@ absl::Status InternalNames::Commit(std::string_view name, std::string_view text,
 }
 
 void InternalNames::DeleteVersion(std::string_view name, uint64_t version) {
-  v1::DeleteRequest request;
-  v1::TensorRef* item = request.add_items();
-  item->set_name(std::string(name));
-  item->set_version(version);
-  client_.Call(static_cast<uint32_t>(rpc::Method::kDelete), request.SerializeAsString()).IgnoreError();
+  const Deadline deadline = connection_->DefaultDeadline();
+  const absl::StatusOr<Session*> session = connection_->Live(deadline);
+  if (session.ok()) (*session)->Lookup(layout::RingOp::kDelete, name, version, deadline).status().IgnoreError();
 }
 
 absl::Status InternalNames::DeletePrefix(std::string_view prefix) {

@@ -94,7 +94,7 @@ class Resharding:
         with store.snapshot("bench/sharded") as snap:
             for rank in range(8):
                 snap.put_shard("w", whole[rank * rows : (rank + 1) * rows], global_shape=whole.shape, offset=(rank * rows, 0))
-        self._tensor = store._snapshot_reader.contents("bench/sharded", None).tensors["w"]
+        self._tensor = store._snapshot_reader.contents(store, "bench/sharded", None).tensors["w"]
         self._whole = whole
         self._out = {
             "rows": [np.zeros((ROWS // 4, COLUMNS), np.float32) for _ in range(4)],

@@ -168,3 +168,18 @@ def test_a_home_that_is_away_gets_nothing_and_says_so(far):
 def test_it_needs_peers():
     with pytest.raises(penstock.UnavailableError, match="--new_names cannot be 'peers' without --peers"):
         penstock.start_local("128MiB", arguments=["--new_names=peers"])
+
+
+def test_snapshots_are_written_and_read_without_a_node_of_ones_own(far):
+    state = {"w": np.arange(300_000), "b": np.ones(3), "step": 5}
+    with penstock.connect(addresses(far), gateway_memory="256MiB") as one, penstock.connect(addresses(far), gateway_memory="256MiB") as two:
+        assert one.put_state_dict("ckpt", state).number == 1
+        with pytest.raises(ZeroDivisionError), one.snapshot("ckpt") as snap:
+            snap.put("w", np.ones(5))
+            raise ZeroDivisionError
+        assert two.put_state_dict("ckpt", state, keep_last=1).number == 2 and one.snapshots("ckpt") == [2]
+        for store in (one, two):
+            loaded = store.get_state_dict("ckpt")
+            assert (loaded["w"] == state["w"]).all() and loaded["step"] == 5
+        one.remove_snapshot("ckpt", 2)
+        assert [info.name for info in two.list(".penstock/")] == []

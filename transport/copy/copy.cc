@@ -119,6 +119,8 @@ void CopyBytes(void* dst, const void* src, size_t bytes) {
   StreamBytes(static_cast<char*>(dst), static_cast<const char*>(src), bytes);
 }
 
+void StreamPart(void* dst, const void* src, size_t bytes) { StreamBytes(static_cast<char*>(dst), static_cast<const char*>(src), bytes); }
+
 void CopyBytesParallel(void* dst, const void* src, size_t bytes, int threads) {
   const size_t useful = bytes / kMinBytesPerThread;
   const size_t parts = std::min<size_t>(std::max(threads, 1), std::max<size_t>(useful, 1));

@@ -27,6 +27,9 @@ inline constexpr size_t kStreamingBytes = size_t{256} << 10;
 
 void CopyBytes(void* dst, const void* src, size_t bytes);
 
+// The same for a part of a larger copy, whose destination is streamed as a whole.
+void StreamPart(void* dst, const void* src, size_t bytes);
+
 // As CopyBytes, cut over at most `threads` threads (this one included) if the copy is large enough
 // that starting them pays. threads <= 1 is CopyBytes.
 void CopyBytesParallel(void* dst, const void* src, size_t bytes, int threads);

@@ -75,9 +75,20 @@ void CopyRowAnySize(char* dst, const char* src, const Dim& dim, int64_t count, s
   }
 }
 
+void StreamRow(char* dst, const char* src, const Dim& dim, int64_t count, size_t item) {
+  for (int64_t i = 0; i < count; ++i) {
+    StreamPart(dst + i * dim.dst_stride, src + i * dim.src_stride, item);
+  }
+}
+
 using RowFunction = void (*)(char*, const char*, const Dim&, int64_t, size_t);
 
-RowFunction RowFor(size_t item_bytes) {
+// 256 MiB of columns in runs of 8 KiB, into warm memory, on an EPYC: 26.5 ms by CopyBytes, 24.1 ms streamed, 33 ms by NumPy (bench/run
+// resharding); fetching the next run ahead by hand brought nothing.
+constexpr size_t kMinStreamedItem = 2048;
+
+RowFunction RowFor(size_t item_bytes, size_t total_bytes) {
+  if (item_bytes >= kMinStreamedItem && total_bytes >= kStreamingBytes) return StreamRow;
   switch (item_bytes) {
     case 1:
       return CopyRow<1>;
@@ -167,7 +178,9 @@ absl::Status CopyStrided(const StridedCopy& copy) {
     return absl::OkStatus();
   }
   PairForTiles(&plan);
-  CopyLoops(plan, 0, dst, src, RowFor(plan.item_bytes));
+  size_t total_bytes = plan.item_bytes;
+  for (size_t i = 0; i < plan.rank; ++i) total_bytes *= static_cast<size_t>(plan.dims[i].extent);
+  CopyLoops(plan, 0, dst, src, RowFor(plan.item_bytes, total_bytes));
   return absl::OkStatus();
 }
 

@@ -246,16 +246,15 @@ _CACHED = 8  # contents of snapshots that a Store remembers; they never change
 class SnapshotReader:
     """What a Store knows of snapshots that it has read. Any thread."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._cache: OrderedDict[str, _Contents] = OrderedDict()
 
-    def contents(self, prefix: str, number: int | None) -> _Contents:
-        info = SnapshotInfo(*self._store._find_snapshot(prefix, number))
+    def contents(self, store: Store, prefix: str, number: int | None) -> _Contents:
+        info = SnapshotInfo(*store._find_snapshot(prefix, number))
         cached = self._cache.get(info.id)
         if cached is not None:
             return cached
-        info_tuple, document, listed = self._store._read_snapshot(prefix, number)
+        info_tuple, document, listed = store._read_snapshot(prefix, number)
         tensors = {key: Sharded(key, dtype, shape, tuple(Shard(*shard) for shard in shards)) for key, dtype, shape, shards in listed}
         contents = _Contents(
             SnapshotInfo(*info_tuple),
@@ -539,7 +538,7 @@ def get_state_dict(
     """Reads once more if the snapshot was removed meanwhile and a later one is asked for."""
     deadline = time.monotonic() + 60
     while True:
-        contents = reader.contents(prefix, number)
+        contents = reader.contents(store, prefix, number)
         try:
             return load(contents)
         except NotFoundError:

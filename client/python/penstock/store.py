@@ -342,7 +342,7 @@ class Store(_core.Store):
         if self._reader is None:
             from penstock.snapshot import SnapshotReader
 
-            self._reader = SnapshotReader(self)
+            self._reader = SnapshotReader()
         return self._reader
 
     def stats(self) -> dict[str, Any]:

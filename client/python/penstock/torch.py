@@ -177,7 +177,7 @@ class StorageReader(_Reader):
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """Raises NotFoundError if there is no such snapshot, DataLossError if it is no distributed checkpoint."""
-        contents = self._store._snapshot_reader.contents(*self._place)
+        contents = self._store._snapshot_reader.contents(self._store, *self._place)
         if _METADATA not in contents.trees:
             raise DataLossError(
                 f"snapshot {contents.info.number} of {self._place[0]!r} is no distributed checkpoint; store.get_state_dict reads it",
@@ -190,7 +190,7 @@ class StorageReader(_Reader):
 
     def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         """The same snapshot on every rank, whatever is the latest meanwhile."""
-        self._tensors = self._store._snapshot_reader.contents(self._place[0], metadata.storage_data).tensors
+        self._tensors = self._store._snapshot_reader.contents(self._store, self._place[0], metadata.storage_data).tensors
 
     def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
         """As the planner made it."""

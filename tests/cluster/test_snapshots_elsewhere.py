@@ -27,8 +27,8 @@ def internal(store: penstock.Store) -> list[str]:
 def pair(stores):
     a, b = stores
     yield a, b
-    for number in a.snapshots(PREFIX):
-        a.remove_snapshot(PREFIX, number)
+    for number in b.snapshots(PREFIX):
+        b.remove_snapshot(PREFIX, number)
     assert internal(a) == [] == internal(b)
 
 
