@@ -27,7 +27,8 @@ def readme_program() -> str:
     assert len(blocks) >= 2
     given = "from typing import Any\nimport numpy as np\nimport torch\n"
     given += "Array = np.ndarray[Any, np.dtype[Any]]\n"
-    given += "async def program(weights: Array, frames: Array, x: Array, tensor: torch.Tensor) -> None:\n"
+    given += "async def program(weights: Array, frames: Array, x: Array, obs: Array, tensor: torch.Tensor, "
+    given += "model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], dcp: Any) -> None:\n"
     return given + "".join(f"    {line}\n" for block in blocks for line in block.splitlines())
 
 
@@ -38,6 +39,12 @@ def test_the_package():
 def test_the_quickstart():
     folder = ROOT / "deploy" / "quickstart_reader"
     mypy(*sorted(path.name for path in folder.glob("*.py")), folder=folder)
+
+
+def test_the_examples():
+    folder = ROOT / "client" / "python" / "examples"
+    for path in sorted(folder.glob("*.py")):
+        mypy(path.name, folder=folder)
 
 
 def test_the_readme(tmp_path):

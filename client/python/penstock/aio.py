@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
@@ -42,7 +42,6 @@ __all__ = ["AsyncChannelReader", "AsyncDraft", "AsyncHold", "AsyncRegion", "Asyn
 _Out = TypeVar("_Out")
 _Transports: TypeAlias = list[dict[str, Any]]  # in the class, `list` is its method
 _Numbers: TypeAlias = list[int]
-_Infos: TypeAlias = "list[SnapshotInfo]"
 
 _MISSING = object()
 _LIST_PAGE = 1000  # what is taken from a list at a time
@@ -323,7 +322,7 @@ class AsyncStore:
         """As Store.snapshots."""
         return await run(self._store.snapshots, prefix)
 
-    async def snapshot_infos(self, prefix: str) -> _Infos:
+    async def snapshot_infos(self, prefix: str) -> Sequence[SnapshotInfo]:
         """As Store.snapshot_infos."""
         return await run(self._store.snapshot_infos, prefix)
 

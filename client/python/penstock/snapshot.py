@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 import numpy as np
 
 from penstock import _shards, _tree
+from penstock._core import dtype_name, numpy_dtype
 from penstock._shards import Numbers, Shard, Sharded
 from penstock.errors import DataLossError, Error, InvalidArgumentError, NotFoundError, PartialError
 
@@ -355,7 +356,7 @@ class StateDictLoader:
         if framework == "torch":
             return self._torch(tensor, view)
         array = view.numpy() if view is not None else self._assemble(tensor)
-        return array if self._dtype is None or array.dtype.kind not in "fV" else array.astype(_numpy_dtype(self._dtype))
+        return array if self._dtype is None or array.dtype.kind not in "fV" else array.astype(numpy_dtype(self._dtype))
 
     def _torch(self, tensor: Sharded, view: TensorView | None) -> Any:
         import torch
@@ -370,7 +371,7 @@ class StateDictLoader:
         return made.to(torch_dtype(self._dtype)) if self._dtype is not None and made.is_floating_point() else made
 
     def _assemble(self, tensor: Sharded) -> np.ndarray[Any, Any]:
-        array = np.empty(tensor.shape, dtype=_numpy_dtype(tensor.dtype))
+        array = np.empty(tensor.shape, dtype=numpy_dtype(tensor.dtype))
         _shards.read_box(self._store, tensor, (0,) * len(tensor.shape), tensor.shape, array)
         return array
 
@@ -403,7 +404,7 @@ class StateDictLoader:
 
     def _fill_array(self, leaf: _tree.Leaf, tensor: Sharded) -> None:
         array = leaf.tensor
-        if array.dtype == _numpy_dtype(tensor.dtype):
+        if array.dtype == numpy_dtype(tensor.dtype):
             _shards.read_box(self._store, tensor, (0,) * array.ndim, tensor.shape, array)
         else:
             np.copyto(array, self._assemble(tensor), casting="same_kind")
@@ -508,28 +509,10 @@ def torch_dtype(dtype: Any) -> Any:
     """torch's dtype of the store's name for it, or of what else names one."""
     import torch
 
-    from penstock import _core
-
     if isinstance(dtype, torch.dtype):
         return dtype
-    name = _core.dtype_name(dtype)
+    name = dtype_name(dtype)
     return getattr(torch, _TORCH_NAMES.get(name, name))
-
-
-def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
-    """NumPy's dtype; ml_dtypes' for those that NumPy lacks, an unsigned integer without it."""
-    from penstock import _core
-
-    name = _core.dtype_name(dtype)
-    plain = _shards.plain_numpy_name(name)
-    if plain is not None:
-        return np.dtype(plain)
-    try:
-        import ml_dtypes
-    except ImportError:
-        return np.dtype(np.uint16 if name == "bf16" else np.uint8)
-    names = {"bf16": "bfloat16"} | {f"f8_{kind}": f"float8_{kind}" for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz", "e8m0fnu")}
-    return np.dtype(getattr(ml_dtypes, names[name])) if name in names else np.dtype(np.uint8)
 
 
 def get_state_dict(

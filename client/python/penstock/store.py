@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, TypeAlias
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, TypeAlias, Sequence
 
 from penstock import _core
 from penstock._core import TensorInfo, TensorView
@@ -29,7 +29,6 @@ _Page: TypeAlias = tuple[list[TensorInfo], bool]
 _Results: TypeAlias = list[TensorInfo | Error]
 _Transports: TypeAlias = list[dict[str, Any]]
 _Numbers: TypeAlias = list[int]
-_Infos: TypeAlias = "list[SnapshotInfo]"
 _MISSING = object()
 
 
@@ -309,7 +308,7 @@ class Store(_core.Store):
         """The numbers of the snapshots of `prefix`, growing; an empty list when there are none."""
         return [info[0] for info in self._list_snapshots(prefix)]
 
-    def snapshot_infos(self, prefix: str) -> _Infos:
+    def snapshot_infos(self, prefix: str) -> Sequence[SnapshotInfo]:
         """The same, with sizes, times, pins and metadata."""
         from penstock.snapshot import SnapshotInfo
 
