@@ -16,6 +16,11 @@ def run(name: str) -> str:
     return done.stdout
 
 
+def test_rl_observations_loses_no_step() -> None:
+    out = run("rl_observations.py")
+    assert re.search(r"^300 steps of 64 environments, [\d,]+ observations/s, reward 19200,", out, re.M), out
+
+
 def test_weight_sync_brings_the_last_step_to_every_worker() -> None:
     out = run("weight_sync.py")
     assert len(re.findall(r"^worker: \d+ updates, the last is step 20$", out, re.M)) == 4, out
