@@ -116,7 +116,11 @@ class Writer : public SnapshotWriter {
     if (absl::Status s = CheckOpen(); !s.ok()) return s;
     const absl::Status committed = options_.rank > 0 ? CommitWithRank0() : options_.ranks > 1 ? CommitTogether() : CommitAlone();
     if (!committed.ok()) {
-      Abort();
+      if (IsUnknown(committed)) {
+        open_ = false;  // it may still happen: nothing is deleted. What is bound goes with this session, if it does not
+      } else {
+        Abort();
+      }
       return committed;
     }
     open_ = false;
@@ -139,13 +143,9 @@ class Writer : public SnapshotWriter {
 
   void Abort() override {
     if (!std::exchange(open_, false) || forked()) return;
-    if (announced_ && options_.rank == 0) {
-      index_.Update([this](v1::SnapshotIndex& index) {
-        RemoveOpen(&index, id_);
-        return absl::OkStatus();
-      }).IgnoreError();
-    }
-    // Another rank deletes its own; rank 0 those of all, who cannot commit any more.
+    // Rank 0 must not be able to commit, now or later, what is deleted here.
+    if (announced_ && (options_.rank == 0 || voted_) && !LeaveIndex()) return;
+    // Another rank deletes its own; rank 0 those of all.
     if (options_.rank == 0) {
       index_.names().DeletePrefix(StrCat(client::SnapshotFolder(id_), "/")).IgnoreError();
       index_.DeleteIfEmpty();
@@ -185,6 +185,22 @@ class Writer : public SnapshotWriter {
     return absl::Status(status.code(), StrCat("'", key, "': ", status.message()));
   }
 
+  // Whether a commit may have happened, or may happen yet, though it was not answered.
+  bool IsUnknown(const absl::Status& status) const {
+    return swapping_ && (absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status) || absl::IsInternal(status) || absl::IsUnknown(status));
+  }
+
+  // False: it is committed, or it cannot be told whether it will be.
+  bool LeaveIndex() {
+    return index_.Update([this](v1::SnapshotIndex& index) {
+      for (const auto& entry : index.entries()) {
+        if (entry.id() == id_) return absl::AlreadyExistsError("committed");
+      }
+      RemoveOpen(&index, id_);
+      return absl::OkStatus();
+    }).ok();
+  }
+
   absl::Status CheckNumber() {
     const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
     if (!present.ok()) return present.status();
@@ -192,7 +208,6 @@ class Writer : public SnapshotWriter {
     open_ = true;
     return absl::OkStatus();
   }
-
 
   // Where the end cannot be one act: the others, and who cleans up, find it.
   absl::Status Announce() {
@@ -309,6 +324,7 @@ class Writer : public SnapshotWriter {
   absl::Status CommitAlone() {
     if (absl::Status s = PutManifest({part_}, layout::Purpose::kBound); !s.ok()) return s;
     const auto add = [this](v1::SnapshotIndex& index) { return AddEntry(index); };
+    swapping_ = true;
     if (!announced_) {
       const absl::Status at_once = index_.UpdateKeeping(add, All());
       if (!absl::IsFailedPrecondition(at_once)) return at_once;
@@ -334,6 +350,7 @@ class Writer : public SnapshotWriter {
     }
     if (absl::Status s = PutManifest(std::move(parts), layout::Purpose::kInternal); !s.ok()) return s;
     if (absl::Status s = Keep(Mine()); !s.ok()) return s;
+    swapping_ = true;
     return index_.Update([this](v1::SnapshotIndex& index) { return AddEntry(index); });
   }
 
@@ -361,6 +378,7 @@ class Writer : public SnapshotWriter {
       const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
       return present.ok() && FindOpen(present->index, id_) == nullptr ? GivenUp() : s;
     }
+    voted_ = true;
     const auto put = index_.names().PutText(client::PartName(id_, options_.rank), part_.SerializeAsString(), layout::Purpose::kInternal);
     if (!put.ok()) return put.status();
     PENSTOCK_FAULT_POINT("client.snapshot.voted");
@@ -410,6 +428,8 @@ class Writer : public SnapshotWriter {
   v1::SnapshotManifest part_;
   std::unordered_set<std::string> keys_;
   uint64_t count_ = 0;
+  bool swapping_ = false;   // the index is being changed so that it commits
+  bool voted_ = false;      // rank 0 may commit what this rank has put
   absl::Status failed_;
   uint64_t nbytes_ = 0;
   uint64_t tensors_ = 0;

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import penstock
-from support.waiting import until
+from support.waiting import is_stopped, until
 
 PREFIX = "ckpt/m"
 VALUE = """
@@ -84,3 +86,20 @@ def test_ranks_that_die_between_their_vote_and_the_end(daemon, store, armory, po
         assert store.snapshots(PREFIX) == [3]
     remove_all(store)
 
+
+
+def test_a_commit_that_was_not_answered_is_whole_when_it_happens_later(daemon, store, armory):
+    """The writer gives up waiting, and must not delete what may be published yet."""
+    pid = daemon.node_pid
+    armory.arm("node.commit.kept", "stop")
+    with penstock.connect(str(daemon.socket_dir), timeout=1.0) as writer:
+        snap = writer.snapshot(PREFIX)
+        snap.put_state_dict({"w": np.full((1000, 700), 5), "b": np.full(5, 5)})
+        with pytest.raises((penstock.DeadlineError, penstock.UnavailableError)):
+            snap.commit()
+        armory.await_fired("node.commit.kept")
+        assert is_stopped(pid)
+        snap.abort()
+        os.kill(pid, signal.SIGCONT)
+        until(lambda: store.snapshots(PREFIX) == [1] and holds(store, 5), "the snapshot, whole")
+    remove_all(store)

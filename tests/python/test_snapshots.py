@@ -281,3 +281,28 @@ def test_a_rank_that_dies_ends_the_snapshot_for_all(store: penstock.Store, node:
     outs = [rank.communicate(timeout=30) for rank in again]
     assert [out for out, _ in outs] == ["put\n1\n"] * 2, outs
     assert store.get_state_dict(PREFIX)["w"].tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
+
+
+def test_a_rank_that_waits_no_longer_takes_the_snapshot_away_from_rank_0(store: penstock.Store, node: penstock.LocalNode) -> None:
+    """What it has put is only deleted once rank 0 cannot publish it any more."""
+    with node.connect() as first, node.connect() as second:
+        snap = first.snapshot(PREFIX, number=1, rank=0, ranks=2)
+        snap.put_shard("w", np.zeros((2, 2)), global_shape=(4, 2), offset=(0, 0))
+        other = second.snapshot(PREFIX, number=1, rank=1, ranks=2, timeout=0.5)
+        other.put_shard("w", np.ones((2, 2)), global_shape=(4, 2), offset=(2, 0))
+        with pytest.raises(penstock.DeadlineError, match="rank 0 has not committed it in time"):
+            other.commit()
+        with pytest.raises(penstock.ConflictError):
+            snap.commit()
+    assert store.snapshots(PREFIX) == [] and internal(store) == []
+
+
+def test_after_a_put_that_failed_it_can_only_be_aborted(store: penstock.Store) -> None:
+    snap = store.snapshot(PREFIX)
+    snap.put("w", np.ones(3))
+    with pytest.raises(penstock.InvalidArgumentError, match="key: 'w' is given twice"):
+        snap.put_many({"x": np.ones(3), "w": np.ones(3)})
+    with pytest.raises(penstock.ConflictError, match="can only be aborted: key: 'w' is given twice"):
+        snap.commit()
+    snap.abort()
+    assert store.snapshots(PREFIX) == [] and internal(store) == []

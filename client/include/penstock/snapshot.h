@@ -85,7 +85,8 @@ class SnapshotWriter {
   virtual absl::Status PutMany(absl::Span<const Item> items) = 0;
   virtual void SetDocument(std::string document) = 0;  // rank 0's counts
 
-  // Visible to everybody when this returns; of several ranks, when all have come here.
+  // Visible to everybody when this returns; of several ranks, when all have come here. DeadlineExceeded and Unavailable may mean that
+  // it happened, or will, and nobody could say so: Snapshots::List tells.
   virtual absl::StatusOr<SnapshotInfo> Commit() = 0;
   // Of a rank other than 0, instead of Commit: says that it has put everything, and does not wait for rank 0.
   virtual absl::Status Vote() = 0;
