@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "proto/names.h"
+
 namespace penstock::server {
 
 Shape LoggedEvent::shape() const {
@@ -43,6 +45,7 @@ void EventLog::Append(v1::Event::Kind kind, uint64_t time_ns, layout::RecordRef 
 std::vector<const LoggedEvent*> EventLog::After(uint64_t sequence, std::string_view prefix, bool tensors_only, size_t limit,
                                                 uint64_t* scanned_to, bool* lost) const {
   std::vector<const LoggedEvent*> found;
+  const bool with_reserved = prefix.starts_with(kReservedPrefix);
   *lost = sequence + 1 < first_sequence();
   const uint64_t first = *lost ? first_sequence() : sequence + 1;
   *scanned_to = first - 1;
@@ -50,6 +53,7 @@ std::vector<const LoggedEvent*> EventLog::After(uint64_t sequence, std::string_v
     *scanned_to = at;
     const LoggedEvent& event = events_[(at - 1) % kCapacity];
     if (event.of_tensor() ? !event.name().starts_with(prefix) : (tensors_only || !prefix.empty())) continue;
+    if (!with_reserved && event.of_tensor() && event.name().starts_with(kReservedPrefix)) continue;
     found.push_back(&event);
   }
   return found;

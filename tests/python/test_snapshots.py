@@ -306,3 +306,12 @@ def test_after_a_put_that_failed_it_can_only_be_aborted(store: penstock.Store) -
         snap.commit()
     snap.abort()
     assert store.snapshots(PREFIX) == [] and internal(store) == []
+
+
+def test_watching_everything_passes_over_what_snapshots_consist_of(store: penstock.Store) -> None:
+    watch = store.watch("")
+    write(store)
+    store.put("x", np.ones(1))
+    event = watch.next(timeout=20)
+    assert event is not None and event.info.name == "x"
+    watch.close()
