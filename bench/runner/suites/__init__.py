@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.suites import boxes, channels, fetch, local, names, peers, put, python, rdma, remote, resharding, seeds
+from runner.suites import boxes, channels, fetch, local, names, peers, put, python, rdma, remote, resharding, seeds, weights
 
 SUITES = {
     "local": local,
@@ -16,5 +16,6 @@ SUITES = {
     "boxes": boxes,
     "channels": channels,
     "resharding": resharding,
+    "weights": weights,
     "peers": peers,
 }

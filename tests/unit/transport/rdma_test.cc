@@ -127,7 +127,12 @@ class TargetProcess {
     waitpid(pid_, nullptr, 0);
     close(fd_);
   }
-  void Signal(int number) const { kill(pid_, number); }
+  // SIGSTOP: and waits until it is stopped.
+  void Signal(int number) const {
+    kill(pid_, number);
+    siginfo_t info;
+    if (number == SIGSTOP) waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WNOWAIT);
+  }
   void Kill() const {
     Signal(SIGKILL);
     siginfo_t info;
