@@ -157,6 +157,14 @@ def test_what_does_not_fit_is_told_and_changes_nothing(store: penstock.Store, in
     assert all(tensor.sum() == 0 for tensor in tensors)
 
 
+def test_what_is_no_tensor_is_not_changed_either_when_something_does_not_fit(store: penstock.Store) -> None:
+    store.put_state_dict(PREFIX, {"step": 9, "groups": [{"lr": 0.1}], "w": torch.ones(2)})
+    into = {"step": 0, "groups": [{"lr": 0.0}], "w": torch.zeros(3)}
+    with pytest.raises(penstock.InvalidArgumentError):
+        store.get_state_dict(PREFIX, into=into)
+    assert into["step"] == 0 and into["groups"] == [{"lr": 0.0}]
+
+
 def test_not_strict_passes_over_what_only_one_side_has(store: penstock.Store) -> None:
     store.put_state_dict(PREFIX, {"a": torch.ones(2), "b": torch.ones(2)})
     into = {"a": torch.zeros(2), "c": torch.zeros(2)}

@@ -238,7 +238,6 @@ class _Contents:
     info: SnapshotInfo
     trees: dict[str, Any]
     tensors: dict[str, Sharded]
-    names: tuple[str, ...]  # of the tensors that are one whole
 
 
 _CACHED = 8  # contents of snapshots that a Store remembers; they never change
@@ -261,7 +260,6 @@ class SnapshotReader:
             SnapshotInfo(*info_tuple),
             _tree.load(document) if document else {},
             tensors,
-            tuple(tensor.shards[0].name for tensor in tensors.values() if tensor.whole),
         )
         self._cache[contents.info.id] = contents
         while len(self._cache) > _CACHED:
@@ -307,6 +305,8 @@ class StateDictLoader:
         loader.check()
         for leaf, tensor in pairs:
             self._fill(leaf, tensor)
+        for container, key, value in loader.values:
+            container[key] = value
         return result
 
     def _named_tree(self, name: str | None) -> Any:
@@ -415,6 +415,7 @@ class _Into:
 
     def __init__(self, tensors: dict[str, Sharded], leaves: dict[str, _tree.Leaf], pairs: list[tuple[_tree.Leaf, Sharded]], strict: bool) -> None:
         self._tensors, self._leaves, self._pairs, self._strict = tensors, leaves, pairs, strict
+        self.values: list[tuple[Any, Any, Any]] = []  # container, key and value of what is no tensor: set when all is checked
         self._missing: list[str] = []
         self._unexpected: list[str] = []
         self._wrong: list[str] = []
@@ -450,7 +451,7 @@ class _Into:
                 continue
             value = self.walk(nodes[key], node, into[key], at)
             if value is not into[key]:
-                into[key] = value
+                self.values.append((into, key, value))
         return into
 
     def _walk_list(self, stored: Any, wanted: Any, into: Any, path: str) -> Any:
@@ -462,7 +463,7 @@ class _Into:
         values = [self.walk(a, b, c, _tree.join(path, i)) for i, (a, b, c) in enumerate(zip(items, wanted_items, into))]
         if isinstance(into, tuple):
             return tuple(values)
-        into[:] = values
+        self.values += [(into, i, value) for i, value in enumerate(values) if value is not into[i]]
         return into
 
     def _match(self, stored: Any, leaf: _tree.Leaf, where: str) -> None:
