@@ -16,7 +16,8 @@ from penstock.tls import tls_files
 if TYPE_CHECKING:
     from penstock.aio import AsyncStore
     from penstock.local import LocalNode
-    from penstock.snapshot import Snapshot, SnapshotInfo, SnapshotReader
+    from penstock._state_dicts import SnapshotReader
+    from penstock.snapshot import Snapshot, SnapshotInfo
 
 __all__ = ["Store", "connect"]
 
@@ -296,7 +297,7 @@ class Store(_core.Store):
         rest as NumPy; "view" = TensorView, where one tensor is the whole. name: one of several state dicts of a snapshot.
         Raises NotFoundError (no such snapshot or name), InvalidArgumentError (`into` does not fit; then nothing was changed).
         """
-        from penstock.snapshot import StateDictLoader, get_state_dict, number_argument
+        from penstock._state_dicts import StateDictLoader, get_state_dict, number_argument
 
         def load(contents: Any) -> Any:
             loader = StateDictLoader(self, contents, framework, dtype)
@@ -339,7 +340,7 @@ class Store(_core.Store):
     @property
     def _snapshot_reader(self) -> SnapshotReader:
         if self._reader is None:
-            from penstock.snapshot import SnapshotReader
+            from penstock._state_dicts import SnapshotReader
 
             self._reader = SnapshotReader()
         return self._reader

@@ -43,9 +43,10 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from penstock import _shards, _tree
+from penstock._state_dicts import torch_dtype
 from penstock._torch_arrays import array_over, for_put
 from penstock.errors import DataLossError, InvalidArgumentError
-from penstock.snapshot import SnapshotInfo, torch_dtype
+from penstock.snapshot import SnapshotInfo
 
 if TYPE_CHECKING:
     from penstock._core import SnapshotWriter
