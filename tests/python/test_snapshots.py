@@ -315,3 +315,12 @@ def test_watching_everything_passes_over_what_snapshots_consist_of(store: pensto
     event = watch.next(timeout=20)
     assert event is not None and event.info.name == "x"
     watch.close()
+
+
+def test_notebooks_show_snapshots(store: penstock.Store) -> None:
+    with store.snapshot(PREFIX, metadata={"<step>": "7"}) as snap:
+        assert "being written" in snap._repr_html_() and PREFIX in snap._repr_html_()
+        snap.put("w", np.ones(1000))
+    (info,) = store.snapshot_infos(PREFIX)
+    for shown in (snap._repr_html_(), info._repr_html_()):
+        assert "7.8 KiB" in shown and "number 1" in shown and "&lt;step&gt;" in shown and "<step>" not in shown

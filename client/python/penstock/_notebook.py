@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +12,10 @@ from penstock.errors import Error
 
 if TYPE_CHECKING:
     from penstock._core import TensorInfo, TensorView
+    from penstock.snapshot import Snapshot, SnapshotInfo
     from penstock.store import Store
 
-__all__ = ["info_html", "size_text", "store_html", "view_html"]
+__all__ = ["info_html", "size_text", "snapshot_html", "snapshot_info_html", "store_html", "view_html"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _SHOWN_ELEMENTS = 6
@@ -45,9 +47,23 @@ def info_html(info: TensorInfo) -> str:
     if info.ttl is not None:
         rows.append(("expires in", f"{info.ttl:.0f} s"))
     for key, value in sorted(info.metadata.items()):
-        cut = value if len(value) <= _SHOWN_TEXT else value[: _SHOWN_TEXT - 1] + "…"
-        rows.append((f"metadata {key}", cut))
+        rows.append((f"metadata {key}", _cut(value)))
     return _table("TensorInfo", info.name, rows)
+
+
+def snapshot_info_html(info: SnapshotInfo, title: str = "SnapshotInfo", name: str | None = None) -> str:
+    """A snapshot that is published."""
+    created = datetime.fromtimestamp(info.created).astimezone().isoformat(sep=" ", timespec="seconds")
+    rows = [("created", created), ("tensors", str(info.tensors)), ("size", size_text(info.nbytes)), ("pinned", "yes" if info.pinned else "no")]
+    rows += [(f"metadata {key}", _cut(value)) for key, value in sorted(info.metadata.items())]
+    return _table(title, name or f"number {info.number}", rows)
+
+
+def snapshot_html(snapshot: Snapshot, prefix: str, state: str) -> str:
+    """A snapshot that is written, or was: where it lies, and how far it is."""
+    if snapshot.info is not None:
+        return snapshot_info_html(snapshot.info, "Snapshot", f"{prefix}, number {snapshot.info.number}")
+    return _table("Snapshot", prefix, [("state", state)])
 
 
 def store_html(store: Store) -> str:
@@ -64,6 +80,10 @@ def store_html(store: Store) -> str:
         ("session", str(store.session_id)),
     ]
     return _table("Store", store.address, rows)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_TEXT else text[: _SHOWN_TEXT - 1] + "…"
 
 
 def _tensor_rows(tensor: TensorView | TensorInfo) -> list[tuple[str, str]]:

@@ -41,6 +41,12 @@ class SnapshotInfo:
     pinned: bool
     metadata: dict[str, str]
 
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        from penstock._notebook import snapshot_info_html
+
+        return snapshot_info_html(self)
+
 
 class Snapshot:
     """A snapshot that is being written: made by ``store.snapshot()``, a context manager.
@@ -131,9 +137,17 @@ class Snapshot:
             self.abort()
 
     def __repr__(self) -> str:
-        state = "published" if self.info is not None else "given up" if self._done else "being written"
         number = "" if self.number is None else f", number={self.number}"
-        return f"Snapshot({self._prefix!r}{number}, {state})"
+        return f"Snapshot({self._prefix!r}{number}, {self._state()})"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        from penstock._notebook import snapshot_html
+
+        return snapshot_html(self, self._prefix, self._state())
+
+    def _state(self) -> str:
+        return "published" if self.info is not None else "given up" if self._done else "being written"
 
     def _writing(self) -> SnapshotWriter:
         if self._writer is None:
