@@ -11,7 +11,6 @@ namespace penstock::client {
 
 namespace {
 
-constexpr std::string_view kIndexFolder = ".penstock/snapshots/";
 constexpr int kMostSwaps = 1000;  // each failed one is a success of somebody else's
 
 }  // namespace

@@ -19,6 +19,8 @@
 
 namespace penstock::client {
 
+inline constexpr std::string_view kIndexFolder = ".penstock/snapshots/";  // then the prefix
+
 // Names of a snapshot's tensors.
 std::string SnapshotFolder(std::string_view id);   // everything of it lies below
 std::string TensorFolder(std::string_view id);     // what readers need

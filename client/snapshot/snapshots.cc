@@ -9,11 +9,10 @@
 
 namespace penstock {
 
+using client::kIndexFolder;
 using client::SnapshotIndex;
 
 namespace {
-
-constexpr std::string_view kIndexFolder = ".penstock/snapshots/";
 
 absl::Status NoSuch(const std::string& prefix, std::optional<uint64_t> number) {
   if (!number) return absl::NotFoundError(StrCat("'", prefix, "' has no snapshot"));

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/container/btree_set.h"
+#include "proto/names.h"
 #include "server/store/record_slabs.h"
 
 namespace penstock::server {
@@ -32,6 +33,7 @@ class NameOrder {
     }
   };
   using Tree = absl::btree_set<Place, Less>;
+  static constexpr std::string_view kBehindReserved = ".penstock0";  // '0' follows '/'
 
  public:
   explicit NameOrder(const RecordSlabs* slabs) : slabs_(slabs), tree_(Less{this}) {}
@@ -48,6 +50,11 @@ class NameOrder {
   Iterator LowerBound(std::string_view name) const { return tree_.lower_bound(name); }
   Iterator UpperBound(std::string_view name) const { return tree_.upper_bound(name); }
   Iterator end() const { return tree_.end(); }
+  // The same, or behind the reserved names if it is among them: they may be many, and nobody who asks for all wants them.
+  Iterator SkipReserved(Iterator it) const {
+    const bool reserved = it != end() && NameOf(At(it)).starts_with(kReservedPrefix);
+    return reserved ? tree_.lower_bound(kBehindReserved) : it;
+  }
   layout::RecordRef At(Iterator it) const { return records_[*it]; }
 
  private:

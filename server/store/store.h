@@ -251,6 +251,8 @@ class Store {
     std::vector<layout::RecordRef> publishing;
     std::vector<layout::RecordRef> superseded;
   };
+  absl::Status InheritSessions(warden::NodeContext* context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountInheritedMutable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status RecoverRecord(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status RecoverLive(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeBlock(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -12,17 +12,6 @@ namespace penstock::server {
 using layout::Record;
 using layout::RecordRef;
 
-Session* Store::OwnerOf(const Record* record) {
-  const auto owner = sessions_.find(record->owner_session);
-  return owner == sessions_.end() ? nullptr : owner->second.get();
-}
-
-void Store::RemoveBound(Session& session) {
-  const std::vector<RecordRef> bound(session.bound.begin(), session.bound.end());
-  session.bound.clear();
-  for (const RecordRef ref : bound) Remove(ref, v1::Event::DELETE);
-}
-
 namespace {
 
 absl::Status CheckPrefix(std::string_view prefix) {
@@ -32,6 +21,18 @@ absl::Status CheckPrefix(std::string_view prefix) {
 }
 
 }  // namespace
+
+Session* Store::OwnerOf(const Record* record) {
+  const auto owner = sessions_.find(record->owner_session);
+  return owner == sessions_.end() ? nullptr : owner->second.get();
+}
+
+// Before the warden forgets the session: a node's process that dies in between finds it again, and ends it again.
+void Store::RemoveBound(Session& session) {
+  const std::vector<RecordRef> bound(session.bound.begin(), session.bound.end());
+  session.bound.clear();
+  for (const RecordRef ref : bound) Remove(ref, v1::Event::DELETE);
+}
 
 void Store::KeepBound(Session& session, std::string_view prefix) {
   absl::erase_if(session.bound, [&](RecordRef ref) {

@@ -122,10 +122,10 @@ bool Store::ListSome(ListSlice* slice, v1::ListResponse* response) {
   auto it = slice->inclusive ? names_->LowerBound(slice->after) : names_->UpperBound(slice->after);
   slice->inclusive = false;
   for (int items = 0; it != names_->end(); ++it, ++items) {
+    if (!slice->with_reserved && (it = names_->SkipReserved(it)) == names_->end()) return false;
     const RecordRef ref = names_->At(it);
     const std::string_view name = NameOf(slabs_->At(ref));
     if (!name.starts_with(slice->prefix)) return false;
-    if (!slice->with_reserved && name.starts_with(kReservedPrefix)) continue;
     if (slabs_->At(ref)->flags & layout::kRecordFetched) continue;
     if (slice->items_left == 0 || slice->bytes_left == 0) {
       response->set_more(true);

@@ -98,18 +98,8 @@ absl::Status Store::Recover(warden::NodeContext* context) {
   names_ = std::make_unique<NameOrder>(slabs_.get());
   deleted_.RaiseFloor(header_->max_deleted_version.load());
   leases_.HoldAll(absl::FromUnixNanos(static_cast<int64_t>(header_->leased_until_ns.load())));
-  for (warden::InheritedSession& inherited : context->sessions) {
-    absl::StatusOr<std::shared_ptr<Session>> session = Session::Inherit(std::move(inherited));
-    if (!session.ok()) return session.status();
-    header_->last_session.store(std::max(header_->last_session.load(), (*session)->id));  // an older version did not count
-    sessions_[(*session)->id] = *session;
-  }
-  for (const SharedSegment& segment : inherited_mutable_) {
-    if (segment.kind == layout::SegmentKind::kMutableBook) continue;
-    (void)blocks_.ReserveBudget(segment.bytes);  // it was within the budget of the process that made it
-    ++MutableCountOf(segment.kind).count;
-    MutableCountOf(segment.kind).bytes += segment.bytes;
-  }
+  if (absl::Status s = InheritSessions(context); !s.ok()) return s;
+  CountInheritedMutable();
   for (const SharedSegment& segment : data) {
     if (!segment.sealed) {  // its session never got to use it
       shared_.Drop(segment.id);
@@ -121,7 +111,6 @@ absl::Status Store::Recover(warden::NodeContext* context) {
     for (const auto& [id, session] : sessions_) added->holders.insert(id);
   }
   std::vector<RecordRef> refs;
-  std::vector<const SharedSegment*> by_number;
   for (uint32_t number = 0; number < header_->chunk_count.load(); ++number) {
     const uint32_t id = header_->chunk_segment[number].load();
     auto it = std::find_if(chunks.begin(), chunks.end(), [&](const SharedSegment& s) { return s.id == id; });
@@ -136,15 +125,28 @@ absl::Status Store::Recover(warden::NodeContext* context) {
   }
   for (RecordRef ref : unsettled.superseded) Retire(ref);
   for (RecordRef ref : unsettled.publishing) MakeLive(ref).IgnoreError();  // its conditions were checked before
-  std::vector<RecordRef> ownerless;  // bound to a session that ended with the earlier process
-  for (RecordRef ref : refs) {
-    const Record* record = slabs_->At(ref);
-    if ((record->seq.load() & 1) && (record->flags & layout::kRecordBound) && OwnerOf(record) == nullptr) ownerless.push_back(ref);
-  }
-  for (RecordRef ref : ownerless) Remove(ref, v1::Event::DELETE);
   for (const SharedSegment& segment : superseded) shared_.Drop(segment.id);
   header_->node_generation.store(generation_);  // last: clients that wait for it may ask now
   return absl::OkStatus();
+}
+
+absl::Status Store::InheritSessions(warden::NodeContext* context) {
+  for (warden::InheritedSession& inherited : context->sessions) {
+    absl::StatusOr<std::shared_ptr<Session>> session = Session::Inherit(std::move(inherited));
+    if (!session.ok()) return session.status();
+    header_->last_session.store(std::max(header_->last_session.load(), (*session)->id));  // an older version did not count
+    sessions_[(*session)->id] = *session;
+  }
+  return absl::OkStatus();
+}
+
+void Store::CountInheritedMutable() {
+  for (const SharedSegment& segment : inherited_mutable_) {
+    if (segment.kind == layout::SegmentKind::kMutableBook) continue;
+    (void)blocks_.ReserveBudget(segment.bytes);  // it was within the budget of the process that made it
+    ++MutableCountOf(segment.kind).count;
+    MutableCountOf(segment.kind).bytes += segment.bytes;
+  }
 }
 
 absl::Status Store::RecoverRecord(RecordRef ref, Unsettled* unsettled) {

@@ -416,16 +416,16 @@ absl::StatusOr<Published> Store::Delete(std::string_view name, uint64_t version,
 
 absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix, std::vector<std::string>* leased) {
   if (absl::Status s = ValidatePrefix(prefix); !s.ok()) return s;
+  const bool with_reserved = prefix.starts_with(kReservedPrefix);
   uint64_t count = 0;
   std::string after;  // the last one that was left
   while (true) {
     std::lock_guard lock(mutex_);
     std::vector<RecordRef> batch;  // bounded, so that others get their turn
     for (auto it = after.empty() ? names_->LowerBound(prefix) : names_->UpperBound(after); it != names_->end() && batch.size() < 1000; ++it) {
+      if (!with_reserved && (it = names_->SkipReserved(it)) == names_->end()) break;
       const RecordRef ref = names_->At(it);
-      const std::string_view name = NameOf(slabs_->At(ref));
-      if (!name.starts_with(prefix)) break;
-      if (!prefix.starts_with(kReservedPrefix) && name.starts_with(kReservedPrefix)) continue;
+      if (!NameOf(slabs_->At(ref)).starts_with(prefix)) break;
       batch.push_back(ref);
     }
     if (batch.empty()) return count;

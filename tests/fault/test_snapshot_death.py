@@ -103,3 +103,14 @@ def test_a_commit_that_was_not_answered_is_whole_when_it_happens_later(daemon, s
         os.kill(pid, signal.SIGCONT)
         until(lambda: store.snapshots(PREFIX) == [1] and holds(store, 5), "the snapshot, whole")
     remove_all(store)
+
+
+def test_a_node_that_dies_while_it_ends_the_session_of_a_dead_writer_ends_it_again(daemon, store, armory):
+    pid = daemon.node_pid
+    armory.arm("client.snapshot.manifest")
+    armory.arm("node.session.ending")
+    writer = start(daemon, armory, 2)
+    assert writer.wait(60) == -9, writer.communicate()
+    armory.await_fired("node.session.ending")
+    until(lambda: daemon.node_pid not in (None, pid), "the warden forks a new node")
+    until(lambda: internal(store) == [], "what the dead one had put is gone")

@@ -89,3 +89,34 @@ def run_python(node: penstock.LocalNode) -> Callable[..., subprocess.CompletedPr
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], Any], str], Any]:
     return until
+
+
+@pytest.fixture
+def spawn(node: penstock.LocalNode) -> Iterator[Callable[[str], "subprocess.Popen[str]"]]:
+    """Starts a Python process with `store` open; its standard output is read by the test. Killed at the end."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(code: str) -> subprocess.Popen[str]:
+        prelude = f"import penstock, sys, os, time, numpy as np\nstore = penstock.connect({node.address!r})\n"
+        process = subprocess.Popen(
+            [sys.executable, "-c", prelude + code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stdin):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.fixture
+def no_mutable_left(store: penstock.Store, eventually: Callable[[Callable[[], Any], str], Any]) -> Iterator[None]:
+    """Checks that neither channels nor regions are left of a test."""
+    yield
+    gc.collect()
+    counts = lambda: [store.stats()[key] for key in ("channels", "channel_bytes", "regions", "region_bytes")]  # noqa: E731
+    eventually(lambda: counts() == [0] * 4, f"channels and regions are left: {counts()}")

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -17,36 +16,7 @@ import penstock
 
 SOON = 30.0
 
-
-@pytest.fixture(autouse=True)
-def nothing_left(store, eventually):
-    yield
-    import gc
-
-    gc.collect()
-    counts = lambda: [store.stats()[key] for key in ("channels", "channel_bytes", "regions", "region_bytes")]
-    eventually(lambda: counts() == [0] * 4, f"channels and regions are left: {counts()}")
-
-
-@pytest.fixture
-def spawn(node):
-    """A Python process with `store` open; its standard output is read by the test."""
-    processes = []
-
-    def start(code: str) -> subprocess.Popen:
-        prelude = f"import penstock, sys, os, time, numpy as np\nstore = penstock.connect({node.address!r})\n"
-        process = subprocess.Popen(
-            [sys.executable, "-c", prelude + code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stdin.close()
+pytestmark = pytest.mark.usefixtures("no_mutable_left")
 
 
 def says(process: subprocess.Popen) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -18,33 +16,7 @@ import penstock
 
 SOON = 30.0
 
-
-@pytest.fixture(autouse=True)
-def nothing_left(store, eventually):
-    yield
-    gc.collect()
-    counts = lambda: [store.stats()[key] for key in ("regions", "region_bytes", "channels", "channel_bytes")]
-    eventually(lambda: counts() == [0] * 4, f"regions are left: {counts()}")
-
-
-@pytest.fixture
-def spawn(node):
-    processes = []
-
-    def start(code: str) -> subprocess.Popen:
-        prelude = f"import penstock, sys, os, time, numpy as np\nstore = penstock.connect({node.address!r})\n"
-        process = subprocess.Popen(
-            [sys.executable, "-c", prelude + code], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-        )
-        processes.append(process)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stdin.close()
+pytestmark = pytest.mark.usefixtures("no_mutable_left")
 
 
 def says(process: subprocess.Popen) -> str:

@@ -324,3 +324,21 @@ def test_notebooks_show_snapshots(store: penstock.Store) -> None:
     (info,) = store.snapshot_infos(PREFIX)
     for shown in (snap._repr_html_(), info._repr_html_()):
         assert "7.8 KiB" in shown and "number 1" in shown and "&lt;step&gt;" in shown and "<step>" not in shown
+
+
+@pytest.mark.parametrize(("offset", "shape", "text"), [(5.5, (2,), "^offset: must be"), ((0,), "x", None), ((0,), None, "^global_shape: must be")])
+def test_what_is_no_offset_or_shape_is_told_by_its_field(store: penstock.Store, offset: Any, shape: Any, text: str | None) -> None:
+    with pytest.raises(TypeError, match=text), store.snapshot(PREFIX) as snap:
+        snap.put_shard("w", np.ones(1), global_shape=shape, offset=offset)
+    assert store.snapshots(PREFIX) == []
+
+
+def test_deleting_and_listing_everything_passes_over_many_members(store: penstock.Store) -> None:
+    with store.snapshot(PREFIX) as snap:
+        snap.put_many({str(i): np.zeros(1, np.uint8) for i in range(3000)})
+        for name in ("!before", "after/a", "after/b"):
+            store.put(name, 1)
+        assert [info.name for info in store.list()] == ["!before", "after/a", "after/b"]
+        assert [info.name for info in store.list(limit=2)] == ["!before", "after/a"]
+        assert store.delete_prefix("") == 3 and len(internal(store)) == 3000
+        assert list(store.list(".p")) == [] and store.delete_prefix(".p") == 0

@@ -37,8 +37,5 @@ nb::object ShapeTuple(const Shape& shape) {
   return tuple;
 }
 
-nb::object TextObject(std::string_view text) {
-  return nb::steal(PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size())));
-}
 
 }  // namespace penstock::python

@@ -33,14 +33,9 @@ struct Geometry {
 nanobind::object ArrayOver(const Layout& layout, ArrayAccess access, std::shared_ptr<const void> share);
 [[noreturn]] void ThrowMutable(const absl::Status& status, std::string_view name);
 nanobind::object ShapeTuple(const Shape& shape);
-nanobind::object TextObject(std::string_view text);
-
 void AddChannelTypes(nanobind::module_& module);  // channel.cc
 void AddStoreChannels(StoreClass& type);
 void AddRegionTypes(nanobind::module_& module);  // region.cc
 void AddStoreRegions(StoreClass& type);
-
-// store_write.cc
-Shape ShapeArgument(nanobind::handle object);
 
 }  // namespace penstock::python

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "client/python/core/raise.h"
 #include "proto/strcat.h"
@@ -23,6 +24,28 @@ bool BoolArgument(nb::handle object, const char* field) {
 }
 
 }  // namespace
+
+Dims DimsArgument(nb::handle object, const char* field) {
+  nb::object numbers = nb::steal(PyIndex_Check(object.ptr()) != 0 ? PyTuple_Pack(1, object.ptr()) : PySequence_Tuple(object.ptr()));
+  if (!numbers.is_valid()) ThrowType(field, "an integer or a tuple of integers", object);
+  std::vector<int64_t> dims(static_cast<size_t>(PyTuple_GET_SIZE(numbers.ptr())));
+  if (dims.size() > static_cast<size_t>(kMaxRank)) {
+    ThrowStatus(absl::InvalidArgumentError(StrCat(field, ": has ", dims.size(), " numbers; at most ", kMaxRank, " are allowed")));
+  }
+  for (size_t i = 0; i < dims.size(); ++i) {
+    dims[i] = PyNumber_AsSsize_t(PyTuple_GET_ITEM(numbers.ptr(), static_cast<Py_ssize_t>(i)), PyExc_OverflowError);
+    if (dims[i] == -1 && PyErr_Occurred() != nullptr) ThrowPythonError();
+  }
+  return Dims(dims);
+}
+
+Shape ShapeArgument(nb::handle object, const char* field) {
+  const absl::StatusOr<Shape> shape = Shape::Create(DimsArgument(object, field).span());
+  if (!shape.ok()) ThrowStatus(shape.status());
+  return *shape;
+}
+
+nb::object TextObject(std::string_view text) { return nb::str(text.data(), text.size()); }
 
 Metadata MetadataArgument(nb::handle object) {
   Metadata metadata;

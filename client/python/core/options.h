@@ -24,6 +24,14 @@ std::optional<absl::Duration> SecondsArgument(nanobind::handle object, const cha
 // None or an integer >= `least`.
 std::optional<uint64_t> CountArgument(nanobind::handle object, const char* field, uint64_t least);
 
+// An integer or a sequence of them, at most kMaxRank: TypeError, InvalidArgumentError.
+Dims DimsArgument(nanobind::handle object, const char* field);
+// The same, as the shape of a tensor.
+Shape ShapeArgument(nanobind::handle object, const char* field = "shape");
+
+// Text of ours as Python has it.
+nanobind::object TextObject(std::string_view text);
+
 // None or a dict of str to str.
 Metadata MetadataArgument(nanobind::handle object);
 

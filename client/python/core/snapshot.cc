@@ -2,7 +2,6 @@
 
 #include <penstock/snapshot.h>
 
-#include <deque>
 #include <utility>
 #include <vector>
 
@@ -18,8 +17,6 @@ namespace {
 namespace nb = nanobind;
 using nb::literals::operator""_a;
 
-nb::object Text(std::string_view text) { return nb::steal(PyUnicode_FromStringAndSize(text.data(), static_cast<Py_ssize_t>(text.size()))); }
-
 nb::object Numbers(absl::Span<const int64_t> numbers) {
   nb::object tuple = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(numbers.size())));
   for (size_t i = 0; i < numbers.size(); ++i) PyTuple_SET_ITEM(tuple.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromLongLong(numbers[i]));
@@ -29,37 +26,23 @@ nb::object Numbers(absl::Span<const int64_t> numbers) {
 // (number, id, created, nbytes, tensors, pinned, metadata)
 nb::object InfoTuple(const SnapshotInfo& info) {
   nb::dict metadata;
-  for (const auto& [key, value] : info.metadata) metadata[Text(key)] = Text(value);
-  return nb::make_tuple(info.number, Text(info.id), absl::ToDoubleSeconds(info.created - absl::UnixEpoch()), info.nbytes, info.tensors, info.pinned, metadata);
+  for (const auto& [key, value] : info.metadata) metadata[TextObject(key)] = TextObject(value);
+  return nb::make_tuple(info.number, TextObject(info.id), absl::ToDoubleSeconds(info.created - absl::UnixEpoch()), info.nbytes, info.tensors, info.pinned, metadata);
 }
 
 // (key, dtype, shape, [(name, offset, extent)])
 nb::object TensorTuple(const SnapshotTensor& tensor) {
   nb::list shards;
   for (const SnapshotShard& shard : tensor.shards) {
-    shards.append(nb::make_tuple(Text(shard.name), Numbers(shard.box.offset.span()), Numbers(shard.box.extent.span())));
+    shards.append(nb::make_tuple(TextObject(shard.name), Numbers(shard.box.offset.span()), Numbers(shard.box.extent.span())));
   }
-  return nb::make_tuple(Text(tensor.key), nb::steal(DTypeString(tensor.dtype)), Numbers(tensor.shape.dims()), shards);
+  return nb::make_tuple(TextObject(tensor.key), nb::steal(DTypeString(tensor.dtype)), Numbers(tensor.shape.dims()), shards);
 }
 
 template <class F>
 auto Unlocked(F call) {
   WithoutGil without_gil;
   return call();
-}
-
-Dims DimsArgument(PyObject* object, const char* field) {
-  nb::object numbers = nb::steal(PySequence_Tuple(object));
-  if (!numbers.is_valid() || PyTuple_GET_SIZE(numbers.ptr()) > kMaxRank) {
-    PyErr_Clear();
-    ThrowStatus(absl::InvalidArgumentError(std::string(field) + ": must be a tuple of at most 16 integers"));
-  }
-  std::vector<int64_t> dims(static_cast<size_t>(PyTuple_GET_SIZE(numbers.ptr())));
-  for (size_t i = 0; i < dims.size(); ++i) {
-    dims[i] = PyNumber_AsSsize_t(PyTuple_GET_ITEM(numbers.ptr(), static_cast<Py_ssize_t>(i)), PyExc_OverflowError);
-    if (dims[i] == -1 && PyErr_Occurred() != nullptr) ThrowPythonError();
-  }
-  return Dims(dims);
 }
 
 class SnapshotWriterObject {
@@ -85,16 +68,14 @@ class SnapshotWriterObject {
       if (!incoming[i].Read(PyTuple_GET_ITEM(tuple, 1), "tensor")) ThrowPythonError();
       items[i].tensor = incoming[i].ref();
       if (PyTuple_GET_SIZE(tuple) == 2) continue;
-      const absl::StatusOr<Shape> whole = Shape::Create(DimsArgument(PyTuple_GET_ITEM(tuple, 3), "global_shape").span());
-      if (!whole.ok()) ThrowStatus(whole.status(), items[i].key);
-      items[i].whole = *whole;
+      items[i].whole = ShapeArgument(PyTuple_GET_ITEM(tuple, 3), "global_shape");
       items[i].box = Box{.offset = DimsArgument(PyTuple_GET_ITEM(tuple, 2), "offset"), .extent = Dims(items[i].tensor.shape.dims())};
     }
     const absl::Status status = Unlocked([&] { return writer_->PutMany(items); });
     if (!status.ok()) ThrowStatus(status);
   }
 
-  nb::object id() const { return Text(writer_->id()); }
+  nb::object id() const { return TextObject(writer_->id()); }
 
   void SetDocument(nb::object text) { writer_->SetDocument(std::string(TextArgument(text, "document"))); }
 
@@ -183,7 +164,7 @@ nb::object ReadSnapshot(const Store& store, nb::object prefix, nb::object number
   const SnapshotContents contents = About(store, prefix, [&](Snapshots s) { return s.Read(wanted); });
   nb::list tensors;
   for (const SnapshotTensor& tensor : contents.tensors) tensors.append(TensorTuple(tensor));
-  return nb::make_tuple(InfoTuple(contents.info), Text(contents.document), tensors);
+  return nb::make_tuple(InfoTuple(contents.info), TextObject(contents.document), tensors);
 }
 
 void RemoveSnapshot(const Store& store, nb::object prefix, nb::object number) {
@@ -213,7 +194,7 @@ nb::object SnapshotPrefixes(const Store& store, nb::object prefix_object) {
   const absl::StatusOr<std::vector<std::string>> prefixes = Unlocked([&] { return Snapshots::Prefixes(*client, prefix); });
   if (!prefixes.ok()) ThrowStatus(prefixes.status(), prefix);
   nb::list list;
-  for (const std::string& one : *prefixes) list.append(Text(one));
+  for (const std::string& one : *prefixes) list.append(TextObject(one));
   return list;
 }
 

@@ -13,29 +13,9 @@
 #include "proto/strcat.h"
 
 namespace penstock::python {
-namespace nb = nanobind;
-
-Shape ShapeArgument(nb::handle object) {
-  nb::object numbers = nb::steal(PyIndex_Check(object.ptr()) != 0 ? PyTuple_Pack(1, object.ptr())
-                                                                  : PySequence_Tuple(object.ptr()));
-  if (!numbers.is_valid()) {
-    SetTypeError(
-        StrCat("shape: must be an integer or a tuple of integers, not ", TypeName(object.ptr())));
-    ThrowPythonError();
-  }
-  std::vector<int64_t> dims(static_cast<size_t>(PyTuple_GET_SIZE(numbers.ptr())));
-  for (size_t i = 0; i < dims.size(); ++i) {
-    dims[i] = PyNumber_AsSsize_t(PyTuple_GET_ITEM(numbers.ptr(), static_cast<Py_ssize_t>(i)),
-                                 PyExc_OverflowError);
-    if (dims[i] == -1 && PyErr_Occurred() != nullptr) ThrowPythonError();
-  }
-  absl::StatusOr<Shape> shape = Shape::Create(dims);
-  if (!shape.ok()) ThrowStatus(shape.status());
-  return *shape;
-}
-
 namespace {
 
+namespace nb = nanobind;
 using nb::literals::operator""_a;
 
 nb::object Put(const Store& store, nb::object name_object, nb::object tensor, nb::object replicas,

@@ -181,19 +181,8 @@ class StateDictLoader:
             target = leaf.tensor
             boxes = (LocalBox(tuple(slice(0, n) for n in tensor.shape), (0,) * len(tensor.shape), tensor.shape),)
         for box in boxes:
-            self._fill_torch(target.detach()[box.local] if box.local else target.detach(), tensor, box.offset, box.extent)
-
-    def _fill_torch(self, target: Any, tensor: Sharded, offset: Numbers, extent: Numbers) -> None:
-        import torch
-        from penstock._torch_arrays import array_over
-
-        stored = torch_dtype(tensor.dtype)
-        if target.device.type == "cpu" and target.dtype == stored:
-            _shards.read_box(self._store, tensor, offset, extent, array_over(target))
-            return
-        for piece in _shards.pieces(tensor, offset, extent):  # another dtype or device: torch copies
-            with self._store.get(piece.shard.name, box=_shards.box_argument(piece)) as view:
-                target[piece.target].copy_(view.torch())
+            part = target.detach()[box.local] if box.local else target.detach()
+            read_into_torch(self._store, tensor, box.offset, box.extent, part)
 
     def _fill_array(self, leaf: _tree.Leaf, tensor: Sharded) -> None:
         array = leaf.tensor
@@ -297,6 +286,18 @@ _TORCH_NAMES = {
     "f8_e4m3fn": "float8_e4m3fn", "f8_e5m2": "float8_e5m2", "f8_e4m3fnuz": "float8_e4m3fnuz", "f8_e5m2fnuz": "float8_e5m2fnuz",
     "f8_e8m0fnu": "float8_e8m0fnu", "f4_e2m1x2": "float4_e2m1fn_x2",
 }  # fmt: skip
+
+
+def read_into_torch(store: Store, tensor: Sharded, offset: Numbers, extent: Numbers, target: Any) -> None:
+    """Reads a box of the tensor into a torch tensor of the shape `extent`; torch converts to another dtype or device."""
+    from penstock._torch_arrays import array_over
+
+    if target.device.type == "cpu" and target.dtype == torch_dtype(tensor.dtype):
+        _shards.read_box(store, tensor, offset, extent, array_over(target))
+        return
+    for piece in _shards.pieces(tensor, offset, extent):
+        with store.get(piece.shard.name, box=_shards.box_argument(piece)) as view:
+            target[piece.target].copy_(view.torch())
 
 
 def torch_dtype(dtype: Any) -> Any:

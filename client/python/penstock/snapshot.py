@@ -88,7 +88,7 @@ class Snapshot:
         The shards of all ranks must make the whole, without overlaps (the same shard of several ranks counts once), or the snapshot
         is not published: InvalidArgumentError.
         """
-        self._writing().put_many([(key, local, tuple(offset), tuple(global_shape))])
+        self._writing().put_many([(key, local, offset, global_shape)])
 
     def put_state_dict(self, state_dict: Any, name: str = "") -> None:
         """A state dict: dicts, lists and tuples of tensors, numbers, texts and bytes, in any depth.

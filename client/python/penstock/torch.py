@@ -42,9 +42,9 @@ from torch.distributed.checkpoint.storage import StorageWriter as _Writer
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from penstock import _shards, _tree
-from penstock._state_dicts import torch_dtype
-from penstock._torch_arrays import array_over, for_put
+from penstock import _tree
+from penstock._state_dicts import read_into_torch, torch_dtype
+from penstock._torch_arrays import for_put
 from penstock.errors import DataLossError, InvalidArgumentError
 from penstock.snapshot import SnapshotInfo
 
@@ -223,12 +223,7 @@ class StorageReader(_Reader):
             raise InvalidArgumentError(
                 f"{item.storage_index.fqn}: the planner gives a tensor of shape {tuple(target.shape)} for a part of {extent}", code="INVALID_ARGUMENT"
             )
-        if target.device.type == "cpu" and target.dtype == torch_dtype(stored.dtype):
-            _shards.read_box(self._store, stored, offset, extent, array_over(target))
-        else:
-            for piece in _shards.pieces(stored, offset, extent):
-                with self._store.get(piece.shard.name, box=_shards.box_argument(piece)) as view:
-                    target[piece.target].copy_(view.torch())
+        read_into_torch(self._store, stored, offset, extent, target)
         planner.commit_tensor(item, target)
 
     @classmethod
