@@ -177,7 +177,8 @@ try:
     while True:
         step = rd.next(timeout=30)
         value = step.numpy()
-        assert (value == step.seq).all() and step.ok(), (step.seq, value)
+        whole = bool((value == step.seq).all())
+        assert whole or not step.ok(), (step.seq, value)  # one that 64 others have overtaken meanwhile says so
         total += 1
 except penstock.UnavailableError:
     print(total + rd.missed, flush=True)
