@@ -41,7 +41,7 @@ def test_a_fetch_goes_over_verbs(nodes, stores):
     assert here["path"] == "map" and (peer["path"], peer["why"], peer["reads"]) == ("rdma", "", 5)
     assert peer["node"] == a.stat("x").nodes[0]
     assert peer["read_bytes"] == 1 + 4096 + 70_000 + MIB + 3 * MIB + 5
-    assert sent_packets() - before > peer["read_bytes"] // 4096, "the bytes came over the device"
+    assert sent_packets() - before > peer["read_bytes"] // 4096, ("the bytes came over the device", peer)
 
 
 def test_what_is_read_is_a_whole_version_while_the_home_overwrites(stores):
@@ -59,7 +59,7 @@ def test_a_put_to_its_home_goes_over_verbs(stores, strict):
         before = sent_packets()
         assert b.put("x", pattern(n, nbytes)).version == version + 1
         assert shows(a.get("x").numpy(), n)
-        assert sent_packets() - before > nbytes // 4096, "the bytes went over the device"
+        assert sent_packets() - before > nbytes // 4096, ("the bytes went over the device", b.transports())
     a.put_many({f"m/{i}": pattern(i, 10) for i in range(8)})
     strict.put_many({f"m/{i}": pattern(i + 50, 100_000 * i) for i in range(8)})
     assert all(shows(view.numpy(), i + 50) for i, view in enumerate(a.get_many([f"m/{i}" for i in range(8)]).values()))
