@@ -30,6 +30,7 @@ enum class Method : uint32_t {
   kCloseRead = 19,
   kMeasurePeer = 20,
   kCommit = 21,
+  kForgetNode = 22,
 };
 
 }  // namespace penstock::rpc

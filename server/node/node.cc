@@ -12,7 +12,9 @@
 #include "absl/time/clock.h"
 #include "proto/sizes.h"
 #include "proto/strcat.h"
+#include "proto/uuid_text.h"
 #include "server/control/control_server.h"
+#include "server/membership/membership.h"
 #include "server/metrics/metrics_server.h"
 #include "server/penstockd/config.h"
 #include "server/ring/ring_server.h"
@@ -41,6 +43,7 @@ struct Scratch {
   int32_t data_port;       // likewise
   int32_t http_port;       // likewise
   uint64_t memory_bytes;   // the budget, fixed by the first node
+  Membership::Kept member;
 };
 
 void Say(const std::string& line) { fprintf(stderr, "penstockd: %s\n", line.c_str()); }
@@ -145,6 +148,33 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> StartMetrics(const NodeConfig& co
   return server;
 }
 
+// Null: there is no etcd.
+std::unique_ptr<Membership> JoinCluster(const NodeConfig& config, Scratch* scratch, int port, Store* store, RemoteStore* others) {
+  if (config.etcd.empty()) return nullptr;
+  MembershipOptions options{.etcd = config.etcd, .access = config.etcd_access, .cluster = config.cluster, .ttl = absl::Seconds(config.member_ttl_s), .self = {}};
+  options.self.set_id(store->uuid().data(), store->uuid().size());
+  options.self.set_address(TcpAddress(config.advertise, port));
+  options.self.set_zone(config.zone);
+  options.self.set_version(PENSTOCK_VERSION);
+  auto event = [store](const std::string& text) {
+    Say(text);
+    store->LogEvent(v1::Event::NODE, text);
+  };
+  auto view = [others, self = options.self.id()](const v1::View& now, uint64_t) { others->SetMembers(now, self); };
+  return std::make_unique<Membership>(options, &scratch->member,
+                                      Membership::Callbacks{.view = view, .serve_until = [store](uint64_t ns) { store->SetServeUntil(ns); }, .event = event});
+}
+
+// Until this node is a member, or a signal to stop came (true), or it can be none.
+absl::StatusOr<bool> WaitToJoin(const Membership* membership, const sigset_t& stop_signals) {
+  constexpr timespec kTick{.tv_sec = 0, .tv_nsec = 20'000'000};
+  while (membership != nullptr && !membership->now().serving) {
+    if (absl::Status s = membership->Failed(); !s.ok()) return s;
+    if (sigtimedwait(&stop_signals, nullptr, &kTick) > 0) return true;
+  }
+  return false;
+}
+
 absl::Status RunNode(warden::NodeContext* context) {
   // For gRPC's locks: Debian's Abseil looks for lock cycles at every lock.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
@@ -155,7 +185,8 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (scratch->memory_bytes == 0) scratch->memory_bytes = Budget(config);
   absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(
       context, {.memory_bytes = scratch->memory_bytes, .max_sessions = config.max_sessions,
-                .huge_pages = config.huge_pages != HugePages::kOff, .adopt_always = config.adopt == Adopt::kAlways});
+                .huge_pages = config.huge_pages != HugePages::kOff, .adopt_always = config.adopt == Adopt::kAlways,
+                .node_id = config.node_id.empty() ? std::string() : *UuidOf(config.node_id), .in_cluster = !config.etcd.empty()});
   if (!store.ok()) return store.status();
   LeaseRecall recall(store->get());
   RemoteSessions remote(store->get(), &recall, config.max_sessions);
@@ -189,7 +220,7 @@ absl::Status RunNode(warden::NodeContext* context) {
                                       .tls = config.tls.on(), .lanes = lanes},
                        &remote);
   RemoteStore others(store->get(), &recall,
-                     {.peers = config.peers, .tls = config.tls, .may_use_rdma = may_rdma,
+                     {.peers = config.peers, .in_cluster = !config.etcd.empty(), .tls = config.tls, .may_use_rdma = may_rdma,
                       .why_no_rdma = config.rdma == Rdma::kOff ? "--rdma=off" : "RDMA is not encrypted, and --tls_cert asks for TLS (--rdma=on allows it)",
                       .require_rdma = config.require_transport == RequireTransport::kRdma,
                       .ucx_tcp = ucx_tcp->get(),
@@ -197,8 +228,10 @@ absl::Status RunNode(warden::NodeContext* context) {
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();
   std::atomic<int> tcp_port{0}, http_port{0};
+  std::atomic<const Membership*> member{nullptr};
   service.OnNodeInfo([&](v1::NodeInfoResponse* response) {
     others.AddPeers(response);
+    if (const Membership* membership = member.load()) membership->Tell(response->mutable_cluster());
     if (const int port = tcp_port.load(); port > 0) response->set_tcp_address(TcpAddress(config.host, port));
     if (const int port = http_port.load(); port > 0) response->set_http_address(TcpAddress(config.http_net, port));
   });
@@ -217,10 +250,18 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (!metrics.ok()) return metrics.status();
   if (*metrics != nullptr) http_port.store((*metrics)->port());
   Maintenance maintenance(store->get(), &remote);
-  TellReady(*context, (*grpc)->port());
-  int signal_number = 0;
-  sigwait(&stop_signals, &signal_number);
+  const std::unique_ptr<Membership> membership = JoinCluster(config, scratch, (*grpc)->port(), store->get(), &others);
+  member.store(membership.get());
+  if (membership != nullptr) others.OnForget([raw = membership.get()](const std::string& id) { return raw->Forget(id); });
+  const absl::StatusOr<bool> stopped = WaitToJoin(context->generation > 1 ? nullptr : membership.get(), stop_signals);
+  if (stopped.ok() && !*stopped) {
+    TellReady(*context, (*grpc)->port());
+    int signal_number = 0;
+    sigwait(&stop_signals, &signal_number);
+  }
+  member.store(nullptr);
   metrics->reset();
+  if (membership != nullptr) membership->Stop(/*leave=*/true);  // first: the others need not find out
   recall.Stop();
   (*grpc)->Stop();
   if (data != nullptr) data->Stop();
@@ -229,7 +270,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   (*rings)->Stop();
   (*store)->work().Stop();
   (*store)->OnSegmentDrop({});
-  return absl::OkStatus();
+  return stopped.status();
 }
 
 }  // namespace

@@ -54,6 +54,30 @@ absl::Status ResolveMemory(NodeConfig* config) {
   return absl::OkStatus();
 }
 
+absl::Status ResolveEtcd(NodeConfig* config) {
+  const EtcdAccess& access = config->etcd_access;
+  if (access.tls.cert.empty() != access.tls.key.empty() || (access.tls.on() && access.tls.ca.empty())) {
+    return absl::InvalidArgumentError(StrCat("flag --", access.tls.cert.empty() ? "etcd_cert" : access.tls.key.empty() ? "etcd_key" : "etcd_ca",
+                                             " is missing: TLS to etcd takes --etcd_ca, or --etcd_ca, --etcd_cert and --etcd_key"));
+  }
+  if (access.user.empty() != access.password_file.empty()) {
+    return absl::InvalidArgumentError("flags --etcd_user and --etcd_password_file: both or none");
+  }
+  if (config->etcd.empty()) return absl::OkStatus();
+  if (!config->peers.empty()) return absl::InvalidArgumentError("flag --peers cannot stand beside --etcd: the nodes find each other by one of them");
+  if (config->grpc_port == kNoTcp || config->data_port == kNoTcp) {
+    return absl::InvalidArgumentError(StrCat("flag --", config->grpc_port == kNoTcp ? "grpc_port" : "data_port",
+                                             " cannot be 'none' beside --etcd: the other nodes could not reach this one"));
+  }
+  if (!config->advertise.empty()) return absl::OkStatus();
+  if (config->host == "0.0.0.0" || config->host == "::" || config->host == "*") {
+    return absl::InvalidArgumentError(StrCat("flag --advertise is missing: with --host=", config->host,
+                                             " the other nodes must be told an address of this host, or its name"));
+  }
+  config->advertise = config->host;
+  return absl::OkStatus();
+}
+
 absl::Status Resolve(const Environment& environment, const std::string& executable,
                      NodeConfig* config) {
   if (config->data_port == kDataPortAsGrpc) config->data_port = config->grpc_port > 0 ? kDefaultDataPort : config->grpc_port;
@@ -62,9 +86,10 @@ absl::Status Resolve(const Environment& environment, const std::string& executab
     return absl::InvalidArgumentError(StrCat("flag --", tls.cert.empty() ? "tls_cert" : tls.key.empty() ? "tls_key" : "tls_ca",
                                              " is missing: TLS takes --tls_cert, --tls_key and --tls_ca, or none of them"));
   }
-  if (config->new_names == NewNames::kPeers && config->peers.empty()) {
-    return absl::InvalidArgumentError("flag --new_names cannot be 'peers' without --peers");
+  if (config->new_names == NewNames::kPeers && config->peers.empty() && config->etcd.empty()) {
+    return absl::InvalidArgumentError("flag --new_names cannot be 'peers' without --peers or --etcd");
   }
+  if (absl::Status etcd = ResolveEtcd(config); !etcd.ok()) return etcd;
   if (config->ucx_tcp == UcxTcpUse::kOn && tls.on()) {
     return absl::InvalidArgumentError("flag --ucx_tcp cannot be 'on' beside --tls_cert: UCX's tcp transport is not encrypted, and open to everybody");
   }

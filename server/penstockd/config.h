@@ -37,6 +37,13 @@ struct TlsFiles {
   bool on() const { return !cert.empty(); }
 };
 
+// How etcd is asked. tls: a CA alone, or with a certificate and its key; nothing: no TLS.
+struct EtcdAccess {
+  TlsFiles tls;
+  std::string user;           // empty: none
+  std::string password_file;  // one line
+};
+
 struct NodeConfig {
   std::string socket_dir;          // absolute after LoadConfig
   uint32_t socket_mode = 0700;     // of the directory; its sockets get the same without x
@@ -48,6 +55,13 @@ struct NodeConfig {
   int http_port = kNoTcp;              // 0 = a free one
   std::string http_net = "127.0.0.1";  // where the HTTP port listens
   std::vector<std::string> peers;      // gRPC addresses of the other nodes
+  std::vector<std::string> etcd;       // host:port; empty: --peers, or alone
+  EtcdAccess etcd_access;
+  std::string cluster = "penstock";
+  int member_ttl_s = 3;
+  std::string node_id;                 // 32 hexadecimal digits; empty: a random one
+  std::string zone;
+  std::string advertise;               // host that other nodes reach --grpc_port by; never empty after LoadConfig where there is etcd
   NewNames new_names = NewNames::kHere;  // who is the home of a name that no node has
   Rdma rdma = Rdma::kAuto;
   UcxTcpUse ucx_tcp = UcxTcpUse::kOff;

@@ -95,17 +95,41 @@ absl::Status SetFile(std::string_view value, std::string* out) {
   return absl::OkStatus();
 }
 
-absl::Status SetPeers(std::string_view value, NodeConfig* config) {
-  std::vector<std::string> peers;
+absl::Status SetAddresses(std::string_view value, std::vector<std::string>* out) {
+  std::vector<std::string> addresses;
   while (!value.empty()) {
     const size_t comma = std::min(value.find(','), value.size());
     const std::string_view one = value.substr(0, comma);
     value.remove_prefix(std::min(comma + 1, value.size()));
     const size_t colon = one.rfind(':');
-    if (colon == std::string_view::npos || colon == 0 || !ParseNumber(one.substr(colon + 1), 1, 65535)) return NotAllowed();
-    peers.emplace_back(one);
+    if (colon == std::string_view::npos || colon == 0 || one.find('/') != std::string_view::npos || !ParseNumber(one.substr(colon + 1), 1, 65535)) return NotAllowed();
+    addresses.emplace_back(one);
   }
-  config->peers = std::move(peers);
+  *out = std::move(addresses);
+  return absl::OkStatus();
+}
+
+absl::Status SetNodeId(std::string_view value, NodeConfig* config) {
+  const bool hex = std::all_of(value.begin(), value.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  if (!hex || (!value.empty() && (value.size() != 32 || value.find_first_not_of('0') == std::string_view::npos))) return NotAllowed();
+  config->node_id = std::string(value);
+  return absl::OkStatus();
+}
+
+// A word that may stand in keys of etcd, and in tables.
+absl::Status SetLabel(std::string_view value, std::string* out) {
+  const bool word = std::all_of(value.begin(), value.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.';
+  });
+  if (!word || value.size() > 63) return NotAllowed();
+  *out = std::string(value);
+  return absl::OkStatus();
+}
+
+absl::Status SetMemberTtl(std::string_view value, NodeConfig* config) {
+  const auto ttl = ParseDuration(value);
+  if (!ttl.ok() || *ttl < absl::Seconds(2) || *ttl > absl::Minutes(5) || *ttl % absl::Seconds(1) != absl::ZeroDuration()) return NotAllowed();
+  config->member_ttl_s = static_cast<int>(absl::ToInt64Seconds(*ttl));
   return absl::OkStatus();
 }
 
@@ -179,9 +203,49 @@ constexpr Flag kFlags[] = {
     {"peers", "a comma list of host:port",
      "gRPC addresses of the other nodes of the store: tensors that were put there are found and\n"
      "copied here when they are asked for (default: none)", false,
-     SetPeers, [](const NodeConfig& c) { return PrintList(c.peers); }},
+     [](std::string_view v, NodeConfig* c) { return SetAddresses(v, &c->peers); },
+     [](const NodeConfig& c) { return PrintList(c.peers); }},
+    {"etcd", "a comma list of host:port",
+     "members of an etcd (3.4 or newer) by which the nodes of a cluster find each other, instead of\n"
+     "--peers (default: none)", false,
+     [](std::string_view v, NodeConfig* c) { return SetAddresses(v, &c->etcd); },
+     [](const NodeConfig& c) { return PrintList(c.etcd); }},
+    {"cluster", "letters, digits, - _ . (at most 63)",
+     "which of the clusters that share an etcd this node is of (default penstock)", false,
+     [](std::string_view v, NodeConfig* c) { return v.empty() ? NotAllowed() : SetLabel(v, &c->cluster); },
+     [](const NodeConfig& c) { return c.cluster; }},
+    {"member_ttl", "whole seconds from 2s to 5m",
+     "how long a node that is not heard of any more stays a member, and how long one that does not\n"
+     "reach etcd serves names (default 3s)", false, SetMemberTtl,
+     [](const NodeConfig& c) { return StrCat(c.member_ttl_s, "s"); }},
+    {"node_id", "32 hexadecimal digits, or nothing",
+     "this node's id, the same whenever it is started; one node alive may have it (default: a random one)",
+     false, SetNodeId, [](const NodeConfig& c) { return c.node_id; }},
+    {"zone", "letters, digits, - _ . (at most 63), or nothing",
+     "what fails together with this host: a rack, a power feed (default: nothing)", false,
+     [](std::string_view v, NodeConfig* c) { return SetLabel(v, &c->zone); },
+     [](const NodeConfig& c) { return c.zone; }},
+    {"advertise", "an address or host name of this host",
+     "where other nodes reach --grpc_port (default: --host, unless that is every address)", false,
+     [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->advertise); },
+     [](const NodeConfig& c) { return c.advertise; }},
+    {"etcd_user", "a name, or nothing", "who this node is for etcd (default: nobody)", false,
+     [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->etcd_access.user); },
+     [](const NodeConfig& c) { return c.etcd_access.user; }},
+    {"etcd_password_file", "a file, or nothing", "the password of --etcd_user, on its first line", false,
+     [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->etcd_access.password_file); },
+     [](const NodeConfig& c) { return c.etcd_access.password_file; }},
+    {"etcd_ca", "a PEM file, or nothing", "the CA that etcd's certificate is checked against: TLS to etcd (default: no TLS)", false,
+     [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->etcd_access.tls.ca); },
+     [](const NodeConfig& c) { return c.etcd_access.tls.ca; }},
+    {"etcd_cert", "a PEM file, or nothing", "this node's certificate for etcd; with --etcd_key and --etcd_ca", false,
+     [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->etcd_access.tls.cert); },
+     [](const NodeConfig& c) { return c.etcd_access.tls.cert; }},
+    {"etcd_key", "a PEM file, or nothing", "the private key of --etcd_cert, without a passphrase", false,
+     [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->etcd_access.tls.key); },
+     [](const NodeConfig& c) { return c.etcd_access.tls.key; }},
     {"new_names", "here or peers",
-     "where a tensor is kept whose name no node has yet: in this one (here), or in one of --peers\n"
+     "where a tensor is kept whose name no node has yet: in this one (here), or in one of the others\n"
      "(peers): this node then keeps copies only, and nothing is lost with it (default here)", false,
      [](std::string_view v, NodeConfig* c) { return SetWord(v, kNewNames, &c->new_names); },
      [](const NodeConfig& c) { return std::string(kNewNames[static_cast<int>(c.new_names)]); }},

@@ -84,7 +84,7 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
     return absl::OkStatus();
   }
   absl::Status missing = absl::NotFoundError(StrCat("'", request.name(), "': no such tensor, on none of ", homes_->node_count(), " nodes"));
-  for (PeerNode* const peer : homes_->InOrder(request.name())) {
+  for (const PeerRef& peer : homes_->InOrder(request.name())) {
     const Key key{session, peer};
     if (!request.refused_token().empty()) Forget(key, request.refused_token());
     if (request.whole() && !request.rdma() && peer->reads_by_rdma()) {  // faster by the node
@@ -111,8 +111,8 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
 }
 
 absl::Status ClientReads::Close(uint64_t session, const v1::CloseReadRequest& request, v1::CloseReadResponse* response) {
-  for (const auto& peer : *peers_) {
-    const Key key{session, peer.get()};
+  for (const PeerRef& peer : peers_->Now()) {
+    const Key key{session, peer};
     PeerNode::Reader reader;
     {
       std::lock_guard lock(mutex_);

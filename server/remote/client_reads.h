@@ -20,16 +20,15 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/remote/homes.h"
-#include "server/remote/peer_node.h"
+#include "server/remote/peer_table.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
 
 class ClientReads {
  public:
-  using Peers = std::vector<std::unique_ptr<PeerNode>>;
   // `rdma_only`: what cannot be read by RDMA is to be copied by the node, which knows what to say.
-  ClientReads(Store* store, const Peers* peers, Homes* homes, bool rdma_only) : store_(store), peers_(peers), homes_(homes), rdma_only_(rdma_only) {}
+  ClientReads(Store* store, const PeerTable* peers, Homes* homes, bool rdma_only) : store_(store), peers_(peers), homes_(homes), rdma_only_(rdma_only) {}
 
   absl::Status Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response);
   absl::Status Close(uint64_t session, const v1::CloseReadRequest& request, v1::CloseReadResponse* response);
@@ -39,7 +38,7 @@ class ClientReads {
   static constexpr absl::Duration kIdle = absl::Seconds(5);
 
  private:
-  using Key = std::pair<uint64_t, PeerNode*>;  // session here
+  using Key = std::pair<uint64_t, PeerRef>;  // session here
 
   struct Entry {
     PeerNode::Reader reader;
@@ -57,7 +56,7 @@ class ClientReads {
   void Forget(const Key& key, std::string_view token);
 
   Store* const store_;
-  const Peers* const peers_;
+  const PeerTable* const peers_;
   Homes* const homes_;
   const bool rdma_only_;
   std::mutex mutex_;

@@ -1,6 +1,7 @@
 #include "server/remote/homes.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <map>
 #include <thread>
@@ -21,37 +22,39 @@ uint64_t HashOf(std::string_view text, uint64_t seed = 0xcbf29ce484222325) {
 
 }  // namespace
 
-std::vector<PeerNode*> Homes::InOrder(std::string_view name) const {
-  std::vector<PeerNode*> order;
-  for (const auto& peer : *peers_) order.push_back(peer.get());
+std::vector<PeerRef> Homes::InOrder(std::string_view name) const {
+  std::vector<PeerRef> order = peers_->Now();
   std::lock_guard lock(mutex_);
   if (const auto it = found_.find(HashOf(name)); it != found_.end()) {
-    std::stable_partition(order.begin(), order.end(), [&](const PeerNode* peer) { return peer == it->second; });
+    std::stable_partition(order.begin(), order.end(), [&](const PeerRef& peer) { return peer.get() == it->second; });
   }
   return order;
 }
 
-void Homes::Found(std::string_view name, PeerNode* peer) {
+void Homes::Found(std::string_view name, const PeerRef& peer) {
   std::lock_guard lock(mutex_);
   if (found_.size() >= kRemembered) found_.clear();
-  found_[HashOf(name)] = peer;
+  found_[HashOf(name)] = peer.get();
 }
 
 void Homes::Find(absl::Span<const std::string_view> names, const Ask& ask) {
-  std::vector<std::vector<PeerNode*>> orders;
+  std::vector<std::vector<PeerRef>> orders;
   std::vector<size_t> open;
   for (size_t i = 0; i < names.size(); ++i) {
     orders.push_back(InOrder(names[i]));
     open.push_back(i);
   }
-  for (size_t round = 0; round < peers_->size() && !open.empty(); ++round) {
-    std::map<PeerNode*, std::vector<size_t>> asked;
-    for (const size_t i : open) asked[orders[i][round]].push_back(i);
-    std::map<PeerNode*, std::vector<bool>> settled;
+  for (size_t round = 0; !open.empty(); ++round) {
+    std::map<PeerRef, std::vector<size_t>> asked;
+    for (const size_t i : open) {
+      if (round < orders[i].size()) asked[orders[i][round]].push_back(i);
+    }
+    if (asked.empty()) return;
+    std::map<PeerRef, std::vector<bool>> settled;
     for (const auto& [peer, which] : asked) settled[peer];  // all places are there before others write to them
-    const auto ask_one = [&](PeerNode* peer) { settled.find(peer)->second = ask(*peer, asked.find(peer)->second); };
+    const auto ask_one = [&](const PeerRef& peer) { settled.find(peer)->second = ask(peer, asked.find(peer)->second); };
     std::vector<std::thread> others;  // the last one on this thread
-    for (auto it = asked.begin(); std::next(it) != asked.end(); ++it) others.emplace_back(ask_one, it->first);
+    for (auto it = asked.begin(); std::next(it) != asked.end(); ++it) others.emplace_back(ask_one, std::cref(it->first));
     ask_one(asked.rbegin()->first);
     for (std::thread& other : others) other.join();
     open.clear();
@@ -68,14 +71,14 @@ void Homes::Find(absl::Span<const std::string_view> names, const Ask& ask) {
 }
 
 // Rendezvous hashing (Thaler and Ravishankar, 1998).
-PeerNode* Homes::ForNew(std::string_view name) const {
+PeerRef Homes::ForNew(std::string_view name) const {
   if (!new_names_at_peers_) return nullptr;
-  PeerNode* best = nullptr;
+  PeerRef best;
   uint64_t most = 0;
-  for (const auto& peer : *peers_) {
+  for (const PeerRef& peer : peers_->Now()) {
     const uint64_t weight = HashOf(peer->address(), HashOf(name));
     if (best == nullptr || weight > most) {
-      best = peer.get();
+      best = peer;
       most = weight;
     }
   }

@@ -20,37 +20,36 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
-#include "server/remote/peer_node.h"
+#include "server/remote/peer_table.h"
 
 namespace penstock::server {
 
 class Homes {
  public:
   static constexpr size_t kRemembered = 65536;
-  using Peers = std::vector<std::unique_ptr<PeerNode>>;
 
   // `new_names_at_peers`: what nobody has gets one of the peers as its home, else this node.
-  Homes(const Peers* peers, bool new_names_at_peers) : peers_(peers), new_names_at_peers_(new_names_at_peers) {}
+  Homes(const PeerTable* peers, bool new_names_at_peers) : peers_(peers), new_names_at_peers_(new_names_at_peers) {}
 
   // Asks one peer about those of the names; true for each of which no other one need be asked.
-  using Ask = std::function<std::vector<bool>(PeerNode& peer, absl::Span<const size_t> which)>;
+  using Ask = std::function<std::vector<bool>(const PeerRef& peer, absl::Span<const size_t> which)>;
   // Asks about each name until that is so, or everybody was asked: a peer about all names of a round at once, and the peers of a
   // round at the same time.
   void Find(absl::Span<const std::string_view> names, const Ask& ask);
   // The order in which one name's peers are asked.
-  std::vector<PeerNode*> InOrder(std::string_view name) const;
-  void Found(std::string_view name, PeerNode* peer);
+  std::vector<PeerRef> InOrder(std::string_view name) const;
+  void Found(std::string_view name, const PeerRef& peer);
 
   // The home-to-be of a name that nobody has: the same for all who have these peers, in whatever order. Null: this node.
-  PeerNode* ForNew(std::string_view name) const;
+  PeerRef ForNew(std::string_view name) const;
 
-  size_t node_count() const { return peers_->size() + 1; }
+  size_t node_count() const { return peers_->count() + 1; }
 
  private:
-  const Peers* const peers_;
+  const PeerTable* const peers_;
   const bool new_names_at_peers_;
   mutable std::mutex mutex_;
-  absl::flat_hash_map<uint64_t, PeerNode*> found_ ABSL_GUARDED_BY(mutex_);  // by the hash of a name
+  absl::flat_hash_map<uint64_t, const PeerNode*> found_ ABSL_GUARDED_BY(mutex_);  // by the hash of a name; may be gone
 };
 
 }  // namespace penstock::server

@@ -82,7 +82,7 @@ class PeerMeasure::Memory {
 
 absl::Status PeerMeasure::Measure(const v1::MeasurePeerRequest& request, v1::MeasurePeerResponse* response) {
   if (absl::Status s = Check(request); !s.ok()) return s;
-  for (const auto& peer : *peers_) {
+  for (const PeerRef& peer : peers_->Now()) {
     if (peer->address() != request.peer()) continue;
     absl::StatusOr<Memory> memory = Memory::Reserve(&writer_, NewName(), request.bytes());
     if (!memory.ok()) return memory.status();
@@ -92,7 +92,7 @@ absl::Status PeerMeasure::Measure(const v1::MeasurePeerRequest& request, v1::Mea
     response->set_why(told.why());
     return measured;
   }
-  return absl::NotFoundError(StrCat("peer: '", request.peer(), "' is none of this node's --peers"));
+  return absl::NotFoundError(StrCat("peer: '", request.peer(), "' is none of the other nodes that this one knows"));
 }
 
 absl::Status PeerMeasure::Write(PeerNode& peer, const v1::MeasurePeerRequest& request, Memory& memory, v1::MeasurePeerResponse* response) {

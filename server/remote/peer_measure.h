@@ -16,7 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/remote/node_session.h"
-#include "server/remote/peer_node.h"
+#include "server/remote/peer_table.h"
 #include "server/store/store.h"
 #include "store.pb.h"
 
@@ -28,9 +28,8 @@ class PeerMeasure {
   static constexpr uint32_t kMaxRounds = 10'000;
   static constexpr absl::Duration kLongest = absl::Seconds(10);
   static constexpr char kPrefix[] = "penstock-bench/";
-  using Peers = std::vector<std::unique_ptr<PeerNode>>;
 
-  PeerMeasure(Store* store, const Peers* peers) : peers_(peers), writer_(store, "bench") {}
+  PeerMeasure(Store* store, const PeerTable* peers) : peers_(peers), writer_(store, "bench") {}
 
   absl::Status Measure(const v1::MeasurePeerRequest& request, v1::MeasurePeerResponse* response);
 
@@ -39,7 +38,7 @@ class PeerMeasure {
   absl::Status Read(PeerNode& peer, const v1::MeasurePeerRequest& request, Memory& memory, v1::MeasurePeerResponse* response);
   absl::Status Write(PeerNode& peer, const v1::MeasurePeerRequest& request, Memory& memory, v1::MeasurePeerResponse* response);
 
-  const Peers* const peers_;
+  const PeerTable* const peers_;
   NodeSession writer_;
 };
 

@@ -46,8 +46,19 @@ void PeerNode::Prepare(grpc::ClientContext* context, const std::string& token, i
   context->AddMetadata("penstock-session-bin", token);
 }
 
+void PeerNode::SetAbsent(std::string why) {
+  std::lock_guard lock(mutex_);
+  absent_ = std::move(why);
+}
+
+bool PeerNode::absent() const {
+  std::lock_guard lock(mutex_);
+  return !absent_.empty();
+}
+
 absl::Status PeerNode::CheckUp() {
   std::lock_guard lock(mutex_);
+  if (!absent_.empty()) return absl::UnavailableError(absent_);
   if (MonotonicNow() >= down_until_) return absl::OkStatus();
   return absl::UnavailableError(down_why_);
 }

@@ -142,6 +142,10 @@ class PeerNode {
     return Judge((store_.get()->*method)(&context, request, response));
   }
 
+  // It left the cluster's members: every call says why from now on, and nothing is sent.
+  void SetAbsent(std::string why);
+  bool absent() const;
+
   // Renews the session if something is pinned. To be called every second.
   void Renew();
   void Tell(v1::PeerInfo* info) const;
@@ -216,6 +220,7 @@ class PeerNode {
   absl::flat_hash_map<std::string, std::vector<uint64_t>> owed_ ABSL_GUARDED_BY(mutex_);
   absl::Time down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow
   std::string down_why_ ABSL_GUARDED_BY(mutex_);
+  std::string absent_ ABSL_GUARDED_BY(mutex_);  // why; empty: it is a member
 
   std::condition_variable leased_;
   absl::Time leased_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow

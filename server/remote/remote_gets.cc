@@ -41,6 +41,8 @@ void RemoteGets::GetAll(std::vector<Asked> asked) {
     one.here = store_->Lookup(one.item.name, one.item.version);
     if (one.here.ok() && (!one.here->fetched || one.here->leased || one.item.version != 0)) {
       jobs_->Finish(one.item.key, {.status = absl::OkStatus(), .published = *one.here});
+    } else if (!one.here.ok() && !absl::IsNotFound(one.here.status())) {
+      jobs_->Finish(one.item.key, {.status = one.here.status(), .published = {}});
     } else {
       missing.push_back(std::move(one));
     }
@@ -81,7 +83,7 @@ void RemoteGets::Locate(std::vector<Asked>* asked) {
     one.status = absl::NotFoundError(StrCat("'", one.item.name, "': no such tensor, on none of ", homes_->node_count(), " nodes"));
     names.push_back(one.item.name);
   }
-  homes_->Find(names, [asked](PeerNode& peer, absl::Span<const size_t> which) {
+  homes_->Find(names, [asked](const PeerRef& peer, absl::Span<const size_t> which) {
     std::vector<Asked*> these;
     for (const size_t i : which) these.push_back(&(*asked)[i]);
     return LocateAt(peer, these);
@@ -89,18 +91,18 @@ void RemoteGets::Locate(std::vector<Asked>* asked) {
 }
 
 // Whether each was found there.
-std::vector<bool> RemoteGets::LocateAt(PeerNode& peer, absl::Span<Asked* const> asked) {
+std::vector<bool> RemoteGets::LocateAt(const PeerRef& peer, absl::Span<Asked* const> asked) {
   std::vector<PeerNode::Wanted> wanted;
   for (const Asked* one : asked) {
     wanted.push_back({.name = one->item.name, .version = one->item.version, .have_version = one->here.ok() ? one->here->version_number : 0,
                       .have_created_ns = one->here.ok() ? one->here->created_ns : 0, .lease = one->item.version == 0});
   }
-  std::vector<absl::StatusOr<PeerNode::Found>> found = peer.Locate(wanted);
+  std::vector<absl::StatusOr<PeerNode::Found>> found = peer->Locate(wanted);
   std::vector<bool> settled;
   for (size_t i = 0; i < asked.size(); ++i) {
     settled.push_back(found[i].ok());
     if (found[i].ok()) {
-      asked[i]->peer = &peer;
+      asked[i]->peer = peer;
       asked[i]->found = *std::move(found[i]);
     } else if (!absl::IsNotFound(found[i].status())) {
       asked[i]->status = found[i].status();
@@ -148,7 +150,7 @@ std::shared_ptr<RemoteGets::Copying> RemoteGets::Join(const What& what, bool* mi
 
 void RemoteGets::Make(std::vector<Making>* making) {
   if (making->empty()) return;
-  std::map<PeerNode*, std::vector<Making*>> reading;
+  std::map<PeerRef, std::vector<Making*>> reading;
   const absl::Time patience = MonotonicNow() + Store::kMemoryWait;
   for (Making& one : *making) {
     const v1::TensorInfo& original = one.asked->found.info;
@@ -217,7 +219,7 @@ void RemoteGets::Answer(const Asked& asked, const absl::StatusOr<Published>& got
 }
 
 void RemoteGets::Release(const std::vector<Asked>& found) {
-  std::map<PeerNode*, std::vector<const PeerNode::Found*>> by_peer;
+  std::map<PeerRef, std::vector<const PeerNode::Found*>> by_peer;
   for (const Asked& one : found) by_peer[one.peer].push_back(&one.found);
   for (const auto& [peer, all] : by_peer) peer->Release(all);
 }

@@ -51,7 +51,7 @@ class RemoteGets {
     Item item;
     bool last_try = false;
     absl::StatusOr<Published> here = absl::NotFoundError("");  // the copy that is here
-    PeerNode* peer = nullptr;
+    PeerRef peer;
     PeerNode::Found found;
     absl::Status status;  // why it was not found
   };
@@ -72,7 +72,7 @@ class RemoteGets {
 
   void GetAll(std::vector<Asked> asked);
   void Locate(std::vector<Asked>* asked);
-  static std::vector<bool> LocateAt(PeerNode& peer, absl::Span<Asked* const> asked);
+  static std::vector<bool> LocateAt(const PeerRef& peer, absl::Span<Asked* const> asked);
   void Fetch(std::vector<Asked> found);
   std::shared_ptr<Copying> Join(const What& what, bool* mine);
   void Make(std::vector<Making>* making);

@@ -56,7 +56,7 @@ void RemotePuts::FindHomes(std::vector<Going>* all) {
     going.result = absl::NotFoundError("");
     names.push_back(going.draft.spec.name());
   }
-  homes_->Find(names, [all](PeerNode& peer, absl::Span<const size_t> which) {
+  homes_->Find(names, [all](const PeerRef& peer, absl::Span<const size_t> which) {
     std::vector<Going*> these;
     for (const size_t i : which) these.push_back(&(*all)[i]);
     return ReserveAt(peer, these);
@@ -64,16 +64,16 @@ void RemotePuts::FindHomes(std::vector<Going>* all) {
 }
 
 // Whether each is settled: reserved there, or refused by its home.
-std::vector<bool> RemotePuts::ReserveAt(PeerNode& peer, absl::Span<Going* const> going) {
+std::vector<bool> RemotePuts::ReserveAt(const PeerRef& peer, absl::Span<Going* const> going) {
   std::vector<PeerNode::Reserving> items;
   for (const Going* one : going) items.push_back(one->Ask());
-  std::vector<absl::StatusOr<PeerNode::Reserved>> reserved = peer.Reserve(items);
+  std::vector<absl::StatusOr<PeerNode::Reserved>> reserved = peer->Reserve(items);
   std::vector<bool> settled;
   for (size_t i = 0; i < going.size(); ++i) {
     const absl::Status why = reserved[i].status();
     settled.push_back(!absl::IsNotFound(why) && !absl::IsUnavailable(why));
     if (reserved[i].ok()) {
-      going[i]->home = &peer;
+      going[i]->home = peer;
       going[i]->reserved = *std::move(reserved[i]);
     } else if (!absl::IsNotFound(why)) {
       going[i]->result = why;
@@ -84,20 +84,20 @@ std::vector<bool> RemotePuts::ReserveAt(PeerNode& peer, absl::Span<Going* const>
 
 // To names that nobody has, where that is not this node.
 void RemotePuts::GiveHomes(std::vector<Going>* all) {
-  std::map<PeerNode*, std::vector<Going*>> fresh;
+  std::map<PeerRef, std::vector<Going*>> fresh;
   for (Going& going : *all) {
     if (going.home != nullptr || !absl::IsNotFound(going.result.status())) continue;
     store_->DropCopy(going.draft.spec.name());  // of what its home has deleted
-    PeerNode* const home = homes_->ForNew(going.draft.spec.name());
+    const PeerRef home = homes_->ForNew(going.draft.spec.name());
     if (home == nullptr) continue;
     going.if_home = false;
     fresh[home].push_back(&going);
   }
-  for (const auto& [peer, these] : fresh) ReserveAt(*peer, these);
+  for (const auto& [peer, these] : fresh) ReserveAt(peer, these);
 }
 
 void RemotePuts::PublishAll(std::vector<Going>* all) {
-  std::map<PeerNode*, std::vector<Going*>> homes;
+  std::map<PeerRef, std::vector<Going*>> homes;
   for (Going& going : *all) {
     if (going.home != nullptr) homes[going.home].push_back(&going);
   }

@@ -51,7 +51,7 @@ class RemotePuts {
     uint64_t request_key = 0;  // 0: not told apart
     bool require_rdma = false;
     bool if_home = true;
-    PeerNode* home = nullptr;  // null: not found yet, or this node
+    PeerRef home;  // null: not found yet, or this node
     PeerNode::Reserved reserved;
     absl::StatusOr<Published> result = absl::UnknownError("");
 
@@ -60,7 +60,7 @@ class RemotePuts {
 
   void PublishHere(const std::vector<const Item*>& items);
   void FindHomes(std::vector<Going>* going);
-  static std::vector<bool> ReserveAt(PeerNode& peer, absl::Span<Going* const> going);
+  static std::vector<bool> ReserveAt(const PeerRef& peer, absl::Span<Going* const> going);
   void GiveHomes(std::vector<Going>* going);
   void PublishAll(std::vector<Going>* going);
   void PublishAt(PeerNode& peer, std::vector<Going*> going);

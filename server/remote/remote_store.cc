@@ -6,6 +6,7 @@
 
 #include "proto/names.h"
 #include "proto/strcat.h"
+#include "proto/uuid_text.h"
 #include "server/rpc/status_message.h"
 
 namespace penstock::server {
@@ -33,27 +34,66 @@ absl::StatusOr<std::unique_ptr<RdmaReader>> OpenRdma() {
 }  // namespace
 
 RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOptions& options)
-    : store_(store), recall_(recall), require_rdma_(options.require_rdma), homes_(&peers_, options.new_names_at_peers),
+    : store_(store), recall_(recall), require_rdma_(options.require_rdma), options_(options), homes_(&peers_, options.new_names_at_peers),
       gets_(store, &homes_, &jobs_), puts_(store, recall, &homes_, &jobs_, options.require_rdma), reads_(store, &peers_, &homes_, options.require_rdma),
       measure_(store, &peers_) {
-  if (options.peers.empty()) return;
+  if (options.peers.empty() && !options.in_cluster) return;
   absl::StatusOr<std::unique_ptr<RdmaReader>> rdma = absl::NotFoundError(options.why_no_rdma);
   if (options.may_use_rdma) rdma = OpenRdma();
+  why_no_rdma_ = std::string(rdma.status().message());
   if (rdma.ok()) rdma_ = *std::move(rdma);
-  for (const std::string& address : options.peers) {
-    peers_.push_back(std::make_unique<PeerNode>(
-        address, store, options.tls, PeerNode::Lanes{rdma_.get(), std::string(rdma.status().message()), options.ucx_tcp}));
-  }
+  std::vector<PeerRef> peers;
+  for (const std::string& address : options.peers) peers.push_back(NewPeer(address));
+  peers_.Set(std::move(peers));
   renewing_ = std::thread([this] { RenewLoop(); });
+}
+
+PeerRef RemoteStore::NewPeer(const std::string& address) {
+  return std::make_shared<PeerNode>(address, store_, options_.tls, PeerNode::Lanes{rdma_.get(), why_no_rdma_, options_.ucx_tcp});
+}
+
+void RemoteStore::SetMembers(const v1::View& view, std::string_view self) {
+  std::map<std::string, PeerRef> present;  // by address
+  for (const PeerRef& peer : peers_.Now()) {
+    if (!peer->absent()) present[peer->address()] = peer;
+  }
+  std::vector<PeerRef> next;
+  for (const v1::Member& member : view.members()) {
+    if (member.id() == self) continue;
+    const auto it = present.find(member.address());
+    next.push_back(it != present.end() ? it->second : NewPeer(member.address()));
+    if (it != present.end()) present.erase(it);
+  }
+  for (const v1::View::Absent& absent : view.absent()) {
+    if (absent.member().id() == self) continue;
+    const std::string id = UuidText(absent.member().id());
+    next.push_back(NewPeer(absent.member().address()));
+    next.back()->SetAbsent(StrCat("node ", id, " at ", absent.member().address(), " is absent, and may have it: it comes back, or `penstock nodes --forget ",
+                                  id, "` gives up what it had"));
+  }
+  peers_.Set(std::move(next));
+  for (const auto& [address, peer] : present) peer->Stop();
+}
+
+absl::Status RemoteStore::ForgetNode(const v1::ForgetNodeRequest& request, v1::ForgetNodeResponse* response) {
+  if (!forget_) return absl::FailedPreconditionError("node: this node is in no cluster (--etcd)");
+  const absl::StatusOr<std::string> id = UuidOf(request.node_uuid());
+  if (!id.ok()) return id.status();
+  const absl::StatusOr<uint64_t> term = forget_(*id);
+  if (!term.ok()) return term.status();
+  response->set_term(*term);
+  return absl::OkStatus();
 }
 
 void RemoteStore::AddPeers(v1::NodeInfoResponse* response) const {
   response->set_reads_by_rdma(rdma_ != nullptr);
-  for (const auto& peer : peers_) peer->Tell(response->add_peers());
+  for (const PeerRef& peer : peers_.Now()) {
+    if (!peer->absent()) peer->Tell(response->add_peers());
+  }
 }
 
 void RemoteStore::Stop() {
-  for (const auto& peer : peers_) peer->Stop();
+  for (const PeerRef& peer : peers_.Now()) peer->Stop();
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -70,7 +110,7 @@ void RemoteStore::RenewLoop() {
       std::unique_lock lock(mutex_);
       if (changed_.wait_for(lock, absl::ToChronoNanoseconds(kRenewEvery), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; })) return;
     }
-    for (const auto& peer : peers_) peer->Renew();
+    for (const PeerRef& peer : peers_.Now()) peer->Renew();
     reads_.Keep();
   }
 }
@@ -150,7 +190,7 @@ uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
 bool RemoteStore::Concerns(rpc::Method method) {
   return method == rpc::Method::kStat || method == rpc::Method::kLongestPrefix || method == rpc::Method::kDeletePrefix ||
          method == rpc::Method::kList || method == rpc::Method::kOpenRead || method == rpc::Method::kCloseRead ||
-         method == rpc::Method::kMeasurePeer;
+         method == rpc::Method::kMeasurePeer || method == rpc::Method::kForgetNode;
 }
 
 uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::string message, uint64_t page_bytes) {
@@ -183,6 +223,9 @@ uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::strin
       case rpc::Method::kMeasurePeer:
         serve(v1::MeasurePeerRequest(), v1::MeasurePeerResponse(), [this](const auto& q, auto* r) { return measure_.Measure(q, r); });
         break;
+      case rpc::Method::kForgetNode:
+        serve(v1::ForgetNodeRequest(), v1::ForgetNodeResponse(), [this](const auto& q, auto* r) { return ForgetNode(q, r); });
+        break;
       default: result.status = absl::UnimplementedError("no such remote call");
     }
     return result;
@@ -196,7 +239,7 @@ absl::StatusOr<Published> RemoteStore::Delete(const std::string& name, uint64_t 
   request.add_items()->set_name(name);
   request.mutable_items(0)->set_version(version);
   absl::Status unanswered;
-  for (PeerNode* const peer : homes_.InOrder(name)) {
+  for (const PeerRef& peer : homes_.InOrder(name)) {
     v1::DeleteResponse response;
     const absl::Status asked = peer->Ask(&v1::Store::Stub::Delete, request, &response);
     if (!asked.ok()) {
@@ -227,14 +270,14 @@ absl::Status RemoteStore::Stat(const v1::StatRequest& request, v1::StatResponse*
     missing.push_back(i);
     names.push_back(request.items(i).name());
   }
-  homes_.Find(names, [&](PeerNode& peer, absl::Span<const size_t> which) {
+  homes_.Find(names, [&](const PeerRef& peer, absl::Span<const size_t> which) {
     v1::StatRequest ask;
     std::vector<v1::TensorResult*> results;
     for (const size_t k : which) {
       *ask.add_items() = request.items(missing[k]);
       results.push_back(response->mutable_results(missing[k]));
     }
-    return StatAt(peer, ask, results);
+    return StatAt(*peer, ask, results);
   });
   return absl::OkStatus();
 }
@@ -277,10 +320,11 @@ absl::Status RemoteStore::LongestPrefix(const v1::LongestPrefixRequest& request,
 }
 
 absl::Status RemoteStore::DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response) {
+  if (absl::Status s = store_->MayServeNames(); !s.ok()) return s;
   const absl::StatusOr<uint64_t> here = recall_->DeletePrefix(request.prefix());
   if (!here.ok()) return here.status();
   response->set_count(*here);
-  for (const auto& peer : peers_) {
+  for (const PeerRef& peer : peers_.Now()) {
     v1::DeletePrefixResponse answer;
     if (absl::Status s = peer->Ask(&v1::Store::Stub::DeletePrefix, request, &answer); !s.ok()) return s;
     response->set_count(response->count() + answer.count());
@@ -290,9 +334,10 @@ absl::Status RemoteStore::DeletePrefix(const v1::DeletePrefixRequest& request, v
 
 // A page of the names of all nodes, in order: the first names of each, merged, as far as no node has more before them.
 absl::Status RemoteStore::List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response) {
+  if (absl::Status s = store_->MayServeNames(); !s.ok()) return s;
   std::vector<v1::ListResponse> pages(1);
   store_->List(request, page_bytes, &pages[0]);
-  for (const auto& peer : peers_) {
+  for (const PeerRef& peer : peers_.Now()) {
     if (absl::Status s = peer->Ask(&v1::Store::Stub::List, request, &pages.emplace_back()); !s.ok()) return s;
   }
   std::map<std::string, v1::TensorInfo*> items;  // of two nodes that have a name, this one's

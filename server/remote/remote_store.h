@@ -24,6 +24,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -32,12 +33,13 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "cluster.pb.h"
 #include "proto/rpc_methods.h"
 #include "server/remote/client_reads.h"
 #include "server/remote/homes.h"
 #include "server/remote/lease_recall.h"
 #include "server/remote/peer_measure.h"
-#include "server/remote/peer_node.h"
+#include "server/remote/peer_table.h"
 #include "server/remote/remote_gets.h"
 #include "server/remote/remote_jobs.h"
 #include "server/remote/remote_puts.h"
@@ -46,7 +48,8 @@
 namespace penstock::server {
 
 struct RemoteStoreOptions {
-  std::vector<std::string> peers;   // addresses of their gRPC; empty: only changes that wait for leases are its business
+  std::vector<std::string> peers;   // addresses of their gRPC; empty: none, or those of the cluster's views
+  bool in_cluster = false;          // SetMembers tells who the others are
   TlsFiles tls;                     // of gRPC
   bool may_use_rdma = false;        // where there is
   std::string why_no_rdma;          // it may not be used
@@ -76,12 +79,16 @@ class RemoteStore {
   }
   void Flush();
   uint64_t StartWork(RemoteJobs::Job job) { return jobs_.Start(std::move(job)); }
-  bool has_peers() const { return !peers_.empty(); }
+  bool has_peers() const { return peers_.count() > 0; }
   // Whether the method's answer depends on other nodes.
   static bool Concerns(rpc::Method method);
   uint64_t StartCall(rpc::Method method, uint64_t session, std::string message, uint64_t page_bytes);
 
   void AddPeers(v1::NodeInfoResponse* response) const;
+
+  // The cluster's other nodes. Those that are absent are not asked, but what they may have is not said to be nowhere.
+  void SetMembers(const v1::View& view, std::string_view self);
+  void OnForget(std::function<absl::StatusOr<uint64_t>(const std::string& id)> forget) { forget_ = std::move(forget); }
 
   std::optional<Result> Take(uint64_t key) { return jobs_.Take(key); }
   void OnDone(std::function<void(uint64_t key)> callback) { jobs_.OnDone(std::move(callback)); }  // RemoteJobs::OnDone
@@ -98,6 +105,8 @@ class RemoteStore {
     absl::flat_hash_set<std::string> orders;
   };
 
+  PeerRef NewPeer(const std::string& address);
+  absl::Status ForgetNode(const v1::ForgetNodeRequest& request, v1::ForgetNodeResponse* response);
   void RenewLoop();
   bool IsPublishing(const std::string& order);
   void Run(Batch* batch);
@@ -112,7 +121,10 @@ class RemoteStore {
   LeaseRecall* const recall_;         // of this node's own names
   const bool require_rdma_;
   std::unique_ptr<RdmaReader> rdma_;  // null: none here
-  std::vector<std::unique_ptr<PeerNode>> peers_;
+  const RemoteStoreOptions options_;
+  std::string why_no_rdma_;
+  std::function<absl::StatusOr<uint64_t>(const std::string&)> forget_;
+  PeerTable peers_;
   Homes homes_;
   RemoteGets gets_;
   RemotePuts puts_;

@@ -61,4 +61,12 @@ std::shared_ptr<grpc::ChannelCredentials> PeerCredentialsOf(const TlsFiles& file
   return grpc::experimental::TlsCredentials(options);
 }
 
+std::shared_ptr<grpc::ChannelCredentials> EtcdCredentialsOf(const TlsFiles& files) {
+  if (files.on() || files.ca.empty()) return PeerCredentialsOf(files);
+  grpc::experimental::TlsChannelCredentialsOptions options;
+  options.set_certificate_provider(std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(files.ca, kReadAgainSeconds));
+  options.watch_root_certs();
+  return grpc::experimental::TlsCredentials(options);
+}
+
 }  // namespace penstock::server

@@ -24,5 +24,7 @@ absl::Status CheckTlsFiles(const TlsFiles& files);
 // Without TLS where no files are given.
 std::shared_ptr<grpc::ServerCredentials> ServerCredentialsOf(const TlsFiles& files);
 std::shared_ptr<grpc::ChannelCredentials> PeerCredentialsOf(const TlsFiles& files);
+// etcd may ask for no certificate: a CA alone means TLS, too.
+std::shared_ptr<grpc::ChannelCredentials> EtcdCredentialsOf(const TlsFiles& files);
 
 }  // namespace penstock::server

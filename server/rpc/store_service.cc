@@ -164,6 +164,7 @@ absl::Status StoreService::Delete(const v1::DeleteRequest& request, v1::DeleteRe
 }
 
 absl::Status StoreService::DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response) {
+  if (absl::Status s = store_->MayServeNames(); !s.ok()) return s;
   const absl::StatusOr<uint64_t> count = recall_->DeletePrefix(request.prefix());
   if (count.ok()) response->set_count(*count);
   return count.status();
@@ -177,6 +178,7 @@ absl::Status StoreService::OpenRead(const v1::OpenReadRequest& request, v1::Open
 
 absl::Status StoreService::List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response) {
   if (absl::Status s = ValidatePrefix(request.prefix()); !s.ok()) return s;
+  if (absl::Status s = store_->MayServeNames(); !s.ok()) return s;
   store_->List(request, page_bytes, response);
   return absl::OkStatus();
 }
@@ -244,7 +246,8 @@ absl::Status StoreService::Call(uint32_t method, Session* session, std::string_v
     case M::kCommit: return Serve<v1::CommitRequest, v1::CommitResponse>(in, out, with_session(&StoreService::Commit));
     case M::kOpenRead: return Serve<v1::OpenReadRequest, v1::OpenReadResponse>(in, out, bind(&StoreService::OpenRead));
     case M::kCloseRead: return absl::OkStatus();  // it has none
-    case M::kMeasurePeer: return absl::NotFoundError("peer: this node has no --peers");
+    case M::kMeasurePeer: return absl::NotFoundError("peer: this node knows no other one");
+    case M::kForgetNode: return absl::NotFoundError("node: none is absent");
     case M::kWait:
     case M::kWatch: break;
   }

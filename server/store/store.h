@@ -55,6 +55,8 @@ struct StoreLimits {
   uint64_t max_drafts_per_session = 65536;
   bool huge_pages = true;
   bool adopt_always = false;
+  std::string node_id{};    // 16 bytes; empty: a random one
+  bool in_cluster = false;  // names are served when SetServeUntil has said so
 };
 
 // What a draft is made from. Views into the caller's memory, which must be the node's own (not a client's ring).
@@ -188,6 +190,11 @@ class Store {
   void EndCopyLease(std::string_view name);
 
   // --- reading ---
+  // In a cluster names are served, and changed, until then (CLOCK_MONOTONIC; the header's serve_until_ns); afterwards UNAVAILABLE.
+  void SetServeUntil(uint64_t ns) { header_->serve_until_ns.store(ns); }
+  absl::Status MayServeNames() const;
+  NodeUuid uuid() const { return std::to_array(header_->node_uuid); }
+
   absl::StatusOr<Published> Lookup(std::string_view name, uint64_t version);  // a copy of another node's, too
   absl::StatusOr<v1::TensorInfo> Stat(std::string_view name, uint64_t version);
   // Pins a tensor for a reader that has no pin table: its block stays as it is while `hold` lives. The store must outlive it.

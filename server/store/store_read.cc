@@ -19,7 +19,16 @@ namespace {
 constexpr int kListSlice = 256;
 }  // namespace
 
+absl::Status Store::MayServeNames() const {
+  const uint64_t until = header_->serve_until_ns.load();
+  if (until == UINT64_MAX || static_cast<uint64_t>(absl::ToUnixNanos(MonotonicNow())) < until) return absl::OkStatus();
+  return absl::UnavailableError("this node has no place in its cluster now, and serves no names (exact versions and views go on); `penstock nodes` tells why");
+}
+
 absl::StatusOr<RecordRef> Store::FindLive(std::string_view name, uint64_t version) {
+  if (version == 0) {
+    if (absl::Status s = MayServeNames(); !s.ok()) return s;
+  }
   const RecordRef ref = index_->Find(name, index_->Hash(name));
   if (ref == 0 || (slabs_->At(ref)->flags & layout::kRecordFetched)) return absl::NotFoundError(StrCat("'", name, "': no such tensor"));
   const uint64_t present = slabs_->At(ref)->version_number;
@@ -33,7 +42,11 @@ absl::StatusOr<Published> Store::Lookup(std::string_view name, uint64_t version)
   std::lock_guard lock(mutex_);
   if (const RecordRef copy = index_->Find(name, index_->Hash(name)); copy != 0 && (slabs_->At(copy)->flags & layout::kRecordFetched)) {
     const Published published = PublishedOf(copy);
-    if (version == 0 || version == published.version_number) return published;
+    if (version == published.version_number) return published;
+    if (version == 0) {
+      if (absl::Status s = MayServeNames(); !s.ok()) return s;
+      return published;
+    }
   }
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();

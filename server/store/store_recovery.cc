@@ -52,9 +52,9 @@ absl::Status Store::MakeCatalog() {
   header_->header_bytes = sizeof(layout::CatalogHeader);
   uint8_t random[32];
   if (getrandom(random, sizeof(random), 0) != static_cast<ssize_t>(sizeof(random))) return ErrnoStatus(errno, "getrandom");
-  std::memcpy(header_->node_uuid, random, 16);
+  std::memcpy(header_->node_uuid, limits_.node_id.empty() ? random : reinterpret_cast<const uint8_t*>(limits_.node_id.data()), 16);
   std::memcpy(header_->hash_key, random + 16, 16);
-  header_->serve_until_ns.store(UINT64_MAX);
+  header_->serve_until_ns.store(limits_.in_cluster ? 0 : UINT64_MAX);
   header_->node_generation.store(generation_);
   slabs_ = std::make_unique<RecordSlabs>(header_, &shared_);
   index_ = std::make_unique<NameIndex>(header_, &shared_, slabs_.get());

@@ -17,22 +17,23 @@ namespace {
 // Peers that nobody listens for: nothing here calls them.
 class HomesTest : public testing::Test {
  protected:
-  static Homes::Peers PeersAt(const std::vector<std::string>& addresses) {
-    Homes::Peers peers;
-    for (const std::string& address : addresses) peers.push_back(std::make_unique<PeerNode>(address, nullptr, TlsFiles{}, PeerNode::Lanes{}));
+  static std::vector<PeerRef> PeersAt(const std::vector<std::string>& addresses) {
+    std::vector<PeerRef> peers;
+    for (const std::string& address : addresses) peers.push_back(std::make_shared<PeerNode>(address, nullptr, TlsFiles{}, PeerNode::Lanes{}));
     return peers;
   }
-  Homes::Peers peers_ = PeersAt({"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"});
-  Homes homes_{&peers_, /*new_names_at_peers=*/false};
+  const std::vector<PeerRef> peers_ = PeersAt({"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"});
+  const PeerTable table_{peers_};
+  Homes homes_{&table_, /*new_names_at_peers=*/false};
 };
 
 TEST_F(HomesTest, EverybodyIsAskedAboutWhatNobodyHasOnceAndAboutAllOfItAtOnce) {
   std::mutex mutex;
   std::map<PeerNode*, std::vector<std::vector<size_t>>> asked;
   const std::vector<std::string_view> names = {"a", "b", "c"};
-  homes_.Find(names, [&](PeerNode& peer, absl::Span<const size_t> which) {
+  homes_.Find(names, [&](const PeerRef& peer, absl::Span<const size_t> which) {
     std::lock_guard lock(mutex);
-    asked[&peer].emplace_back(which.begin(), which.end());
+    asked[peer.get()].emplace_back(which.begin(), which.end());
     return std::vector<bool>(which.size(), false);
   });
   EXPECT_EQ(asked.size(), 3u);
@@ -42,23 +43,23 @@ TEST_F(HomesTest, EverybodyIsAskedAboutWhatNobodyHasOnceAndAboutAllOfItAtOnce) {
 TEST_F(HomesTest, WhatWasFoundIsAskedForNowhereElse) {
   int calls = 0;
   const std::vector<std::string_view> names = {"a", "b"};
-  homes_.Find(names, [&](PeerNode& peer, absl::Span<const size_t> which) {
+  homes_.Find(names, [&](const PeerRef& peer, absl::Span<const size_t> which) {
     ++calls;
-    if (&peer == peers_[0].get()) return std::vector<bool>{false, true};  // has b
+    if (peer == peers_[0]) return std::vector<bool>{false, true};  // has b
     EXPECT_EQ(which.size(), 1u);
     EXPECT_EQ(which[0], 0u);
-    return std::vector<bool>{&peer == peers_[1].get()};
+    return std::vector<bool>{peer == peers_[1]};
   });
   EXPECT_EQ(calls, 2);
 }
 
 TEST_F(HomesTest, WhereANameWasFoundIsAskedFirst) {
-  EXPECT_EQ(homes_.InOrder("a")[0], peers_[0].get());
-  homes_.Found("a", peers_[2].get());
-  EXPECT_EQ(homes_.InOrder("a"), (std::vector<PeerNode*>{peers_[2].get(), peers_[0].get(), peers_[1].get()}));
-  EXPECT_EQ(homes_.InOrder("b")[0], peers_[0].get());
-  homes_.Found("a", peers_[1].get());
-  EXPECT_EQ(homes_.InOrder("a")[0], peers_[1].get());
+  EXPECT_EQ(homes_.InOrder("a")[0], peers_[0]);
+  homes_.Found("a", peers_[2]);
+  EXPECT_EQ(homes_.InOrder("a"), (std::vector<PeerRef>{peers_[2], peers_[0], peers_[1]}));
+  EXPECT_EQ(homes_.InOrder("b")[0], peers_[0]);
+  homes_.Found("a", peers_[1]);
+  EXPECT_EQ(homes_.InOrder("a")[0], peers_[1]);
 }
 
 TEST_F(HomesTest, NamesOfDifferentHomesAreFoundInOneRoundOnTheSecondTime) {
@@ -67,9 +68,9 @@ TEST_F(HomesTest, NamesOfDifferentHomesAreFoundInOneRoundOnTheSecondTime) {
   const std::vector<std::string_view> names(texts.begin(), texts.end());
   std::mutex mutex;
   int calls = 0;
-  const auto ask = [&](PeerNode& peer, absl::Span<const size_t> which) {
+  const auto ask = [&](const PeerRef& peer, absl::Span<const size_t> which) {
     std::vector<bool> found;
-    for (const size_t i : which) found.push_back(&peer == peers_[i % 3].get());
+    for (const size_t i : which) found.push_back(peer == peers_[i % 3]);
     std::lock_guard lock(mutex);
     ++calls;
     return found;
@@ -77,7 +78,7 @@ TEST_F(HomesTest, NamesOfDifferentHomesAreFoundInOneRoundOnTheSecondTime) {
   homes_.Find(names, ask);
   EXPECT_EQ(calls, 3);
   calls = 0;
-  homes_.Find(names, [&](PeerNode& peer, absl::Span<const size_t> which) {
+  homes_.Find(names, [&](const PeerRef& peer, absl::Span<const size_t> which) {
     EXPECT_EQ(which.size(), 10u);
     return ask(peer, which);
   });
@@ -85,7 +86,7 @@ TEST_F(HomesTest, NamesOfDifferentHomesAreFoundInOneRoundOnTheSecondTime) {
 }
 
 TEST_F(HomesTest, NothingToFindAndNobodyToAskAreNoTrouble) {
-  const auto never = [](PeerNode&, absl::Span<const size_t>) -> std::vector<bool> { ADD_FAILURE(); return {}; };
+  const auto never = [](const PeerRef&, absl::Span<const size_t>) -> std::vector<bool> { ADD_FAILURE(); return {}; };
   homes_.Find({}, never);
   const Homes::Peers nobody;
   const std::vector<std::string_view> names = {"a"};
@@ -94,19 +95,19 @@ TEST_F(HomesTest, NothingToFindAndNobodyToAskAreNoTrouble) {
 }
 
 TEST_F(HomesTest, WhatIsForgottenIsOnlyAskedForInTheOldOrder) {
-  for (size_t i = 0; i <= Homes::kRemembered; ++i) homes_.Found(StrCat(i), peers_[2].get());
-  EXPECT_EQ(homes_.InOrder("0")[0], peers_[0].get());
-  EXPECT_EQ(homes_.InOrder(StrCat(Homes::kRemembered))[0], peers_[2].get());
+  for (size_t i = 0; i <= Homes::kRemembered; ++i) homes_.Found(StrCat(i), peers_[2]);
+  EXPECT_EQ(homes_.InOrder("0")[0], peers_[0]);
+  EXPECT_EQ(homes_.InOrder(StrCat(Homes::kRemembered))[0], peers_[2]);
 }
 
 TEST_F(HomesTest, NewNamesStayHereUnlessPeersAreToHaveThem) {
   EXPECT_EQ(homes_.ForNew("a"), nullptr);
-  EXPECT_NE(Homes(&peers_, true).ForNew("a"), nullptr);
+  EXPECT_NE(Homes(&table_, true).ForNew("a"), nullptr);
 }
 
 TEST_F(HomesTest, NewNamesAreSpreadAlikeWhateverTheOrderOfThePeersIs) {
-  const Homes::Peers other = PeersAt({"127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2"});
-  const Homes one(&peers_, true), two(&other, true);
+  const PeerTable other{ PeersAt({"127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2"})};
+  const Homes one(&table_, true), two(&other, true);
   std::map<std::string, int> count;
   for (int i = 0; i < 3000; ++i) {
     const std::string name = StrCat("model/", i);

@@ -123,6 +123,17 @@ TEST_F(ConfigTest, NewNamesAtPeersNeedsPeers) {
   EXPECT_EQ(Good({"--new_names=peers", "--peers=a:1"}).new_names, NewNames::kPeers);
 }
 
+TEST_F(ConfigTest, EtcdTellsTheOthersWhereThisNodeIs) {
+  EXPECT_EQ(Good({"--etcd=a:1,b:2", "--host=10.0.0.1"}).advertise, "10.0.0.1");
+  EXPECT_EQ(Good({"--etcd=a:1", "--host=0.0.0.0", "--advertise=me"}).advertise, "me");
+  EXPECT_EQ(Good({"--etcd=a:1", "--new_names=peers"}).new_names, NewNames::kPeers);
+  EXPECT_THAT(Error({"--etcd=a:1", "--host=::"}), HasSubstr("--advertise is missing"));
+  EXPECT_THAT(Error({"--etcd=a:1", "--grpc_port=none"}), HasSubstr("--grpc_port cannot be 'none'"));
+  EXPECT_THAT(Error({"--etcd=http://a:1"}), HasSubstr("host:port"));
+  EXPECT_THAT(Error({"--etcd_ca=c", "--etcd_key=k"}), HasSubstr("--etcd_cert is missing"));
+  EXPECT_THAT(Error({"--node_id=00000000000000000000000000000000"}), HasSubstr("--node_id cannot be"));
+}
+
 TEST_F(ConfigTest, DataPortFollowsTheGrpcPort) {
   EXPECT_EQ(Good({"--grpc_port=9"}).data_port, 7412);
   EXPECT_EQ(Good({"--grpc_port=0"}).data_port, 0);
