@@ -97,11 +97,11 @@ class Session {
     if (serve_until == UINT64_MAX && record->expires_ns == 0) return true;
     return MayServeNow(record, serve_until);
   }
-  // The same for one who wants this version, unless it is 0. A copy needs no lease then.
+  // The same for one who wants this version, unless it is 0: that needs no lease, neither the copy's nor the node's.
   bool MayServe(const layout::Record* record, uint64_t version) const {
     if (version == 0) return MayServe(record);
     if (record->version_number != version) return false;
-    return (record->flags & layout::kRecordFetched) != 0 || MayServe(record);
+    return (record->flags & layout::kRecordFetched) != 0 || IsFresh(record);
   }
   void Release(const PinnedRecord& pinned) {
     if (pinned.slot == PinTable::kNoSlot) return ReleasePrivate(pinned.record);

@@ -15,7 +15,11 @@ namespace {
 
 using Members = std::map<std::string, v1::Member, std::less<>>;
 
-bool Same(const v1::Member& a, const v1::Member& b) { return a.SerializeAsString() == b.SerializeAsString(); }
+// As they describe themselves.
+bool Same(const v1::Member& a, v1::Member b) {
+  b.set_since(a.since());
+  return a.SerializeAsString() == b.SerializeAsString();
+}
 
 Members MembersOf(const v1::View& view) {
   Members members;
@@ -52,7 +56,13 @@ std::optional<v1::View> NextView(const v1::View& view, const std::vector<v1::Mem
     absent[id].set_since_ns(now_ns);
   }
   v1::View next;
-  for (const auto& [id, member] : now) *next.add_members() = member;
+  next.set_number(view.number() + 1);
+  for (const auto& [id, member] : now) {
+    const auto earlier = before.find(id);
+    const bool stays = earlier != before.end() && earlier->second.boot() == member.boot();
+    *next.add_members() = member;
+    next.mutable_members()->rbegin()->set_since(stays ? earlier->second.since() : next.number());
+  }
   for (const auto& [id, one] : absent) *next.add_absent() = one;
   const bool same_members = std::equal(before.begin(), before.end(), now.begin(), now.end(),
                                        [](const auto& a, const auto& b) { return Same(a.second, b.second); });
@@ -62,12 +72,14 @@ std::optional<v1::View> NextView(const v1::View& view, const std::vector<v1::Mem
 
 std::optional<v1::View> ViewWithoutMember(const v1::View& view, std::string_view id) {
   v1::View next = view;
+  next.set_number(view.number() + 1);
   if (!EraseById(next.mutable_members(), id)) return std::nullopt;
   return next;
 }
 
 std::optional<v1::View> ViewWithoutAbsent(const v1::View& view, std::string_view id) {
   v1::View next = view;
+  next.set_number(view.number() + 1);
   if (!EraseById(next.mutable_absent(), id)) return std::nullopt;
   return next;
 }

@@ -183,7 +183,14 @@ void Membership::LeaseIsOver() {
 }
 
 // A key that is there is this node's own (etcd's answer was lost), what is left of another life of it, or another node's with the same id.
+// The view is part of the condition: a node that was expelled must not take itself for a member because it has not heard of it yet.
 absl::Status Membership::Register() {
+  if (absl::Status s = Refresh(); !s.ok()) return s;
+  int64_t view = 0;
+  {
+    std::lock_guard lock(mutex_);
+    view = seen_.view_revision;
+  }
   const absl::Time sent = MonotonicNow();
   const absl::StatusOr<int64_t> lease = client_.GrantLease(options_.ttl, patience_);
   if (!lease.ok()) return lease.status();
@@ -192,6 +199,7 @@ absl::Status Membership::Register() {
   for (int attempt = 0; attempt < 2; ++attempt) {
     etcdserverpb::TxnRequest txn;
     CompareRevision(&txn, key, over);
+    CompareRevision(&txn, ViewKey(), view);
     Put(&txn, key, self_.SerializeAsString())->set_lease(*lease);
     txn.add_failure()->mutable_request_range()->set_key(key);
     const absl::StatusOr<etcdserverpb::TxnResponse> response = client_.Txn(txn, patience_);
@@ -201,7 +209,7 @@ absl::Status Membership::Register() {
       Renewed(sent, options_.ttl);
       return absl::OkStatus();
     }
-    if (response->responses_size() != 1 || response->responses(0).response_range().kvs_size() != 1) continue;
+    if (response->responses_size() != 1 || response->responses(0).response_range().kvs_size() != 1) break;  // the view has changed
     const etcdserverpb::KeyValue& there = response->responses(0).response_range().kvs(0);
     v1::Member member;
     if (!member.ParseFromString(there.value())) return absl::FailedPreconditionError(StrCat("etcd: ", key, " is not Penstock's"));
@@ -211,7 +219,8 @@ absl::Status Membership::Register() {
     }
     over = there.mod_revision();
   }
-  return absl::UnavailableError(StrCat("etcd: ", key, " changes all the time"));
+  (void)client_.RevokeLease(*lease, patience_);
+  return absl::UnavailableError("etcd: the view changed while this node took its place");
 }
 
 absl::Status Membership::IdIsTaken(const v1::Member& by) {

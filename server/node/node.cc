@@ -240,6 +240,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   absl::StatusOr<std::unique_ptr<ControlServer>> control =
       ControlServer::Start(store->get(), rings->get(), context->fd_listener, "unix:" + config.GrpcSocketPath());
   if (!control.ok()) return control.status();
+  (*store)->ShowIndex();
   const int port = scratch->grpc_port != 0 ? scratch->grpc_port : config.grpc_port;
   absl::StatusOr<std::unique_ptr<GrpcServer>> grpc =
       GrpcServer::Start(&service, data != nullptr ? &peer : nullptr, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port, .tls = config.tls});

@@ -20,7 +20,15 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 NameIndex::NameIndex(layout::CatalogHeader* header, SharedSegments* segments, const RecordSlabs* slabs)
     : header_(header), segments_(segments), slabs_(slabs) {}
 
-absl::Status NameIndex::Start(uint64_t names) { return Rebuild(std::bit_ceil(std::max(kMinCapacity, names * 2))); }
+absl::Status NameIndex::Start(uint64_t names, bool hidden) {
+  hidden_ = hidden;
+  return Rebuild(std::bit_ceil(std::max(kMinCapacity, names * 2)));
+}
+
+void NameIndex::Show() {
+  hidden_ = false;
+  header_->index_segment.store(segment_, std::memory_order_seq_cst);
+}
 
 uint64_t NameIndex::Hash(std::string_view name) const {
   return layout::HashName(name.data(), name.size(), header_->hash_key);
@@ -101,12 +109,13 @@ absl::Status NameIndex::Rebuild(uint64_t capacity) {
     fresh[at].store(entry, kRelaxed);
     ++count;
   }
-  const uint32_t old = header_->index_segment.load();
+  const uint32_t old = segment_;
   entries_ = fresh;
   mask_ = capacity - 1;
   used_ = live_ = count;
   PENSTOCK_FAULT_POINT("node.index.rebuilt");
-  header_->index_segment.store(made->id, std::memory_order_seq_cst);
+  segment_ = made->id;
+  if (!hidden_) Show();
   PENSTOCK_FAULT_POINT("node.index.replaced");
   if (old != 0) segments_->Drop(old);  // clients that have mapped it keep their mapping
   return absl::OkStatus();

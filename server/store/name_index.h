@@ -3,6 +3,8 @@
 // Clients probe it without a lock; to them it is a hint. It is replaced by one of twice the size in a new segment when
 // it is 2/3 full (tombstones included); clients go on with the old one, miss, look at the header and map the new one.
 //
+// After a restart a fresh one is made, for the old one cannot be trusted to be whole; local gets go on with the old one meanwhile.
+//
 // Threading:  one writer at a time (the store's mutex).
 // Ownership:  index segments are the warden's; replaced ones are dropped when the node restarts.
 // Errors:     ResourceExhausted when a bigger index cannot be made: nothing is inserted.
@@ -23,8 +25,10 @@ class NameIndex {
  public:
   NameIndex(layout::CatalogHeader* header, SharedSegments* segments, const RecordSlabs* slabs);
 
-  // Makes the first index, or a fresh one after a restart, for at least `names` names.
-  absl::Status Start(uint64_t names);
+  // Makes the first index, for at least `names` names. hidden: clients go on with that of an earlier process until Show. To them it
+  // is a hint like any other: what it lacks they ask for, what it knows of old the records tell.
+  absl::Status Start(uint64_t names, bool hidden = false);
+  void Show();
 
   uint64_t Hash(std::string_view name) const;
   layout::RecordRef Find(std::string_view name, uint64_t hash) const;  // 0 = none
@@ -45,6 +49,8 @@ class NameIndex {
   uint64_t mask_ = 0;
   uint64_t used_ = 0;  // entries that are not empty, tombstones included
   uint64_t live_ = 0;
+  uint32_t segment_ = 0;  // 0 = none
+  bool hidden_ = false;
 };
 
 }  // namespace penstock::server

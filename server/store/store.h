@@ -190,6 +190,9 @@ class Store {
   void EndCopyLease(std::string_view name);
 
   // --- reading ---
+  // After a restart clients find names by the earlier process's index until somebody can hand out the descriptor of the new one.
+  void ShowIndex();
+
   // In a cluster names are served, and changed, until then (CLOCK_MONOTONIC; the header's serve_until_ns); afterwards UNAVAILABLE.
   void SetServeUntil(uint64_t ns) { header_->serve_until_ns.store(ns); }
   absl::Status MayServeNames() const;
@@ -332,6 +335,7 @@ class Store {
   const uint64_t generation_;
   const uint64_t started_ns_;
   SharedSegments shared_;
+  std::vector<uint32_t> earlier_indexes_;  // of an earlier process; clients use it until ShowIndex
   std::vector<SharedSegment> inherited_mutable_;
   layout::CatalogHeader* header_ = nullptr;
   uint32_t header_segment_ = 0;

@@ -70,7 +70,6 @@ absl::Status Store::MakeCatalog() {
 absl::Status Store::Recover(warden::NodeContext* context) {
   std::vector<SharedSegment> chunks;
   std::vector<SharedSegment> data;
-  std::vector<SharedSegment> superseded;
   for (warden::Segment& segment : context->segments) {
     const SharedSegment shared = shared_.Adopt(std::move(segment));
     switch (shared.kind) {
@@ -80,12 +79,13 @@ absl::Status Store::Recover(warden::NodeContext* context) {
         header_ = static_cast<layout::CatalogHeader*>(shared.address);
         break;
       case layout::SegmentKind::kCatalogChunk: chunks.push_back(shared); break;
+      case layout::SegmentKind::kIndex: earlier_indexes_.push_back(shared.id); break;  // one is made anew
       case layout::SegmentKind::kArena:
       case layout::SegmentKind::kExtent: data.push_back(shared); break;
       case layout::SegmentKind::kMutableBook:
       case layout::SegmentKind::kChannel:
       case layout::SegmentKind::kRegion: inherited_mutable_.push_back(shared); break;
-      default: superseded.push_back(shared);  // the index is made anew
+      default: shared_.Drop(shared.id);
     }
   }
   if (header_->magic != layout::kCatalogMagic || header_->layout_version != layout::kLayoutVersion) {
@@ -117,17 +117,22 @@ absl::Status Store::Recover(warden::NodeContext* context) {
     if (it == chunks.end()) return absl::DataLossError(StrCat("catalog chunk ", number, " (segment ", id, ") is missing"));
     if (absl::Status s = slabs_->AdoptChunk(*it, [&](RecordRef ref) { refs.push_back(ref); }); !s.ok()) return s;
   }
-  header_->index_segment.store(0);
-  if (absl::Status s = index_->Start(refs.size()); !s.ok()) return s;
+  if (absl::Status s = index_->Start(refs.size(), /*hidden=*/true); !s.ok()) return s;
   Unsettled unsettled;
   for (RecordRef ref : refs) {
     if (absl::Status s = RecoverRecord(ref, &unsettled); !s.ok()) return s;
   }
   for (RecordRef ref : unsettled.superseded) Retire(ref);
   for (RecordRef ref : unsettled.publishing) MakeLive(ref).IgnoreError();  // its conditions were checked before
-  for (const SharedSegment& segment : superseded) shared_.Drop(segment.id);
   header_->node_generation.store(generation_);  // last: clients that wait for it may ask now
   return absl::OkStatus();
+}
+
+void Store::ShowIndex() {
+  std::lock_guard lock(mutex_);
+  index_->Show();
+  for (const uint32_t segment : earlier_indexes_) shared_.Drop(segment);
+  earlier_indexes_.clear();
 }
 
 absl::Status Store::InheritSessions(warden::NodeContext* context) {

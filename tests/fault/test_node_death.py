@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from support.books import await_books, books
-from support.pattern import shows
-from support.waiting import until
+from support.pattern import pattern, shows
+from support.waiting import is_stopped, until
 from support.worker import Worker
 
 SMALL, BIG = 4096, 3 << 20
@@ -118,6 +119,25 @@ def test_the_node_dies(store, daemon, armory, make_worker, step):
         assert shows(view.numpy(), 5)
     died = max(worker.kill(), witness.worker.kill())
     await_books(store, before, died, f"clients of a node that had died at {point}")
+
+
+def test_local_gets_go_on_while_the_next_node_reads_the_catalog(store, daemon, armory):
+    names = [f"n/{i}" for i in range(100)]
+    store.put_many({name: pattern(i, 64) for i, name in enumerate(names)})
+    assert all(shows(store.get(name).numpy(), i) for i, name in enumerate(names))
+    node = daemon.node_pid
+    armory.arm("node.index.rebuilt", "stop")
+    os.kill(node, signal.SIGKILL)
+    armory.await_fired("node.index.rebuilt")
+    try:
+        with ThreadPoolExecutor(1) as reader:  # who asked the node would wait for it
+            shown = reader.submit(lambda: [shows(store.get(name).numpy(), i) for i, name in enumerate(names)])
+            assert all(shown.result(timeout=10))
+        assert daemon.node_pid not in (None, node) and is_stopped(daemon.node_pid)
+    finally:
+        os.kill(daemon.node_pid, signal.SIGCONT)
+    assert store.put("n/0", pattern(101, 64)).version == 2
+    assert shows(store.get("n/0").numpy(), 101) and shows(store.get("n/99").numpy(), 99)
 
 
 @pytest.mark.parametrize("point", ["node.adopt.copied", "node.adopt.live", "node.session.ending"])

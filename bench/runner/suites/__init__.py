@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.suites import boxes, channels, fetch, local, names, peers, put, python, rdma, remote, resharding, seeds, weights
+from runner.suites import boxes, channels, fetch, local, names, peers, put, python, rdma, remote, resharding, restart, seeds, weights
 
 SUITES = {
     "local": local,
@@ -17,5 +17,6 @@ SUITES = {
     "channels": channels,
     "resharding": resharding,
     "weights": weights,
+    "restart": restart,
     "peers": peers,
 }

@@ -71,6 +71,18 @@ TEST(ClusterViewTest, AnotherLifeOrAddressOfANodeIsAnotherView) {
   EXPECT_EQ(NextView(view, {Node('a', 1, "h:2"), Node('b')}, 5)->members(0).address(), "h:2");
 }
 
+TEST(ClusterViewTest, AMemberHasItsNumberAsLongAsItStays) {
+  const v1::View first = ViewOf({Node('a'), Node('b')});
+  EXPECT_EQ(first.number(), 1u);
+  const v1::View second = *NextView(first, {Node('a'), Node('b'), Node('c')}, 5);
+  EXPECT_EQ(second.number(), 2u);
+  EXPECT_EQ(FindMember(second, Node('a').id())->since(), 1u);
+  EXPECT_EQ(FindMember(second, Node('c').id())->since(), 2u);
+  const v1::View third = *NextView(second, {Node('a'), Node('c', 9)}, 6);
+  EXPECT_EQ(FindMember(third, Node('c').id())->since(), 3u) << "another life";
+  EXPECT_EQ(FindMember(*NextView(third, {Node('a'), Node('b'), Node('c', 9)}, 7), Node('b').id())->since(), 4u) << "it was away";
+}
+
 TEST(ClusterViewTest, WhoLeavesIsNotAbsent) {
   const v1::View view = *ViewWithoutMember(ViewOf({Node('a'), Node('b')}), Node('b').id());
   EXPECT_EQ(MembersOf(view), "a");

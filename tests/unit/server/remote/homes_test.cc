@@ -88,7 +88,7 @@ TEST_F(HomesTest, NamesOfDifferentHomesAreFoundInOneRoundOnTheSecondTime) {
 TEST_F(HomesTest, NothingToFindAndNobodyToAskAreNoTrouble) {
   const auto never = [](const PeerRef&, absl::Span<const size_t>) -> std::vector<bool> { ADD_FAILURE(); return {}; };
   homes_.Find({}, never);
-  const Homes::Peers nobody;
+  const PeerTable nobody;
   const std::vector<std::string_view> names = {"a"};
   Homes(&nobody, true).Find(names, never);
   EXPECT_EQ(Homes(&nobody, true).ForNew("a"), nullptr);
@@ -106,7 +106,7 @@ TEST_F(HomesTest, NewNamesStayHereUnlessPeersAreToHaveThem) {
 }
 
 TEST_F(HomesTest, NewNamesAreSpreadAlikeWhateverTheOrderOfThePeersIs) {
-  const PeerTable other{ PeersAt({"127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2"})};
+  const PeerTable other{PeersAt({"127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2"})};
   const Homes one(&table_, true), two(&other, true);
   std::map<std::string, int> count;
   for (int i = 0; i < 3000; ++i) {
