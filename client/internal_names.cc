@@ -4,10 +4,39 @@
 #include <utility>
 
 #include "client/connection.h"
+#include "penstock/dtype.h"
 #include "proto/names.h"
 #include "store.pb.h"
 
 namespace penstock::client {
+
+namespace {
+
+// The bytes that one timeout must suffice for.
+constexpr uint64_t kPutAtOnce = 256u << 20;
+
+size_t CountFor(absl::Span<const PutRequest> requests) {
+  uint64_t bytes = 0;
+  size_t count = 0;
+  while (count < requests.size() && bytes < kPutAtOnce) {
+    const ConstTensorRef& tensor = requests[count++].tensor;
+    bytes += ByteSize(tensor.dtype, tensor.shape).value_or(0);
+  }
+  return count;
+}
+
+v1::CommitRequest RequestOf(const InternalNames::Kept& kept) {
+  v1::CommitRequest request;
+  request.set_keep_prefix(kept.prefix);
+  for (const InternalNames::Staged& staged : kept.staged) {
+    v1::CommitRequest::Staged* to = request.add_staged();
+    to->set_prefix(staged.prefix);
+    to->mutable_numbers()->Add(staged.numbers.begin(), staged.numbers.end());
+  }
+  return request;
+}
+
+}  // namespace
 
 absl::StatusOr<TensorInfo> InternalNames::PutText(std::string_view name, std::string_view text, layout::Purpose purpose,
                                                   std::optional<uint64_t> if_version) {
@@ -28,10 +57,12 @@ absl::StatusOr<Session*> InternalNames::BoundSession() {
 absl::Status InternalNames::PutBound(absl::Span<const PutRequest> requests, size_t* failed) {
   *failed = 0;
   if (const absl::StatusOr<Session*> before = BoundSession(); !before.ok()) return before.status();
-  const std::vector<absl::StatusOr<TensorInfo>> infos = PutMany(*connection_, layout::Purpose::kBound, requests, {});
-  for (size_t i = 0; i < infos.size(); ++i) {
-    *failed = i;
-    if (!infos[i].ok()) return infos[i].status();
+  while (*failed < requests.size()) {
+    const absl::Span<const PutRequest> some = requests.subspan(*failed, CountFor(requests.subspan(*failed)));
+    for (const absl::StatusOr<TensorInfo>& info : PutMany(*connection_, layout::Purpose::kBound, some, {})) {
+      if (!info.ok()) return info.status();
+      ++*failed;
+    }
   }
   return BoundSession().status();  // still the same: so it was meanwhile
 }
@@ -48,15 +79,21 @@ absl::StatusOr<InternalNames::Text> InternalNames::ReadText(std::string_view nam
   return Text{.text = std::string(reinterpret_cast<const char*>(view->data()), view->nbytes()), .version = view->version().number};
 }
 
-absl::Status InternalNames::Keep(const std::string& prefix) {
+absl::Status InternalNames::Keep(const Kept& kept) {
+  const absl::StatusOr<Session*> session = BoundSession();
+  if (!session.ok()) return session.status();
+  return (*session)->Call(rpc::Method::kCommit, RequestOf(kept).SerializeAsString(), connection_->DefaultDeadline()).status();
+}
+
+absl::Status InternalNames::DropBound(const std::string& prefix) {
   const absl::StatusOr<Session*> session = BoundSession();
   if (!session.ok()) return session.status();
   v1::CommitRequest request;
-  request.set_keep_prefix(prefix);
+  request.set_drop_prefix(prefix);
   return (*session)->Call(rpc::Method::kCommit, request.SerializeAsString(), connection_->DefaultDeadline()).status();
 }
 
-absl::Status InternalNames::Commit(std::string_view name, std::string_view text, uint64_t if_version, const std::string& prefix) {
+absl::Status InternalNames::Commit(std::string_view name, std::string_view text, uint64_t if_version, const Kept& kept) {
   PutOptions options;
   options.if_version = if_version;
   absl::StatusOr<Draft> draft = client_.CreateFor(layout::Purpose::kInternal, name, DType::kU8, Shape({static_cast<int64_t>(text.size())}), options);
@@ -65,10 +102,9 @@ absl::Status InternalNames::Commit(std::string_view name, std::string_view text,
   const absl::StatusOr<Session*> session = BoundSession();
   if (!session.ok()) return session.status();
   return (*std::move(draft)).PublishBy([&](Draft& filled) {
-    v1::CommitRequest request;
+    v1::CommitRequest request = RequestOf(kept);
     request.mutable_draft()->set_record(filled.record_);
     request.mutable_draft()->set_record_seq(filled.record_seq_);
-    request.set_keep_prefix(prefix);
     const absl::StatusOr<std::string> done = (*session)->Call(rpc::Method::kCommit, request.SerializeAsString(), Deadline::After(filled.timeout_));
     if (!done.ok()) filled.session_->AbortDraft(filled.record_, filled.record_seq_);
     return done.status();

@@ -29,7 +29,7 @@ class InternalNames {
   // Bytes, as a tensor of u8. if_version: 0 = only if there is none; Aborted otherwise.
   absl::StatusOr<TensorInfo> PutText(std::string_view name, std::string_view text, layout::Purpose purpose,
                                      std::optional<uint64_t> if_version = std::nullopt);
-  // Tensors that go with the session of the first such put, until Keep or Commit. Aborted: that session has ended. `failed`: which one.
+  // Tensors that go with the session of the first such put, until Keep or Commit; each 256 MiB of them has the connection's timeout. Aborted: that session has ended. `failed`: which one.
   absl::Status PutBound(absl::Span<const PutRequest> requests, size_t* failed);
   bool IsHere(std::string_view name);  // at home at this node
 
@@ -41,10 +41,21 @@ class InternalNames {
   absl::StatusOr<bool> Exists(std::string_view name) { return client_.Exists(name); }
   absl::StatusOr<TensorInfo> Wait(std::string_view name, uint64_t version, absl::Duration timeout) { return client_.Wait(name, version, timeout); }
 
-  // What was put bound under a prefix stays from now on. Aborted: the session that had put it has ended.
-  absl::Status Keep(const std::string& prefix);
+  // What was put bound and stays from now on: here, under a prefix, and by any session, under names that are a prefix and a number.
+  struct Staged {
+    std::string prefix;
+    std::vector<uint32_t> numbers;
+  };
+  struct Kept {
+    std::string prefix;
+    std::vector<Staged> staged;
+  };
+  // Aborted: the session that had put it has ended.
+  absl::Status Keep(const Kept& kept);
   // The same, and the text is the name's next version, in one act; FailedPrecondition: the name is not at home at this node.
-  absl::Status Commit(std::string_view name, std::string_view text, uint64_t if_version, const std::string& prefix);
+  absl::Status Commit(std::string_view name, std::string_view text, uint64_t if_version, const Kept& kept);
+  // What was put bound here under a prefix, and nobody has kept, goes.
+  absl::Status DropBound(const std::string& prefix);
 
   void DeleteVersion(std::string_view name, uint64_t version);  // unless it is not the present one any more
   absl::Status DeletePrefix(std::string_view prefix);

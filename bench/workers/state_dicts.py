@@ -7,11 +7,15 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 import torch
 from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 
 import penstock
 from penstock import _shards
@@ -55,7 +59,7 @@ class Checkpoints:
         warnings.simplefilter("ignore")
         self._folder = tempfile.mkdtemp(dir="/dev/shm")
         count = 64
-        self._state = {f"w{i}": torch.full((CHECKPOINT_BYTES // count // 4,), float(i)) for i in range(count)}
+        self.state = self._state = {f"w{i}": torch.full((CHECKPOINT_BYTES // count // 4,), float(i)) for i in range(count)}
         self._loaded = {name: torch.zeros_like(tensor) for name, tensor in self._state.items()}
         self._writer = StorageWriter(store, "bench/checkpoint", keep_last=1)
         self._reader = StorageReader(store, "bench/checkpoint")
@@ -82,6 +86,37 @@ class Checkpoints:
         if any(tensor[0] != self._state[name][0] for name, tensor in self._loaded.items()):
             raise RuntimeError("loaded something else than was saved")
         return spent
+
+
+class AsyncSaves:
+    """The same 64 tensors by dcp.async_save: what training waits for, and how long it is until the checkpoint is there."""
+
+    def __init__(self, store: penstock.Store, checkpoints: Checkpoints) -> None:
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        self._state = checkpoints.state
+        self._writer = StorageWriter(store, "bench/async", keep_last=1)
+        self._folder = tempfile.mkdtemp(dir="/dev/shm")
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        torch.distributed.destroy_process_group()
+
+    def here(self, until: str, kind: AsyncCheckpointerType) -> float:
+        return self._save(until, kind, storage_writer=self._writer)
+
+    def files(self, until: str, kind: AsyncCheckpointerType) -> float:
+        """With the stager that async_save makes for writers that are none themselves."""
+        stager = DefaultStager(StagingOptions(False, False, False, False))
+        spent = self._save(until, kind, storage_writer=dcp.FileSystemWriter(self._folder), async_stager=stager)
+        stager.close()
+        return spent
+
+    def _save(self, until: str, kind: AsyncCheckpointerType, **options: Any) -> float:
+        start = perf_counter_ns()
+        future = dcp.async_save(self._state, async_checkpointer_type=kind, **options)
+        blocked = perf_counter_ns() - start
+        future.result()
+        return blocked if until == "blocked" else perf_counter_ns() - start
 
 
 class Resharding:
@@ -119,8 +154,14 @@ class Resharding:
 def main() -> None:
     store = penstock.connect(sys.argv[1], timeout=60)
     dicts, checkpoints, resharding = StateDicts(store), Checkpoints(store), Resharding(store)
+    saves = AsyncSaves(store, checkpoints)
     try:
         serve({
+            f"{until} {kind.name} {where}": partial(save, until, kind)
+            for until in ("blocked", "all")
+            for kind in AsyncCheckpointerType
+            for where, save in (("here", saves.here), ("files", saves.files))
+        } | {
             "state dict by view": lambda: dicts.get("view"),
             "state dict as torch": lambda: dicts.get("torch"),
             "put_state_dict": dicts.put,
@@ -134,6 +175,7 @@ def main() -> None:
             "reshard columns": lambda: resharding.read("columns"),
         })
     finally:
+        saves.close()
         checkpoints.close()
 
 

@@ -3,6 +3,7 @@
 #include <penstock/dtype.h>
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -25,6 +26,7 @@ absl::Status CheckTensor(const SnapshotManifest::Tensor& tensor) {
   if (!shape.ok()) return shape.status();
   if (const auto bytes = ByteSize(static_cast<DType>(tensor.dtype()), *shape); !bytes.ok()) return bytes.status();
   for (const SnapshotManifest::Shard& shard : tensor.shards()) {
+    if (shard.stage().find_first_not_of("0123456789abcdef") != std::string::npos) return absl::InvalidArgumentError("a stage that is no id");
     if (shard.offset_size() == 0 && shard.extent_size() == 0) continue;
     if (shard.offset_size() != shape->rank() || shard.extent_size() != shape->rank()) return absl::InvalidArgumentError("a box of another rank");
     if (absl::Status s = ValidateBox(BoxOf(shard, *shape), *shape); !s.ok()) return s;
@@ -88,8 +90,10 @@ Box BoxOf(const SnapshotManifest::Shard& shard, const Shape& shape) {
 
 uint64_t ShardBytes(const SnapshotManifest& manifest) {
   uint64_t total = 0;
+  std::set<std::pair<std::string_view, uint32_t>> staged;  // tied tensors: one is enough for several keys
   for (const SnapshotManifest::Tensor& tensor : manifest.tensors()) {
     for (const SnapshotManifest::Shard& shard : tensor.shards()) {
+      if (!shard.stage().empty() && !staged.insert({shard.stage(), shard.n()}).second) continue;
       total += ByteSize(static_cast<DType>(tensor.dtype()), BoxOf(shard, ShapeOf(tensor)).shape()).value_or(0);
     }
   }

@@ -1,6 +1,7 @@
 #include "client/snapshot/snapshot_index.h"
 
 #include <algorithm>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -12,12 +13,25 @@ namespace penstock::client {
 namespace {
 
 constexpr int kMostSwaps = 1000;  // each failed one is a success of somebody else's
+constexpr std::string_view kStaged = "/staged/";
 
 }  // namespace
+
+std::string NewSnapshotId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 32; ++i) id += "0123456789abcdef"[random() % 16];
+  return id;
+}
 
 std::string SnapshotFolder(std::string_view id) { return StrCat(".penstock/snapshot/", id); }
 std::string TensorFolder(std::string_view id) { return StrCat(SnapshotFolder(id), "/t"); }
 std::string TensorName(std::string_view id, uint32_t rank, uint64_t n) { return StrCat(TensorFolder(id), "/", rank, "/", n); }
+std::string StagePrefix(std::string_view stage) { return StrCat(TensorFolder(stage), "/0/"); }
+std::string ShardName(std::string_view id, const v1::SnapshotManifest::Shard& shard) {
+  return shard.stage().empty() ? TensorName(id, shard.rank(), shard.n()) : StrCat(StagePrefix(shard.stage()), shard.n());
+}
+std::string StagedFolder(std::string_view id, uint32_t rank) { return StrCat(TensorFolder(id), kStaged, rank, "/"); }
 std::string ManifestName(std::string_view id) { return StrCat(TensorFolder(id), "/manifest"); }
 std::string PartName(std::string_view id, uint32_t rank) { return StrCat(SnapshotFolder(id), "/part/", rank); }
 std::string JoinedName(std::string_view id, uint32_t rank) { return StrCat(SnapshotFolder(id), "/joined/", rank); }
@@ -72,8 +86,8 @@ absl::Status SnapshotIndex::Update(const Change& change) {
   });
 }
 
-absl::Status SnapshotIndex::UpdateKeeping(const Change& change, const std::string& kept_prefix) {
-  return Swap(change, [&](const std::string& text, uint64_t version) { return names_.Commit(name_, text, version, kept_prefix); });
+absl::Status SnapshotIndex::UpdateKeeping(const Change& change, const InternalNames::Kept& kept) {
+  return Swap(change, [&](const std::string& text, uint64_t version) { return names_.Commit(name_, text, version, kept); });
 }
 
 absl::StatusOr<bool> SnapshotIndex::CreateHere() {
@@ -89,6 +103,24 @@ absl::StatusOr<bool> SnapshotIndex::CreateHere() {
 absl::StatusOr<SnapshotIndex::Present> SnapshotIndex::WaitAfter(uint64_t version, absl::Duration timeout) {
   if (const absl::StatusOr<TensorInfo> changed = names_.Wait(name_, version + 1, timeout); !changed.ok()) return changed.status();
   return Read();
+}
+
+absl::Status SnapshotIndex::Delete(const std::string& id) {
+  if (absl::Status s = DeleteStaged(StrCat(TensorFolder(id), kStaged)); !s.ok()) return s;
+  return names_.DeletePrefix(StrCat(SnapshotFolder(id), "/"));
+}
+
+absl::Status SnapshotIndex::DeleteStaged(const std::string& folder) {
+  for (std::string after;;) {
+    const absl::StatusOr<ListPage> page = names_.List(folder, after);
+    if (!page.ok()) return page.status();
+    for (const TensorInfo& info : page->items) {
+      const std::string stage = info.name.substr(info.name.rfind('/') + 1);
+      if (absl::Status s = names_.DeletePrefix(StrCat(SnapshotFolder(stage), "/")); !s.ok()) return s;
+    }
+    if (!page->more || page->items.empty()) return page->items.empty() && after.empty() ? absl::OkStatus() : names_.DeletePrefix(folder);
+    after = page->items.back().name;
+  }
 }
 
 absl::Status SnapshotIndex::Sweep() {
@@ -114,7 +146,7 @@ absl::Status SnapshotIndex::Sweep() {
   });
   if (!updated.ok()) return updated;
   for (const std::string& id : gone) {
-    if (absl::Status s = names_.DeletePrefix(StrCat(SnapshotFolder(id), "/")); !s.ok()) return s;
+    if (absl::Status s = Delete(id); !s.ok()) return s;
   }
   const absl::Status done = Update([&](v1::SnapshotIndex& index) {
     google::protobuf::RepeatedPtrField<std::string> left;

@@ -21,11 +21,16 @@ namespace penstock::client {
 
 inline constexpr std::string_view kIndexFolder = ".penstock/snapshots/";  // then the prefix
 
+std::string NewSnapshotId();
+
 // Names of a snapshot's tensors.
 std::string SnapshotFolder(std::string_view id);   // everything of it lies below
 std::string TensorFolder(std::string_view id);     // what readers need
 std::string TensorName(std::string_view id, uint32_t rank, uint64_t n);
 std::string ManifestName(std::string_view id);
+std::string StagePrefix(std::string_view stage);                       // of what was put before the snapshot was opened; then its number
+std::string ShardName(std::string_view id, const v1::SnapshotManifest::Shard& shard);
+std::string StagedFolder(std::string_view id, uint32_t rank);          // with the ids of what of it is staged
 std::string PartName(std::string_view id, uint32_t rank);
 std::string LiveName(std::string_view id, uint32_t rank);
 std::string JoinedName(std::string_view id, uint32_t rank);
@@ -49,11 +54,15 @@ class SnapshotIndex {
   using Change = std::function<absl::Status(v1::SnapshotIndex& index)>;
   absl::Status Update(const Change& change);
   // The same, and what is bound under the prefix stays from then on, in one act. FailedPrecondition: the index is not at home at this node, nothing is changed.
-  absl::Status UpdateKeeping(const Change& change, const std::string& kept_prefix);
+  absl::Status UpdateKeeping(const Change& change, const InternalNames::Kept& kept);
   // Makes an index if there is none, which goes with this session unless it is changed. Whether it is at home at this node.
   absl::StatusOr<bool> CreateHere();
   absl::StatusOr<Present> WaitAfter(uint64_t version, absl::Duration timeout);
 
+  // Deletes all of a snapshot, with what was staged for it.
+  absl::Status Delete(const std::string& id);
+  // Deletes what is staged by the names below a StagedFolder, or a folder above it; the names last.
+  absl::Status DeleteStaged(const std::string& folder);
   // Deletes what writers that died and removals that were cut off have left.
   absl::Status Sweep();
   // An index that tells of nothing is none: it goes.

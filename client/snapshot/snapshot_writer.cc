@@ -5,7 +5,7 @@
 // told by the Open entry of the index and by the names in live/, which are bound to the ranks' sessions.
 #include <penstock/snapshot.h>
 
-#include <random>
+#include <map>
 #include <unordered_set>
 #include <utility>
 
@@ -27,13 +27,6 @@ constexpr absl::Duration kLookAround = absl::Milliseconds(200);  // how often th
 
 // A host without a node of its own keeps nothing that would go with its session: what it opens ends by the clock.
 constexpr absl::Duration kLongestElsewhere = absl::Hours(1);
-
-std::string NewId() {
-  std::random_device random;
-  std::string id;
-  for (int i = 0; i < 32; ++i) id += "0123456789abcdef"[random() % 16];
-  return id;
-}
 
 bool HasNumber(const v1::SnapshotIndex& index, uint64_t number) {
   for (const auto& entry : index.entries()) {
@@ -77,7 +70,7 @@ class Writer : public SnapshotWriter {
     if (absl::Status s = CheckOptions(); !s.ok()) return s;
     if (options_.rank > 0) return Join();
     if (absl::Status s = index_.Sweep(); !s.ok()) return s;
-    id_ = NewId();
+    id_ = client::NewSnapshotId();
     if (options_.ranks > 1) return Announce();
     if (absl::Status s = CheckNumber(); !s.ok()) return s;
     const absl::StatusOr<bool> here = index_.CreateHere();
@@ -94,18 +87,19 @@ class Writer : public SnapshotWriter {
   absl::Status PutAll(absl::Span<const Item> items) {
     std::vector<std::string> names;
     std::vector<PutRequest> requests;
+    std::vector<std::string_view> keys;
     names.reserve(items.size());
-    requests.reserve(items.size());
     for (const Item& item : items) {
       if (absl::Status s = Note(item); !s.ok()) return s;
-      names.push_back(client::TensorName(id_, options_.rank, count_ + names.size()));
+      if (item.staged) continue;
+      names.push_back(client::TensorName(id_, options_.rank, keys_.size() - 1));
       requests.push_back({names.back(), item.tensor});
+      keys.push_back(item.key);
     }
-    if (items.empty()) return absl::OkStatus();
+    if (requests.empty()) return absl::OkStatus();
     size_t failed = 0;
     const absl::Status put = index_.names().PutBound(requests, &failed);
-    count_ += items.size();
-    return put.ok() ? put : Named(put, items[failed].key);
+    return put.ok() || failed == keys.size() ? put : Named(put, keys[failed]);
   }
 
   const std::string& id() const override { return id_; }
@@ -147,10 +141,11 @@ class Writer : public SnapshotWriter {
     if (announced_ && (options_.rank == 0 || voted_) && !LeaveIndex()) return;
     // Another rank deletes its own; rank 0 those of all.
     if (options_.rank == 0) {
-      index_.names().DeletePrefix(StrCat(client::SnapshotFolder(id_), "/")).IgnoreError();
+      index_.Delete(id_).IgnoreError();
       index_.DeleteIfEmpty();
       return;
     }
+    index_.DeleteStaged(client::StagedFolder(id_, options_.rank)).IgnoreError();
     index_.names().DeletePrefix(StrCat(client::TensorFolder(id_), "/", options_.rank, "/")).IgnoreError();
     index_.names().DeletePrefix(client::PartName(id_, options_.rank)).IgnoreError();
     index_.names().DeletePrefix(client::LiveName(id_, options_.rank)).IgnoreError();
@@ -272,6 +267,7 @@ class Writer : public SnapshotWriter {
     v1::SnapshotManifest::Shard* shard = tensor->add_shards();
     shard->set_rank(options_.rank);
     shard->set_n(static_cast<uint32_t>(keys_.size() - 1));
+    if (item.staged) NoteStaged(*item.staged, shard);
     if (!item.box) return absl::OkStatus();
     if (absl::Status s = ValidateBox(*item.box, item.whole); !s.ok()) return Named(s, item.key);
     if (item.box->shape() != item.tensor.shape) {
@@ -285,9 +281,31 @@ class Writer : public SnapshotWriter {
     return absl::OkStatus();
   }
 
+  void NoteStaged(const Staged& staged, v1::SnapshotManifest::Shard* shard) {
+    shard->set_stage(std::string(staged.id));
+    shard->set_n(staged.number);
+    staged_[shard->stage()].push_back(staged.number);
+  }
+
+  // Who deletes the snapshot deletes what it names of others, too.
+  absl::Status TellStaged() {
+    const auto purpose = announced_ ? layout::Purpose::kInternal : layout::Purpose::kBound;
+    for (const auto& [stage, numbers] : staged_) {
+      const auto put = index_.names().PutText(StrCat(client::StagedFolder(id_, options_.rank), stage), "", purpose);
+      if (!put.ok()) return put.status();
+    }
+    return absl::OkStatus();
+  }
+
   // What this rank has put; of one rank alone with the manifest.
   std::string Mine() const { return StrCat(client::TensorFolder(id_), "/", options_.rank, "/"); }
   std::string All() const { return StrCat(client::TensorFolder(id_), "/"); }
+
+  InternalNames::Kept WithStaged(std::string prefix) const {
+    InternalNames::Kept kept{.prefix = std::move(prefix), .staged = {}};
+    for (const auto& [stage, numbers] : staged_) kept.staged.push_back({client::StagePrefix(stage), numbers});
+    return kept;
+  }
 
   absl::Status AddEntry(v1::SnapshotIndex& index) {
     const uint64_t latest = index.entries().empty() ? 0 : index.entries(index.entries_size() - 1).number();
@@ -322,11 +340,12 @@ class Writer : public SnapshotWriter {
   }
 
   absl::Status CommitAlone() {
+    if (absl::Status s = TellStaged(); !s.ok()) return s;
     if (absl::Status s = PutManifest({part_}, layout::Purpose::kBound); !s.ok()) return s;
     const auto add = [this](v1::SnapshotIndex& index) { return AddEntry(index); };
     swapping_ = true;
     if (!announced_) {
-      const absl::Status at_once = index_.UpdateKeeping(add, All());
+      const absl::Status at_once = index_.UpdateKeeping(add, WithStaged(All()));
       if (!absl::IsFailedPrecondition(at_once)) return at_once;
       if (absl::Status s = Announce(); !s.ok()) return s;  // the index went away, and came back elsewhere
     }
@@ -335,7 +354,7 @@ class Writer : public SnapshotWriter {
   }
 
   absl::Status Keep(const std::string& prefix) {
-    const absl::Status kept = index_.names().Keep(prefix);
+    const absl::Status kept = index_.names().Keep(WithStaged(prefix));
     PENSTOCK_FAULT_POINT("client.snapshot.kept");
     return kept;
   }
@@ -349,6 +368,7 @@ class Writer : public SnapshotWriter {
       parts.push_back(*std::move(part));
     }
     if (absl::Status s = PutManifest(std::move(parts), layout::Purpose::kInternal); !s.ok()) return s;
+    if (absl::Status s = TellStaged(); !s.ok()) return s;
     if (absl::Status s = Keep(Mine()); !s.ok()) return s;
     swapping_ = true;
     return index_.Update([this](v1::SnapshotIndex& index) { return AddEntry(index); });
@@ -374,6 +394,7 @@ class Writer : public SnapshotWriter {
 
   // Of another rank: what it has put stays, and it says so.
   absl::Status PutVote() {
+    if (absl::Status s = TellStaged(); !s.ok()) return s;
     if (absl::Status s = Keep(Mine()); !s.ok()) {
       const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
       return present.ok() && FindOpen(present->index, id_) == nullptr ? GivenUp() : s;
@@ -427,7 +448,7 @@ class Writer : public SnapshotWriter {
   bool announced_ = false;  // has an Open entry and a live/ name
   v1::SnapshotManifest part_;
   std::unordered_set<std::string> keys_;
-  uint64_t count_ = 0;
+  std::map<std::string, std::vector<uint32_t>> staged_;  // numbers of what this rank has named, by stage
   bool swapping_ = false;   // the index is being changed so that it commits
   bool voted_ = false;      // rank 0 may commit what this rank has put
   absl::Status failed_;

@@ -32,7 +32,7 @@ SnapshotTensor TensorOf(const std::string& id, const v1::SnapshotManifest::Tenso
   SnapshotTensor made{.key = tensor.key(), .dtype = static_cast<DType>(tensor.dtype()), .shape = client::ShapeOf(tensor), .shards = {}};
   made.shards.reserve(static_cast<size_t>(tensor.shards_size()));
   for (const auto& shard : tensor.shards()) {
-    made.shards.push_back({.name = client::TensorName(id, shard.rank(), shard.n()), .box = client::BoxOf(shard, made.shape)});
+    made.shards.push_back({.name = client::ShardName(id, shard), .box = client::BoxOf(shard, made.shape)});
   }
   return made;
 }

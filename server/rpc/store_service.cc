@@ -113,10 +113,15 @@ absl::Status StoreService::Abort(Session* session, const v1::AbortRequest& reque
 
 absl::Status StoreService::Commit(Session* session, const v1::CommitRequest& request, v1::CommitResponse* response) {
   if (absl::Status s = NeedSession(session); !s.ok()) return s;
-  if (!request.has_draft()) return store_->Keep(*session, request.keep_prefix());
+  if (!request.drop_prefix().empty()) return store_->DropBound(*session, request.drop_prefix());
+  Store::Kept kept{.prefix = request.keep_prefix(), .staged = {}};
+  for (const v1::CommitRequest::Staged& staged : request.staged()) {
+    for (const uint32_t number : staged.numbers()) kept.staged.push_back(StrCat(staged.prefix(), number));
+  }
+  if (!request.has_draft()) return store_->Keep(*session, kept);
   const v1::DraftHandle& draft = request.draft();
   const absl::StatusOr<Published> published = recall_->ChangeMany({store_->DraftName(draft.record())}, [&](size_t, LeaseRule leases) {
-    return store_->Commit(*session, draft.record(), draft.record_seq(), request.keep_prefix(), leases);
+    return store_->Commit(*session, draft.record(), draft.record_seq(), kept, leases);
   })[0];
   if (!published.ok()) return published.status();
   response->mutable_version()->set_term(published->version_term);

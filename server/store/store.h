@@ -151,10 +151,17 @@ class Store {
   absl::StatusOr<Placed> Reserve(Session& session, const CreateSpec& spec);
   absl::StatusOr<Published> Publish(Session& session, layout::RecordRef record, uint64_t record_seq, LeaseRule leases = LeaseRule::kRespect);
   absl::Status Abort(Session& session, layout::RecordRef record, uint64_t record_seq);
-  // Makes what the session has put bound, under `prefix`, stay when it ends.
-  absl::Status Keep(Session& session, std::string_view prefix);
+  // What stays when its session ends: what this one has put bound under `prefix` (empty: nothing), and what any has put bound by
+  // the names that are `staged`. Aborted: one of those is gone, or was kept before; nothing was changed.
+  struct Kept {
+    std::string_view prefix;
+    std::vector<std::string> staged;
+  };
+  absl::Status Keep(Session& session, const Kept& kept);
+  // The opposite: what the session has put bound under `prefix`, and nobody has kept, goes now.
+  absl::Status DropBound(Session& session, std::string_view prefix);
   // And publishes a draft at the same time, or changes nothing (FailedPrecondition: its name is not this node's own).
-  absl::StatusOr<Published> Commit(Session& session, layout::RecordRef draft, uint64_t draft_seq, std::string_view prefix,
+  absl::StatusOr<Published> Commit(Session& session, layout::RecordRef draft, uint64_t draft_seq, const Kept& kept,
                                    LeaseRule leases = LeaseRule::kRespect);
   // Takes a draft out of its session's books, so that it stays when the session ends; it must then be published, as what it
   // is or as a copy of what its home made of it, or dropped.
@@ -282,8 +289,9 @@ class Store {
   void CountTakenOut(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // store_bound.cc
   Session* OwnerOf(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // null: it has ended
-  void KeepBound(Session& session, std::string_view prefix) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RemoveBound(Session& session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckKept(const Session& session, const Kept& kept) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void KeepBound(Session& session, const Kept& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveBound(Session& session, std::string_view prefix) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Published> MakeLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteDraft(layout::Record* record, const Session& session, const CreateSpec& spec, const Block& block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

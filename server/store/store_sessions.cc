@@ -60,7 +60,7 @@ void Store::EndSession(uint64_t id) {
   session->ended = true;
   for (layout::RecordRef draft : session->drafts) FreeDraft(draft);
   session->drafts.clear();
-  RemoveBound(*session);
+  RemoveBound(*session, {});
   std::vector<uint32_t> unsealed;
   for (const auto& [segment, opening] : opening_extents_) {
     if (opening.session == id) unsealed.push_back(segment);

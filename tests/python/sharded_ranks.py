@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
@@ -76,6 +77,23 @@ def save(store: penstock.Store) -> None:
     dcp.save(state, storage_writer=StorageWriter(store, PREFIX), checkpoint_id="3")
 
 
+def async_save(store: penstock.Store, kind: AsyncCheckpointerType) -> None:
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    net, optimizer = model(1)
+    state = {"tensors": sharded(mesh, [Shard(0)]), "model": net.state_dict(), "optimizer": optimizer.state_dict(), "step": 5}
+    state["everywhere"] = {"plain": whole("long"), "replicated": distribute_tensor(whole("even"), mesh, [Replicate()])}
+    future = dcp.async_save(state, storage_writer=StorageWriter(store, PREFIX), async_checkpointer_type=kind)
+    with torch.no_grad():
+        for tensor in [*state["tensors"].values(), *net.parameters()]:
+            tensor._local_tensor.fill_(-7)  # the next step of the training
+    future.result(100)
+    del future
+    dist.barrier()
+    left = [info.name for info in store.list(".penstock/snapshot/")]
+    (info,) = store.snapshot_infos(PREFIX)
+    assert store.stats()["tensor_bytes"] < info.nbytes + 100_000, f"what other ranks have stored, too, is gone: {left}"
+
+
 def load(store: penstock.Store) -> None:
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     net, optimizer = model(2)
@@ -93,7 +111,10 @@ def main() -> None:
     action, address = sys.argv[1:]
     dist.init_process_group("gloo")
     with penstock.connect(address) as store:
-        {"put": put, "get": get, "save": save, "load": load}[action](store)
+        if action in AsyncCheckpointerType.__members__:
+            async_save(store, AsyncCheckpointerType[action])
+        else:
+            {"put": put, "get": get, "save": save, "load": load}[action](store)
     dist.barrier()
     dist.destroy_process_group()
 

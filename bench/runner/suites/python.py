@@ -32,6 +32,12 @@ STATE_DICTS = [
     Case("put_state_dict, 1 GiB in 16 tensors", "GB/s", Ask("state dicts", "put_state_dict", 1e-9), Ask("state dicts", "copy", 1e-9),
          "GB/s of a copy", "ratio >= 0.9", better="higher"),
     Case("dcp.save, 512 MiB", "s", Ask("state dicts", "save", 1e-9), Ask("state dicts", "save files", 1e-9), "s with files on tmpfs", "ratio >= 2"),
+    *(
+        Case(f"dcp.async_save {kind}, 512 MiB, {what}", "s", Ask("state dicts", f"{until} {kind} here", 1e-9),
+             Ask("state dicts", f"{until} {kind} files", 1e-9), "s with torch's stager and files on tmpfs", goal)
+        for kind in ("THREAD", "PROCESS")
+        for until, what, goal in (("blocked", "training waits", "ratio >= 1"), ("all", "until it is there", "ratio >= 2"))
+    ),
     Case("dcp.load, 512 MiB", "s", Ask("state dicts", "load", 1e-9), Ask("state dicts", "load files", 1e-9), "s with files on tmpfs", "ratio >= 2"),
 ]
 

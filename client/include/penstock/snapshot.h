@@ -9,7 +9,7 @@
 // A writer that ends without Commit, by SIGKILL too, leaves nothing. Several ranks can write one snapshot together: rank 0 commits it
 // when all have put.
 //
-// Threading:  SnapshotWriter: one thread at a time. Snapshots: any thread.
+// Threading:  SnapshotWriter, SnapshotStage: one thread at a time. Snapshots: any thread.
 // Ownership:  keep what they need of the client's connection alive; the Client may go first.
 // Errors:     InvalidArgument (prefix, key, shards that do not fit), NotFound (no such snapshot), Aborted (the number is taken; a
 //             rank or the session that had put tensors is gone), DeadlineExceeded (a rank has not put in time), and Client::Put's.
@@ -69,19 +69,38 @@ struct SnapshotOptions {
   std::function<bool()> cancelled;             // asked now and then while waiting for them; true ends that with Cancelled
 };
 
+// Tensors that are put before their snapshot is opened, by whoever opens it: a trainer copies its state here and goes on, while another
+// thread or process names and publishes it (SnapshotWriter::Item::staged). What no snapshot has taken goes with this object, or its process.
+class SnapshotStage {
+ public:
+  // FailedPrecondition: this host's node has no new names of its own, so it could not tell that this process has died.
+  static absl::StatusOr<std::unique_ptr<SnapshotStage>> Open(const Client& client);
+  virtual const std::string& id() const = 0;
+  virtual ~SnapshotStage() = default;
+  // One copy each; numbered on, from the one that is returned.
+  virtual absl::StatusOr<uint32_t> PutMany(absl::Span<const ConstTensorRef> tensors) = 0;
+  virtual std::string Name(uint32_t number) const = 0;  // for Client::Get
+  virtual void Drop() = 0;                              // what no snapshot has taken; idempotent
+};
+
 class SnapshotWriter {
  public:
   static absl::StatusOr<std::unique_ptr<SnapshotWriter>> Open(const Client& client, std::string_view prefix, const SnapshotOptions& options = {});
   virtual const std::string& id() const = 0;
   virtual ~SnapshotWriter() = default;  // without Commit: everything that was put is deleted
 
+  struct Staged {
+    std::string_view id;  // SnapshotStage::id
+    uint32_t number = 0;
+  };
   struct Item {
     std::string_view key;       // any text; once a snapshot, or once a shard
     ConstTensorRef tensor;
+    std::optional<Staged> staged = std::nullopt;  // it was put there: of `tensor`, dtype and shape count
     std::optional<Box> box;     // in a whole of `whole`: this is a shard of it
     Shape whole;
   };
-  // One copy each, in one pass. After an error the snapshot can only be aborted.
+  // One copy each, none of what is staged, in one pass. After an error the snapshot can only be aborted.
   virtual absl::Status PutMany(absl::Span<const Item> items) = 0;
   virtual void SetDocument(std::string document) = 0;  // rank 0's counts
 

@@ -45,6 +45,46 @@ auto Unlocked(F call) {
   return call();
 }
 
+SnapshotWriter::Staged StagedArgument(PyObject* stage, PyObject* number) {
+  return {.id = TextArgument(stage, "stage"), .number = static_cast<uint32_t>(CountArgument(nb::borrow(number), "number", 0).value_or(0))};
+}
+
+class SnapshotStageObject {
+ public:
+  SnapshotStageObject(std::shared_ptr<Client> client, std::unique_ptr<SnapshotStage> stage) : client_(std::move(client)), stage_(std::move(stage)) {}
+  ~SnapshotStageObject() {
+    WithoutGil without_gil;
+    stage_.reset();
+  }
+
+  uint64_t PutMany(nb::list list) {
+    const size_t count = list.size();
+    std::vector<Incoming> incoming(count);
+    std::vector<ConstTensorRef> tensors;
+    for (size_t i = 0; i < count; ++i) {
+      if (!incoming[i].Read(PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i)), "tensor")) ThrowPythonError();
+      tensors.push_back(incoming[i].ref());
+    }
+    const absl::StatusOr<uint32_t> first = Unlocked([&] { return stage_->PutMany(tensors); });
+    if (!first.ok()) ThrowStatus(first.status());
+    return *first;
+  }
+
+  nb::object id() const { return TextObject(stage_->id()); }
+  nb::object Name(nb::object number) const { return TextObject(stage_->Name(static_cast<uint32_t>(CountArgument(number, "number", 0).value_or(0)))); }
+
+  void Drop() {
+    Unlocked([&] {
+      stage_->Drop();
+      return 0;
+    });
+  }
+
+ private:
+  const std::shared_ptr<Client> client_;
+  std::unique_ptr<SnapshotStage> stage_;
+};
+
 class SnapshotWriterObject {
  public:
   SnapshotWriterObject(std::shared_ptr<Client> client, std::unique_ptr<SnapshotWriter> writer) : client_(std::move(client)), writer_(std::move(writer)) {}
@@ -53,21 +93,23 @@ class SnapshotWriterObject {
     writer_.reset();
   }
 
-  // items: list of (key, tensor) or (key, tensor, offset, shape of the whole)
+  // items: list of (key, tensor), (key, tensor, offset, shape of the whole), or that, offset and shape maybe None, and (stage, number)
   void PutMany(nb::list list) {
     const size_t count = list.size();
     std::vector<Incoming> incoming(count);
     std::vector<SnapshotWriter::Item> items(count);
     for (size_t i = 0; i < count; ++i) {
       PyObject* tuple = PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
-      if (!PyTuple_Check(tuple) || (PyTuple_GET_SIZE(tuple) != 2 && PyTuple_GET_SIZE(tuple) != 4)) {
-        SetTypeError("items: must be tuples (key, tensor) or (key, tensor, offset, shape)");
+      const Py_ssize_t size = PyTuple_Check(tuple) ? PyTuple_GET_SIZE(tuple) : 0;
+      if (size != 2 && size != 4 && size != 6) {
+        SetTypeError("items: must be tuples (key, tensor), (key, tensor, offset, shape) or (key, tensor, offset, shape, stage, number)");
         ThrowPythonError();
       }
       items[i].key = TextArgument(PyTuple_GET_ITEM(tuple, 0), "key");
       if (!incoming[i].Read(PyTuple_GET_ITEM(tuple, 1), "tensor")) ThrowPythonError();
       items[i].tensor = incoming[i].ref();
-      if (PyTuple_GET_SIZE(tuple) == 2) continue;
+      if (size == 6) items[i].staged = StagedArgument(PyTuple_GET_ITEM(tuple, 4), PyTuple_GET_ITEM(tuple, 5));
+      if (size == 2 || PyTuple_GET_ITEM(tuple, 2) == Py_None) continue;
       items[i].whole = ShapeArgument(PyTuple_GET_ITEM(tuple, 3), "global_shape");
       items[i].box = Box{.offset = DimsArgument(PyTuple_GET_ITEM(tuple, 2), "offset"), .extent = Dims(items[i].tensor.shape.dims())};
     }
@@ -132,6 +174,15 @@ nb::object OpenSnapshot(const Store& store, nb::object prefix_object, nb::object
   if (PyErr_Occurred() != nullptr) ThrowPythonError();
   if (!writer.ok()) ThrowStatus(writer.status(), prefix);
   return nb::cast(new SnapshotWriterObject(client, *std::move(writer)), nb::rv_policy::take_ownership);
+}
+
+// None: nothing can be bound to this process on this host.
+nb::object OpenStage(const Store& store) {
+  const std::shared_ptr<Client> client = store.Use();
+  absl::StatusOr<std::unique_ptr<SnapshotStage>> stage = Unlocked([&] { return SnapshotStage::Open(*client); });
+  if (absl::IsFailedPrecondition(stage.status())) return nb::none();
+  if (!stage.ok()) ThrowStatus(stage.status());
+  return nb::cast(new SnapshotStageObject(client, *std::move(stage)), nb::rv_policy::take_ownership);
 }
 
 // One call about the snapshots of a prefix, without the GIL.
@@ -201,6 +252,11 @@ nb::object SnapshotPrefixes(const Store& store, nb::object prefix_object) {
 }  // namespace
 
 void AddSnapshotType(nb::module_& module) {
+  nb::class_<SnapshotStageObject>(module, "SnapshotStage", nb::is_final())
+      .def_prop_ro("id", &SnapshotStageObject::id)
+      .def("put_many", &SnapshotStageObject::PutMany, "tensors"_a)
+      .def("name", &SnapshotStageObject::Name, "number"_a)
+      .def("drop", &SnapshotStageObject::Drop);
   nb::class_<SnapshotWriterObject>(module, "SnapshotWriter", nb::is_final())
       .def_prop_ro("id", &SnapshotWriterObject::id)
       .def("put_many", &SnapshotWriterObject::PutMany, "items"_a)
@@ -213,6 +269,7 @@ void AddSnapshotType(nb::module_& module) {
 void AddStoreSnapshots(StoreClass& type) {
   type.def("_open_snapshot", OpenSnapshot, "prefix"_a.none(), "number"_a.none(), "keep_last"_a.none(), "metadata"_a.none(), "rank"_a.none(),
            "ranks"_a.none(), "timeout"_a.none(), "id"_a = nb::none());
+  type.def("_open_stage", OpenStage);
   type.def("_list_snapshots", ListSnapshots, "prefix"_a.none());
   type.def("_find_snapshot", FindSnapshot, "prefix"_a.none(), "number"_a.none());
   type.def("_read_snapshot", ReadSnapshot, "prefix"_a.none(), "number"_a.none());

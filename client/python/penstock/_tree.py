@@ -102,9 +102,9 @@ class Flattener:
         )
 
     def _leaf(self, value: Any, kind: str, path: str) -> Leaf:
-        identity = _identity(value, kind)
-        if identity is not None and identity in self._tied:
-            return self._tied[identity]
+        tied = identity(value, kind)
+        if tied is not None and tied in self._tied:
+            return self._tied[tied]
         key, number = path or "value", 1
         while key in self._keys:
             number += 1
@@ -112,8 +112,8 @@ class Flattener:
         self._keys.add(key)
         leaf = Leaf(key, kind, value, path)
         self.leaves.append(leaf)
-        if identity is not None:
-            self._tied[identity] = leaf
+        if tied is not None:
+            self._tied[tied] = leaf
         return leaf
 
 
@@ -131,7 +131,7 @@ def join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _identity(value: Any, kind: str) -> tuple[Any, ...] | None:
+def identity(value: Any, kind: str) -> tuple[Any, ...] | None:
     """Equal for tensors that are the same memory, seen in the same way: these are tied."""
     if kind == "dtensor":
         value = value._local_tensor

@@ -4,9 +4,11 @@
     writer = penstock.torch.StorageWriter(store, "ckpt/llama", keep_last=3)
     dcp.save(state_dict, storage_writer=writer)                              # the next snapshot of ckpt/llama
     dcp.load(state_dict, storage_reader=penstock.torch.StorageReader(store, "ckpt/llama"))    # the latest
+    future = dcp.async_save(state_dict, storage_writer=writer)               # one copy, into the store; the rest in the background
 
 A checkpoint is a snapshot: published whole when every rank has put its shards, by the coordinator, or not at all; each rank reads the
 bytes of its own shards alone, whatever the layout that was saved. ``store.get_state_dict`` reads such checkpoints, too.
+``dcp.async_save`` stages straight into the store (StorageWriter.stage), for THREAD and PROCESS checkpointers.
 Protocol: torch.distributed.checkpoint.storage of torch 2.5 to 2.13. Tensors are never pickled. What DCP itself pickles (entries that are no
 tensors, BYTE_IO) is stored as bytes and read by DCP's planner.
 """
@@ -37,12 +39,13 @@ from torch.distributed.checkpoint.planner import (
     WriteItem,
     WriteItemType,
 )
+from torch.distributed.checkpoint.staging import AsyncStager
 from torch.distributed.checkpoint.storage import StorageReader as _Reader
 from torch.distributed.checkpoint.storage import StorageWriter as _Writer
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from penstock import _tree
+from penstock import _staging, _tree
 from penstock._state_dicts import read_into_torch, torch_dtype
 from penstock._torch_arrays import for_put
 from penstock.errors import DataLossError, InvalidArgumentError
@@ -78,12 +81,15 @@ def _place(prefix: str, checkpoint_id: str | os.PathLike[str] | None) -> tuple[s
     return f"{prefix}/{text.strip('/')}", None
 
 
-class StorageWriter(_Writer):
+class StorageWriter(_Writer, AsyncStager):
     """Writes distributed checkpoints as snapshots of `prefix`, for ``dcp.save`` and ``dcp.async_save``.
 
     ``checkpoint_id=`` of dcp.save: a number is the snapshot's, another text a prefix below. keep_last, metadata: as ``store.snapshot``.
     timeout: seconds that the coordinator waits for the other ranks. With PROCESS checkpointers it is pickled, and connects by itself.
+    It is an AsyncStager, so ``dcp.async_save`` uses its stage() unless another ``async_stager=`` is given.
     """
+
+    _synchronize_after_execute = False  # stage() has copied everything when it returns
 
     def __init__(
         self, store: Store, prefix: str, *, keep_last: int | None = None, metadata: dict[str, str] | None = None, timeout: float = 600.0
@@ -92,19 +98,36 @@ class StorageWriter(_Writer):
         self._store, self._prefix = store, prefix
         self._keep_last, self._metadata, self._timeout = keep_last, metadata, timeout
         self._writer: SnapshotWriter | None = None
+        self._staged: list[_staging.Staged] = []  # that the snapshot being written has named
         self.info: SnapshotInfo | None = None
         self.reset()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_writer": None}
+        return self.__dict__ | {"_writer": None, "_staged": []}
 
     def reset(self, checkpoint_id: str | os.PathLike[str] | None = None) -> None:
         """The next save goes to this checkpoint; what an earlier one that failed has put is forgotten."""
         if self._writer is not None:
             self._writer.abort()
-        self._writer = None
+        self._writer, self._staged = None, []
         self.checkpoint_id = checkpoint_id
         self._place = _place(self._prefix, checkpoint_id)
+
+    def stage(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """A copy of the state dict, for ``dcp.async_save``: each tensor is copied once, into the store, while training waits.
+
+        Until a snapshot is published of them, the tensors are nobody's: they are deleted when the staged state dict is dropped (a save that
+        fails, tensors that another rank stores, too) or this process dies. Tied tensors are copied once. The staged tensors may be read by
+        a planner; what it changes is stored by a second copy. In a PROCESS checkpointer they are mapped, not copied; torch keeps
+        them there until its next save. A process without a node on its host stages in its own memory. Raises what ``store.put`` raises.
+        """
+        return _staging.stage(self._store, state_dict)
+
+    def synchronize_staging(self) -> None:
+        """Nothing is left to wait for."""
+
+    def close(self) -> None:
+        """A stager keeps nothing between saves."""
 
     def storage_meta(self) -> StorageMeta | None:
         """What DCP notes of where the checkpoint lies."""
@@ -136,15 +159,17 @@ class StorageWriter(_Writer):
         return self._store._open_snapshot(prefix, number, self._keep_last, self._metadata, rank, ranks, self._timeout, id)
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Puts the items of this rank; the coordinator's stay its own until finish(), the others vote."""
+        """Names what of this rank is staged and puts the rest; the coordinator's items stay its own until finish(), the others vote."""
         prefix, number, rank, ranks, id = plan.storage_data
         writer = self._writer if self._writer is not None and rank == 0 else self._open(prefix, number, rank, ranks, id)
         self._writer = writer
         items = [(item, planner.resolve_data(item)) for item in plan.items]
-        writer.put_many([_put_item(item, data) for item, data in items])
+        found = [_staging.find(data) for _, data in items]
+        writer.put_many([_put_item(item, data, staged) for (item, data), staged in zip(items, found)])
+        self._staged = [staged for staged in found if staged is not None]
         if rank > 0:
             writer.vote()
-            self._writer = None
+            self._end()
         done: Future[list[WriteResult]] = Future()
         done.set_result([WriteResult(index=item.index, size_in_bytes=_size(data), storage_data=None) for item, data in items])
         return done
@@ -154,7 +179,16 @@ class StorageWriter(_Writer):
         assert self._writer is not None, "finish() without write_data() on the coordinator"
         self._writer.set_document(_tree.dump({"": _whole_tree(metadata), _METADATA: _encode(metadata)}))
         self.info = SnapshotInfo(*self._writer.commit())
+        self._end()
+
+    def _end(self) -> None:
         self._writer = None
+        for staged in self._staged:
+            staged.taken = True
+        for owner in {id(staged.owner): staged.owner for staged in self._staged}.values():
+            if owner is not None:
+                owner.drop()  # what other ranks store
+        self._staged = []
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:
@@ -232,15 +266,16 @@ class StorageReader(_Reader):
         return bool(os.fspath(checkpoint_id))
 
 
-def _put_item(item: WriteItem, data: Any) -> tuple[Any, ...]:
+def _put_item(item: WriteItem, data: Any, staged: _staging.Staged | None) -> tuple[Any, ...]:
     fqn = item.index.fqn
     if item.type == WriteItemType.BYTE_IO:
         return fqn, np.frombuffer(data.getbuffer(), dtype=np.uint8)
     tensor = for_put(data, fqn)
     assert item.tensor_data is not None
+    named = () if staged is None else (staged.stage, staged.number)
     if item.type == WriteItemType.TENSOR:
-        return fqn, tensor
-    return fqn, tensor, tuple(item.tensor_data.chunk.offsets), tuple(item.tensor_data.size)
+        return (fqn, tensor, None, None, *named) if named else (fqn, tensor)
+    return fqn, tensor, tuple(item.tensor_data.chunk.offsets), tuple(item.tensor_data.size), *named
 
 
 def _size(data: Any) -> int:
