@@ -28,6 +28,7 @@ std::string SnapshotFolder(std::string_view id) { return StrCat(".penstock/snaps
 std::string TensorFolder(std::string_view id) { return StrCat(SnapshotFolder(id), "/t"); }
 std::string TensorName(std::string_view id, uint32_t rank, uint64_t n) { return StrCat(TensorFolder(id), "/", rank, "/", n); }
 std::string StagePrefix(std::string_view stage) { return StrCat(TensorFolder(stage), "/0/"); }
+std::string TakenPrefix(std::string_view stage) { return StrCat(SnapshotFolder(stage), "/taken/"); }
 std::string ShardName(std::string_view id, const v1::SnapshotManifest::Shard& shard) {
   return shard.stage().empty() ? TensorName(id, shard.rank(), shard.n()) : StrCat(StagePrefix(shard.stage()), shard.n());
 }

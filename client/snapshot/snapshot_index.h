@@ -29,6 +29,7 @@ std::string TensorFolder(std::string_view id);     // what readers need
 std::string TensorName(std::string_view id, uint32_t rank, uint64_t n);
 std::string ManifestName(std::string_view id);
 std::string StagePrefix(std::string_view stage);                       // of what was put before the snapshot was opened; then its number
+std::string TakenPrefix(std::string_view stage);                       // then 0: there is a snapshot that it belongs to
 std::string ShardName(std::string_view id, const v1::SnapshotManifest::Shard& shard);
 std::string StagedFolder(std::string_view id, uint32_t rank);          // with the ids of what of it is staged
 std::string PartName(std::string_view id, uint32_t rank);

@@ -287,10 +287,13 @@ class Writer : public SnapshotWriter {
     staged_[shard->stage()].push_back(staged.number);
   }
 
-  // Who deletes the snapshot deletes what it names of others, too.
-  absl::Status TellStaged() {
+  // Who deletes the snapshot deletes what was staged for it, too: so that must belong to it alone.
+  absl::Status TakeStaged() {
     const auto purpose = announced_ ? layout::Purpose::kInternal : layout::Purpose::kBound;
     for (const auto& [stage, numbers] : staged_) {
+      const auto taken = index_.names().PutText(StrCat(client::TakenPrefix(stage), 0), "", layout::Purpose::kBound, 0);
+      if (absl::IsAborted(taken.status())) return absl::AbortedError(StrCat(Name(), ": what was staged for it belongs to another snapshot; stage it again"));
+      if (!taken.ok()) return taken.status();
       const auto put = index_.names().PutText(StrCat(client::StagedFolder(id_, options_.rank), stage), "", purpose);
       if (!put.ok()) return put.status();
     }
@@ -303,7 +306,10 @@ class Writer : public SnapshotWriter {
 
   InternalNames::Kept WithStaged(std::string prefix) const {
     InternalNames::Kept kept{.prefix = std::move(prefix), .staged = {}};
-    for (const auto& [stage, numbers] : staged_) kept.staged.push_back({client::StagePrefix(stage), numbers});
+    for (const auto& [stage, numbers] : staged_) {
+      kept.staged.push_back({client::StagePrefix(stage), numbers});
+      kept.staged.push_back({client::TakenPrefix(stage), {0}});
+    }
     return kept;
   }
 
@@ -340,7 +346,7 @@ class Writer : public SnapshotWriter {
   }
 
   absl::Status CommitAlone() {
-    if (absl::Status s = TellStaged(); !s.ok()) return s;
+    if (absl::Status s = TakeStaged(); !s.ok()) return s;
     if (absl::Status s = PutManifest({part_}, layout::Purpose::kBound); !s.ok()) return s;
     const auto add = [this](v1::SnapshotIndex& index) { return AddEntry(index); };
     swapping_ = true;
@@ -368,7 +374,7 @@ class Writer : public SnapshotWriter {
       parts.push_back(*std::move(part));
     }
     if (absl::Status s = PutManifest(std::move(parts), layout::Purpose::kInternal); !s.ok()) return s;
-    if (absl::Status s = TellStaged(); !s.ok()) return s;
+    if (absl::Status s = TakeStaged(); !s.ok()) return s;
     if (absl::Status s = Keep(Mine()); !s.ok()) return s;
     swapping_ = true;
     return index_.Update([this](v1::SnapshotIndex& index) { return AddEntry(index); });
@@ -394,7 +400,7 @@ class Writer : public SnapshotWriter {
 
   // Of another rank: what it has put stays, and it says so.
   absl::Status PutVote() {
-    if (absl::Status s = TellStaged(); !s.ok()) return s;
+    if (absl::Status s = TakeStaged(); !s.ok()) return s;
     if (absl::Status s = Keep(Mine()); !s.ok()) {
       const absl::StatusOr<SnapshotIndex::Present> present = index_.Read();
       return present.ok() && FindOpen(present->index, id_) == nullptr ? GivenUp() : s;

@@ -87,6 +87,18 @@ def test_one_address_is_enough_for_all_nodes_of_the_store(far):
         assert len(homes) == 2 and homes == others_of(store)
 
 
+def test_where_nothing_is_bound_to_a_process_checkpoints_are_staged_in_its_memory(far):
+    torch = pytest.importorskip("torch")
+    from penstock.torch import StorageWriter
+
+    with penstock.connect(addresses(far), gateway_memory="128MiB") as store:
+        weight = torch.arange(300_000.0)
+        staged = StorageWriter(store, "ckpt").stage({"w": weight, "step": 3})
+        weight.zero_()
+        assert torch.equal(staged["w"], torch.arange(300_000.0)) and staged["step"] == 3
+        assert list(store.list(".penstock/")) == []
+
+
 def test_what_was_put_outlives_who_put_it(far):
     program = (f"import os, numpy as np, penstock; s = penstock.connect({addresses(far)!r}, gateway_memory='128MiB'); "
                "s.put('kept', np.arange(100_000)); print(s.address, flush=True); os.kill(os.getpid(), 9)")

@@ -56,6 +56,38 @@ def test_both_nodes_write_snapshots_of_one_prefix(pair):
     assert len([name for name in internal(a) if "/t/" in name]) == 3 * 3, "two tensors and a manifest each"
 
 
+def test_what_two_hosts_have_staged_makes_one_snapshot_and_goes_with_it(pair):
+    a, b = pair
+    whole = np.arange(600_000).reshape(600, 1000)
+    stages = [store._open_stage() for store in pair]
+    parts = [whole[:300], whole[300:]]
+    for stage, part in zip(stages, parts):
+        assert stage.put_many([part]) == 0
+    writer = a._open_snapshot(PREFIX, 1, None, None, 0, 2, 60.0)
+    other = b._open_snapshot(PREFIX, 1, None, None, 1, 2, 60.0, writer.id)
+    for rank, one in enumerate((writer, other)):
+        one.put_many([("w", parts[rank], (300 * rank, 0), whole.shape, stages[rank].id, 0)])
+    other.vote()
+    writer.commit()
+    for stage in stages:
+        stage.drop()
+    for reader in pair:
+        assert np.array_equal(reader.get_state_dict(PREFIX)["w"], whole)
+
+
+def test_what_is_staged_here_is_published_under_a_prefix_of_the_other_node(pair):
+    a, b = pair
+    a.put_state_dict(PREFIX, state(1))
+    stage = b._open_stage()
+    values = np.arange(300_000)
+    assert stage.put_many([values]) == 0
+    writer = b._open_snapshot(PREFIX, None, None, None, 0, 1, 60.0)
+    writer.put_many([("w", values, None, None, stage.id, 0)])
+    writer.commit()
+    del stage
+    assert np.array_equal(a.get_state_dict(PREFIX)["w"], values) and a.snapshots(PREFIX) == [1, 2]
+
+
 def test_a_reader_waits_for_the_next_one_of_the_other_node(pair):
     a, b = pair
     a.put_state_dict(PREFIX, state(1))

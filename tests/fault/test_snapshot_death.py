@@ -26,10 +26,25 @@ with store.snapshot("ckpt/m", number=number, rank=rank, ranks=ranks, timeout=30)
 print(snap.number)
 """
 
+# The same, with tensors that were put before the snapshot was opened, and one that it has no use for.
+STAGED = """
+import numpy as np, penstock, sys
+store = penstock.connect(sys.argv[1], timeout=30)
+value, rank, ranks = map(int, sys.argv[3:])
+stage = store._open_stage()
+w, b = np.full((1000, 700), value), np.full(5, value)
+assert stage.put_many([w, w]) == 0 and stage.put_many([b]) == 2
+writer = store._open_snapshot("ckpt/m", value, None, None, rank, ranks, 30)
+writer.put_many([("w", w, (1000 * rank, 0), (1000 * ranks, 700), stage.id, 1)])
+if rank == 0:
+    writer.put_many([("b", b, None, None, stage.id, 2)])
+writer.commit()
+"""
 
-def start(daemon, armory, value: int, rank: int = 0, ranks: int = 1) -> subprocess.Popen[str]:
+
+def start(daemon, armory, value: int, rank: int = 0, ranks: int = 1, code: str = VALUE) -> subprocess.Popen[str]:
     arguments = [str(daemon.socket_dir), str(armory.folder), str(value), str(rank), str(ranks)]
-    return subprocess.Popen([sys.executable, "-c", VALUE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env={**os.environ, "PENSTOCK_FAULT_DIR": str(armory.folder)})
 
 
@@ -72,16 +87,36 @@ def test_a_node_that_dies_commits_once_and_whole(daemon, store, armory, point):
     remove_all(store)
 
 
-@pytest.mark.parametrize("point", ["client.snapshot.kept", "client.snapshot.voted"])
-def test_ranks_that_die_between_their_vote_and_the_end(daemon, store, armory, point):
+@pytest.mark.parametrize("point", ["client.put.filled", "client.snapshot.manifest"])
+def test_what_a_process_that_dies_has_staged_goes_with_it(daemon, store, armory, point):
     armory.arm(point)
-    ranks = [start(daemon, armory, 3, rank, 2) for rank in range(2)]
+    writer = start(daemon, armory, 2, code=STAGED)
+    assert writer.wait(60) == -9, writer.communicate()
+    until(lambda: internal(store) == [], f"nothing is left of {internal(store)}")
+
+
+def test_a_node_that_dies_commits_what_was_staged_once(daemon, store, armory):
+    pid = daemon.node_pid
+    armory.arm("node.commit.kept")
+    writer = start(daemon, armory, 2, code=STAGED)
+    assert writer.wait(120) == 0, writer.communicate()
+    until(lambda: daemon.node_pid not in (None, pid), "the warden forks a new node")
+    until(lambda: len(internal(store)) == 6, f"index, manifest, two tensors, and whose they are: {internal(store)}")
+    assert store.snapshots(PREFIX) == [2] and holds(store, 2)
+    remove_all(store)
+
+
+@pytest.mark.parametrize("code", [VALUE, STAGED], ids=["put", "staged"])
+@pytest.mark.parametrize("point", ["client.snapshot.kept", "client.snapshot.voted"])
+def test_ranks_that_die_between_their_vote_and_the_end(daemon, store, armory, point, code):
+    armory.arm(point)
+    ranks = [start(daemon, armory, 3, rank, 2, code) for rank in range(2)]
     codes = [rank.wait(90) for rank in ranks]
     assert -9 in codes, [rank.communicate() for rank in ranks]
     if store.snapshots(PREFIX):  # rank 1 had voted: rank 0 could go on without it
         assert codes == [0, -9] and store.snapshots(PREFIX) == [3] and (store.get_state_dict(PREFIX)["w"] == 3).all()
     else:
-        again = [start(daemon, armory, 3, rank, 2) for rank in range(2)]  # who comes next sweeps
+        again = [start(daemon, armory, 3, rank, 2, code) for rank in range(2)]  # who comes next sweeps
         assert [rank.wait(90) for rank in again] == [0, 0], [rank.communicate() for rank in again]
         assert store.snapshots(PREFIX) == [3]
     remove_all(store)

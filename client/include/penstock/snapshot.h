@@ -70,7 +70,7 @@ struct SnapshotOptions {
 };
 
 // Tensors that are put before their snapshot is opened, by whoever opens it: a trainer copies its state here and goes on, while another
-// thread or process names and publishes it (SnapshotWriter::Item::staged). What no snapshot has taken goes with this object, or its process.
+// thread or process names and publishes it, once (SnapshotWriter::Item::staged). What no snapshot has taken goes with this object, or its process.
 class SnapshotStage {
  public:
   // FailedPrecondition: this host's node has no new names of its own, so it could not tell that this process has died.

@@ -321,7 +321,10 @@ def _torch(stage: Stage) -> _Runner:
 def _onnxruntime(stage: Stage) -> _Runner:
     if isinstance(stage.fn, str):
         ort = _framework("onnxruntime", stage)
-        session = ort.InferenceSession(stage.fn, providers=["CPUExecutionProvider"])
+        try:
+            session = ort.InferenceSession(stage.fn, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own have no base class in common
+            raise InvalidArgumentError(f"fn: of stage {stage.name!r}: {error}") from error
     else:
         session = stage.fn
     inputs, outputs = session.get_inputs(), session.get_outputs()

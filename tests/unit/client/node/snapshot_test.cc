@@ -78,6 +78,54 @@ TEST_F(SnapshotTest, ANumberThatIsTakenIsRefused) {
   EXPECT_TRUE(absl::IsInvalidArgument(SnapshotWriter::Open(*client_, "a//b").status()));
 }
 
+class SnapshotStageTest : public SnapshotTest {
+ protected:
+  // A snapshot of the stage's tensor of that number.
+  absl::Status Name(std::string_view id, uint32_t number) {
+    auto writer = Open();
+    if (!writer.ok()) return writer.status();
+    const SnapshotWriter::Item item{
+        .key = "w", .tensor = Ref(values_), .staged = SnapshotWriter::Staged{.id = id, .number = number}, .box = std::nullopt, .whole = {}};
+    if (absl::Status s = (*writer)->PutMany({&item, 1}); !s.ok()) return s;
+    return (*writer)->Commit().status();
+  }
+  size_t Names() { return client_->List(".penstock/")->items.size(); }
+
+  const std::vector<float> values_ = std::vector<float>(1000, 3);
+  const std::vector<ConstTensorRef> refs_ = std::vector<ConstTensorRef>(2, Ref(values_));
+};
+
+TEST_F(SnapshotStageTest, WhatASnapshotNamesStaysAndGoesWithItTheRestGoesWithTheStage) {
+  auto stage = SnapshotStage::Open(*client_);
+  ASSERT_TRUE(stage.ok()) << stage.status();
+  EXPECT_EQ(*(*stage)->PutMany(refs_), 0u);
+  EXPECT_EQ(*(*stage)->PutMany(refs_), 2u);
+  ASSERT_TRUE(Name((*stage)->id(), 2).ok());
+  (*stage)->Drop();
+  EXPECT_TRUE(absl::IsFailedPrecondition((*stage)->PutMany(refs_).status()));
+  const auto contents = snapshots_.Read();
+  ASSERT_TRUE(contents.ok()) << contents.status();
+  EXPECT_EQ(contents->tensors[0].shards[0].name, (*stage)->Name(2));
+  EXPECT_EQ((*client_->Get((*stage)->Name(2))->As<float>())[999], 3.0f);
+  EXPECT_TRUE(absl::IsNotFound(client_->Get((*stage)->Name(1)).status()));
+  ASSERT_TRUE(snapshots_.Remove(1).ok());
+  EXPECT_EQ(Names(), 0u);
+}
+
+TEST_F(SnapshotStageTest, AnotherSessionNamesItWhileTheStageLives) {
+  const std::unique_ptr<Client> trainer = node_.Connect();
+  auto stage = SnapshotStage::Open(*trainer);
+  ASSERT_TRUE((*stage)->PutMany(refs_).ok());
+  ASSERT_TRUE(Name((*stage)->id(), 0).ok());
+  EXPECT_TRUE(absl::IsAborted(Name((*stage)->id(), 0))) << "it belongs to the first";
+  EXPECT_EQ(snapshots_.List()->size(), 1u);
+  const std::string id = (*stage)->id();
+  stage->reset();
+  EXPECT_TRUE(absl::IsAborted(Name(id, 1))) << "it went with its stage";
+  ASSERT_TRUE(snapshots_.Remove(1).ok());
+  EXPECT_EQ(Names(), 0u);
+}
+
 TEST_F(SnapshotTest, CanBeCommittedOnce) {
   auto writer = Open();
   ASSERT_TRUE((*writer)->Commit().ok());

@@ -49,6 +49,20 @@ TEST(MergeParts, WhatSeveralRanksHavePutAlikeCountsOnce) {
   EXPECT_EQ(whole->tensors(0).shards_size(), 1);
 }
 
+TEST(Manifest, TiedTensorsOfAStageCountOnce) {
+  auto whole = Merge({Part("a", {4}, {{0, {}, {}}}), Part("b", {4}, {{0, {}, {}}})});
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ(ShardBytes(*whole), 4u * 8);
+  for (SnapshotManifest::Tensor& tensor : *whole->mutable_tensors()) tensor.mutable_shards(0)->set_stage("0a1b");
+  EXPECT_EQ(ShardBytes(*whole), 4u * 4);
+}
+
+TEST(Manifest, AStageIsAnId) {
+  SnapshotManifest part = Part("a", {4}, {{0, {}, {}}});
+  part.mutable_tensors(0)->mutable_shards(0)->set_stage("../other");
+  EXPECT_TRUE(absl::IsDataLoss(ReadManifest("m", part.SerializeAsString()).status()));
+}
+
 TEST(MergeParts, TheDocumentIsThatOfTheFirst) {
   SnapshotManifest first, second;
   first.set_document("first");
