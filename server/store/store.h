@@ -152,7 +152,7 @@ class Store {
   absl::StatusOr<Published> Publish(Session& session, layout::RecordRef record, uint64_t record_seq, LeaseRule leases = LeaseRule::kRespect);
   absl::Status Abort(Session& session, layout::RecordRef record, uint64_t record_seq);
   // What stays when its session ends: what this one has put bound under `prefix` (empty: nothing), and what any has put bound by
-  // the names that are `staged`. Aborted: one of those is gone; nothing was changed.
+  // the names that are `staged`. Aborted: one of those is gone, or was kept before; nothing was changed.
   struct Kept {
     std::string_view prefix;
     std::vector<std::string> staged;
@@ -289,7 +289,7 @@ class Store {
   void CountTakenOut(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // store_bound.cc
   Session* OwnerOf(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // null: it has ended
-  absl::Status CheckKept(const Kept& kept) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckKept(const Session& session, const Kept& kept) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void KeepBound(Session& session, const Kept& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveBound(Session& session, std::string_view prefix) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Published> MakeLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -37,19 +37,21 @@ void Store::RemoveBound(Session& session, std::string_view prefix) {
   for (const RecordRef ref : bound) Remove(ref, v1::Event::DELETE);
 }
 
-absl::Status Store::CheckKept(const Kept& kept) const {
+// A request of a session that an earlier process of the node had may come a second time, after it was done.
+absl::Status Store::CheckKept(const Session& session, const Kept& kept) const {
   if (!kept.prefix.empty()) {
     if (absl::Status s = CheckPrefix(kept.prefix); !s.ok()) return s;
   }
   for (const std::string& name : kept.staged) {
     if (absl::Status s = CheckPrefix(name); !s.ok()) return s;
-    if (FindOwn(name) != 0) continue;
-    return absl::AbortedError(StrCat("'", name, "' is gone: the process that had put it has ended, or has dropped it; begin again"));
+    const RecordRef ref = FindOwn(name);
+    if (ref == 0) return absl::AbortedError(StrCat("'", name, "' is gone: the process that had put it has ended, or has dropped it; begin again"));
+    if ((slabs_->At(ref)->flags & layout::kRecordBound) || session.inherited) continue;
+    return absl::AbortedError(StrCat("'", name, "' belongs to another snapshot; stage it again"));
   }
   return absl::OkStatus();
 }
 
-// What was kept before is passed over: after a restart in the middle the request comes a second time.
 void Store::KeepBound(Session& session, const Kept& kept) {
   const auto keep = [](Record* record) { record->flags = static_cast<uint8_t>(record->flags & ~layout::kRecordBound); };
   absl::erase_if(session.bound, [&](RecordRef ref) {
@@ -67,7 +69,7 @@ void Store::KeepBound(Session& session, const Kept& kept) {
 
 absl::Status Store::Keep(Session& session, const Kept& kept) {
   std::lock_guard lock(mutex_);
-  if (absl::Status s = CheckKept(kept); !s.ok()) return s;
+  if (absl::Status s = CheckKept(session, kept); !s.ok()) return s;
   KeepBound(session, kept);
   return absl::OkStatus();
 }
@@ -95,7 +97,7 @@ absl::StatusOr<Published> Store::Commit(Session& session, RecordRef ref, uint64_
   if (current == 0) return absl::FailedPreconditionError(StrCat("commit '", name, "': this node is not its home"));
   if (absl::Status s = CheckLeases(name, leases); !s.ok()) return s;
   if (absl::Status s = CheckConditions(name, (*draft)->version_number, (*draft)->created_ns, current); !s.ok()) return s;
-  if (absl::Status s = CheckKept(kept); !s.ok()) return s;
+  if (absl::Status s = CheckKept(session, kept); !s.ok()) return s;
   KeepBound(session, kept);
   PENSTOCK_FAULT_POINT("node.commit.kept");
   session.drafts.erase(ref);
