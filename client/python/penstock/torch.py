@@ -119,7 +119,8 @@ class StorageWriter(_Writer, AsyncStager):
         Until a snapshot is published of them, the tensors are nobody's: they are deleted when the staged state dict is dropped (a save that
         fails, tensors that another rank stores, too) or this process dies. Tied tensors are copied once. The staged tensors may be read by
         a planner; what it changes is stored by a second copy. In a PROCESS checkpointer they are mapped, not copied; torch keeps
-        them there until its next save. A process without a node on its host stages in its own memory. Raises what ``store.put`` raises.
+        them there until its next save. The first saves also wait for memory that is made ready; with keep_last the later ones use it again. A
+        process without a node on its host stages in its own memory. Raises what ``store.put`` raises.
         """
         return _staging.stage(self._store, state_dict)
 
