@@ -1,13 +1,22 @@
 #include "client/internal_names.h"
 
 #include <cstring>
+#include <random>
 #include <utility>
 
 #include "client/connection.h"
 #include "proto/names.h"
+#include "proto/strcat.h"
 #include "store.pb.h"
 
 namespace penstock::client {
+
+std::string NewId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 32; ++i) id += "0123456789abcdef"[random() % 16];
+  return id;
+}
 
 absl::StatusOr<TensorInfo> InternalNames::PutText(std::string_view name, std::string_view text, layout::Purpose purpose,
                                                   std::optional<uint64_t> if_version) {
@@ -25,10 +34,18 @@ absl::StatusOr<Session*> InternalNames::BoundSession() {
   return absl::AbortedError("the session that had put tensors has ended, and they with it; begin again");
 }
 
-absl::Status InternalNames::PutBound(absl::Span<const PutRequest> requests, size_t* failed) {
+absl::StatusOr<std::string> InternalNames::BoundSessionName() {
+  const absl::StatusOr<Session*> session = BoundSession();
+  if (!session.ok()) return session.status();
+  return StrCat((*session)->catalog().node_uuid(), "/", (*session)->id());
+}
+
+absl::Status InternalNames::PutBound(absl::Span<const PutRequest> requests, size_t* failed, std::optional<absl::Duration> ttl) {
   *failed = 0;
+  PutOptions options;
+  options.ttl = ttl;
   if (const absl::StatusOr<Session*> before = BoundSession(); !before.ok()) return before.status();
-  const std::vector<absl::StatusOr<TensorInfo>> infos = PutMany(*connection_, layout::Purpose::kBound, requests, {});
+  const std::vector<absl::StatusOr<TensorInfo>> infos = PutMany(*connection_, layout::Purpose::kBound, requests, options);
   for (size_t i = 0; i < infos.size(); ++i) {
     *failed = i;
     if (!infos[i].ok()) return infos[i].status();

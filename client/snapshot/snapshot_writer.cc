@@ -5,7 +5,6 @@
 // told by the Open entry of the index and by the names in live/, which are bound to the ranks' sessions.
 #include <penstock/snapshot.h>
 
-#include <random>
 #include <unordered_set>
 #include <utility>
 
@@ -27,13 +26,6 @@ constexpr absl::Duration kLookAround = absl::Milliseconds(200);  // how often th
 
 // A host without a node of its own keeps nothing that would go with its session: what it opens ends by the clock.
 constexpr absl::Duration kLongestElsewhere = absl::Hours(1);
-
-std::string NewId() {
-  std::random_device random;
-  std::string id;
-  for (int i = 0; i < 32; ++i) id += "0123456789abcdef"[random() % 16];
-  return id;
-}
 
 bool HasNumber(const v1::SnapshotIndex& index, uint64_t number) {
   for (const auto& entry : index.entries()) {
@@ -77,7 +69,7 @@ class Writer : public SnapshotWriter {
     if (absl::Status s = CheckOptions(); !s.ok()) return s;
     if (options_.rank > 0) return Join();
     if (absl::Status s = index_.Sweep(); !s.ok()) return s;
-    id_ = NewId();
+    id_ = client::NewId();
     if (options_.ranks > 1) return Announce();
     if (absl::Status s = CheckNumber(); !s.ok()) return s;
     const absl::StatusOr<bool> here = index_.CreateHere();

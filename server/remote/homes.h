@@ -14,7 +14,9 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -29,8 +31,9 @@ class Homes {
   static constexpr size_t kRemembered = 65536;
   using Peers = std::vector<std::unique_ptr<PeerNode>>;
 
-  // `new_names_at_peers`: what nobody has gets one of the peers as its home, else this node.
-  Homes(const Peers* peers, bool new_names_at_peers) : peers_(peers), new_names_at_peers_(new_names_at_peers) {}
+  // `new_names_at_peers`: what nobody has gets one of the peers as its home, else this node, whose uuid is `own_uuid`.
+  Homes(const Peers* peers, bool new_names_at_peers, std::string own_uuid = {})
+      : peers_(peers), new_names_at_peers_(new_names_at_peers), own_uuid_(std::move(own_uuid)) {}
 
   // Asks one peer about those of the names; true for each of which no other one need be asked.
   using Ask = std::function<std::vector<bool>(PeerNode& peer, absl::Span<const size_t> which)>;
@@ -41,7 +44,8 @@ class Homes {
   std::vector<PeerNode*> InOrder(std::string_view name) const;
   void Found(std::string_view name, PeerNode* peer);
 
-  // The home-to-be of a name that nobody has: the same for all who have these peers, in whatever order. Null: this node.
+  // The home-to-be of a name that nobody has: the same for all who have these peers, in whatever order; of a name in kOneHomeFolder
+  // the same for all nodes that know each other. Null: this node.
   PeerNode* ForNew(std::string_view name) const;
 
   size_t node_count() const { return peers_->size() + 1; }
@@ -49,6 +53,7 @@ class Homes {
  private:
   const Peers* const peers_;
   const bool new_names_at_peers_;
+  const std::string own_uuid_;
   mutable std::mutex mutex_;
   absl::flat_hash_map<uint64_t, PeerNode*> found_ ABSL_GUARDED_BY(mutex_);  // by the hash of a name
 };

@@ -6,6 +6,7 @@
 
 #include "proto/names.h"
 #include "proto/strcat.h"
+#include "proto/uuid_text.h"
 #include "server/rpc/status_message.h"
 
 namespace penstock::server {
@@ -33,7 +34,7 @@ absl::StatusOr<std::unique_ptr<RdmaReader>> OpenRdma() {
 }  // namespace
 
 RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOptions& options)
-    : store_(store), recall_(recall), require_rdma_(options.require_rdma), homes_(&peers_, options.new_names_at_peers),
+    : store_(store), recall_(recall), require_rdma_(options.require_rdma), homes_(&peers_, options.new_names_at_peers, UuidText(store->header()->node_uuid)),
       gets_(store, &homes_, &jobs_), puts_(store, recall, &homes_, &jobs_, options.require_rdma), reads_(store, &peers_, &homes_, options.require_rdma),
       measure_(store, &peers_) {
   if (options.peers.empty()) return;
