@@ -44,7 +44,7 @@ from torch.futures import Future
 
 from penstock import _tree
 from penstock._state_dicts import read_into_torch, torch_dtype
-from penstock._torch_arrays import for_put
+from penstock._torch_arrays import entry, for_put
 from penstock.errors import DataLossError, InvalidArgumentError
 from penstock.snapshot import SnapshotInfo
 
@@ -236,7 +236,7 @@ def _put_item(item: WriteItem, data: Any) -> tuple[Any, ...]:
     fqn = item.index.fqn
     if item.type == WriteItemType.BYTE_IO:
         return fqn, np.frombuffer(data.getbuffer(), dtype=np.uint8)
-    tensor = for_put(data, fqn)
+    tensor = for_put(data, entry(fqn))
     assert item.tensor_data is not None
     if item.type == WriteItemType.TENSOR:
         return fqn, tensor
