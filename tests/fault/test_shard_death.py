@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from typing import Any, Iterator
 
 import numpy as np
@@ -18,8 +19,8 @@ from support.waiting import is_stopped, until
 PUT = """
 import numpy as np, penstock, sys
 store = penstock.connect(sys.argv[1], timeout=30)
-first, value, version = map(int, sys.argv[2:])
-info = store.put_shard("w", np.full((2, 1000), value), global_shape=(4, 1000), offset=(first, 0), version=version or None)
+name, (first, value, version) = sys.argv[2], map(int, sys.argv[3:])
+info = store.put_shard(name, np.full((2, 1000), value), global_shape=(4, 1000), offset=(first, 0), version=version or None)
 print(info and info.version, flush=True)
 sys.stdin.readline()
 """
@@ -28,8 +29,8 @@ sys.stdin.readline()
 class Writer:
     """A process that puts two of the four rows and then lives until it is told to end."""
 
-    def __init__(self, daemon: Any, armory: Any, first: int, value: int, version: int = 0) -> None:
-        arguments = [str(daemon.socket_dir), str(first), str(value), str(version)]
+    def __init__(self, daemon: Any, armory: Any, name: str, first: int, value: int, version: int = 0) -> None:
+        arguments = [str(daemon.socket_dir), name, str(first), str(value), str(version)]
         self.process = subprocess.Popen([sys.executable, "-c", PUT, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         env={**os.environ, "PENSTOCK_FAULT_DIR": str(armory.folder)})
 
@@ -46,116 +47,122 @@ def internal(store: penstock.Store) -> list[str]:
     return [info.name for info in store.list(".penstock/")]
 
 
-def shows(store: penstock.Store, upper: int, lower: int) -> bool:
-    value = store.get("w").numpy()
+@pytest.fixture
+def w() -> str:
+    """A name that had no version yet."""
+    return f"w/{uuid.uuid4()}"
+
+
+def shows(store: penstock.Store, w: str, upper: int, lower: int) -> bool:
+    value = store.get(w).numpy()
     return bool((value[:2] == upper).all() and (value[2:] == lower).all())
 
 
 @pytest.fixture(params=["absent", "present", "deleted"])
-def before(request: pytest.FixtureRequest, store: penstock.Store) -> Iterator[int]:
+def before(request: pytest.FixtureRequest, w: str, store: penstock.Store) -> Iterator[int]:
     """The version of the name before; it may have had others."""
     if request.param != "absent":
-        store.put("w", np.zeros(3))
-        store.put("w", np.zeros(3))
+        store.put(w, np.zeros(3))
+        store.put(w, np.zeros(3))
     if request.param == "deleted":
-        store.delete("w")
-    yield store.stat("w").version if request.param == "present" else 0
-    store.delete("w")
+        store.delete(w)
+    yield store.stat(w).version if request.param == "present" else 0
+    store.delete(w)
     assert internal(store) == []
 
 
 @pytest.mark.parametrize("point", ["client.shards.put", "client.shards.added"])
-def test_a_writer_that_dies_leaves_its_box_open(daemon, store, armory, before, point):
+def test_a_writer_that_dies_leaves_its_box_open(daemon, store, armory, w, before, point):
     armory.arm(point)
-    assert Writer(daemon, armory, 0, 1).process.wait(60) == -signal.SIGKILL
+    assert Writer(daemon, armory, w, 0, 1).process.wait(60) == -signal.SIGKILL
     until(lambda: [name for name in internal(store) if name.startswith(".penstock/shard/")] == [], "its shard has gone")
-    lower = Writer(daemon, armory, 2, 2)
+    lower = Writer(daemon, armory, w, 2, 2)
     assert lower.told() == "None"
-    upper = Writer(daemon, armory, 0, 3)
-    assert int(upper.told()) > before and shows(store, 3, 2)
+    upper = Writer(daemon, armory, w, 0, 3)
+    assert int(upper.told()) > before and shows(store, w, 3, 2)
     assert [lower.end(), upper.end()] == [0, 0]
 
 
 @pytest.mark.parametrize("version", [0, 9])
 @pytest.mark.parametrize("point", ["client.create.reserved", "client.shards.filled", "client.shards.numbered", "client.publish.protected"])
-def test_who_dies_before_it_is_published_leaves_it_to_the_next(daemon, store, armory, before, point, version):
-    upper = Writer(daemon, armory, 0, 1, version)
+def test_who_dies_before_it_is_published_leaves_it_to_the_next(daemon, store, armory, w, before, point, version):
+    upper = Writer(daemon, armory, w, 0, 1, version)
     assert upper.told() == "None"
     armory.arm(point)
-    assert Writer(daemon, armory, 2, 2, version).process.wait(60) == -signal.SIGKILL
-    assert (store.stat("w").version if before else store.exists("w")) == before, "nothing is published"
-    lower = Writer(daemon, armory, 2, 3, version)
+    assert Writer(daemon, armory, w, 2, 2, version).process.wait(60) == -signal.SIGKILL
+    assert (store.stat(w).version if before else store.exists(w)) == before, "nothing is published"
+    lower = Writer(daemon, armory, w, 2, 3, version)
     told = lower.told()
     if told == "None":  # whether a name that was deleted had been put once more, nobody can know: the others put again
         assert version == 0 and before == 0 and point in ("client.shards.numbered", "client.publish.protected")
         assert upper.end() == 0
-        upper = Writer(daemon, armory, 0, 1)
+        upper = Writer(daemon, armory, w, 0, 1)
         told = upper.told()
-    assert int(told) > before and shows(store, 1, 3)
+    assert int(told) > before and shows(store, w, 1, 3)
     assert [lower.end(), upper.end()] == [0, 0]
 
 
 @pytest.mark.parametrize("version", [0, 9])
 @pytest.mark.parametrize("point", ["client.shards.published", "client.shards.deleted"])
-def test_who_dies_after_it_is_published_leaves_what_the_next_put_sweeps(daemon, store, armory, before, point, version):
-    upper = Writer(daemon, armory, 0, 1, version)
+def test_who_dies_after_it_is_published_leaves_what_the_next_put_sweeps(daemon, store, armory, w, before, point, version):
+    upper = Writer(daemon, armory, w, 0, 1, version)
     assert upper.told() == "None"
     armory.arm(point)
-    assert Writer(daemon, armory, 2, 2, version).process.wait(60) == -signal.SIGKILL
-    published = store.stat("w").version
-    assert published > before and shows(store, 1, 2)
+    assert Writer(daemon, armory, w, 2, 2, version).process.wait(60) == -signal.SIGKILL
+    published = store.stat(w).version
+    assert published > before and shows(store, w, 1, 2)
     following = version + 1 if version else 0
-    lower = Writer(daemon, armory, 2, 4, following)
+    lower = Writer(daemon, armory, w, 2, 4, following)
     assert lower.told() == "None", "the old shard is of the round before"
-    assert store.stat("w").version == published and len(internal(store)) == 2
+    assert store.stat(w).version == published and len(internal(store)) == 2
     assert upper.end() == 0
-    again = Writer(daemon, armory, 0, 3, following)
-    assert int(again.told()) > published and shows(store, 3, 4)
+    again = Writer(daemon, armory, w, 0, 3, following)
+    assert int(again.told()) > published and shows(store, w, 3, 4)
     assert [lower.end(), again.end()] == [0, 0]
 
 
-def test_who_is_stopped_while_a_replica_completes_it_publishes_nothing(daemon, store, armory):
-    upper = Writer(daemon, armory, 0, 1)
+def test_who_is_stopped_while_a_replica_completes_it_publishes_nothing(daemon, store, armory, w):
+    upper = Writer(daemon, armory, w, 0, 1)
     assert upper.told() == "None"
     armory.arm("client.shards.filled", "stop")
-    slow = Writer(daemon, armory, 2, 2)
+    slow = Writer(daemon, armory, w, 2, 2)
     armory.await_fired("client.shards.filled")
     until(lambda: is_stopped(slow.process.pid), "it stops")
-    fast = Writer(daemon, armory, 2, 2)
+    fast = Writer(daemon, armory, w, 2, 2)
     assert fast.told() == "1"
     slow.process.send_signal(signal.SIGCONT)
-    assert slow.told() == "None" and store.stat("w").version == 1 and shows(store, 1, 2)
+    assert slow.told() == "None" and store.stat(w).version == 1 and shows(store, w, 1, 2)
     assert [one.end() for one in (upper, slow, fast)] == [0, 0, 0]
     assert internal(store) == []
 
 
-def test_a_name_that_is_put_whole_at_the_last_moment_keeps_that_as_the_later_one(daemon, store, armory):
-    upper = Writer(daemon, armory, 0, 1)
+def test_a_name_that_is_put_whole_at_the_last_moment_keeps_that_as_the_later_one(daemon, store, armory, w):
+    upper = Writer(daemon, armory, w, 0, 1)
     assert upper.told() == "None"
     armory.arm("client.shards.numbered", "stop")
-    lower = Writer(daemon, armory, 2, 2)
+    lower = Writer(daemon, armory, w, 2, 2)
     armory.await_fired("client.shards.numbered")
     until(lambda: is_stopped(lower.process.pid), "it stops")
-    store.put("w", np.zeros(3))
+    store.put(w, np.zeros(3))
     lower.process.send_signal(signal.SIGCONT)
-    assert lower.told() == "None" and store.stat("w").version == 1 and store.get("w").shape == (3,)
+    assert lower.told() == "None" and store.stat(w).version == 1 and store.get(w).shape == (3,)
     assert [upper.end(), lower.end()] == [0, 0]
     assert internal(store) == []
 
 
 @pytest.mark.parametrize("point", ["node.put.published", "node.publish.state", "node.publish.live", "node.retire.even", "node.delete.answered"])
-def test_a_node_that_dies_meanwhile_publishes_once(daemon, store, armory, point):
-    upper = Writer(daemon, armory, 0, 1)
+def test_a_node_that_dies_meanwhile_publishes_once(daemon, store, armory, w, point):
+    upper = Writer(daemon, armory, w, 0, 1)
     assert upper.told() == "None"
     pid = daemon.node_pid
     armory.arm("client.shards.filled", "stop")
-    lower = Writer(daemon, armory, 2, 2)
+    lower = Writer(daemon, armory, w, 2, 2)
     until(lambda: is_stopped(lower.process.pid), "it has filled the draft")
     armory.arm(point)
     lower.process.send_signal(signal.SIGCONT)
-    assert lower.told() == "1"
+    version = int(lower.told())  # the next node does not know any more that the name had none
     armory.await_fired(point)
     until(lambda: daemon.node_pid not in (None, pid), "the warden forks a new node")
-    assert store.stat("w").version == 1 and shows(store, 1, 2)
+    assert store.stat(w).version == version and shows(store, w, 1, 2)
     assert [upper.end(), lower.end()] == [0, 0]
     until(lambda: internal(store) == [], f"nothing is left: {internal(store)}")

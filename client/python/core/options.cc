@@ -41,6 +41,7 @@ Dims DimsArgument(nb::handle object, const char* field) {
 
 Shape ShapeArgument(nb::handle object, const char* field) {
   const absl::StatusOr<Shape> shape = Shape::Create(DimsArgument(object, field).span());
+  if (!shape.ok() && std::string_view(field) != "shape") ThrowStatus(absl::InvalidArgumentError(StrCat(field, ": ", shape.status().message())));
   if (!shape.ok()) ThrowStatus(shape.status());
   return *shape;
 }
