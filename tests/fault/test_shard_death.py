@@ -4,9 +4,11 @@ all, the next attempt completes it, and nothing is left."""
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from typing import Any, Iterator
 
@@ -166,3 +168,52 @@ def test_a_node_that_dies_meanwhile_publishes_once(daemon, store, armory, w, poi
     assert store.stat(w).version == version and shows(store, w, 1, 2)
     assert [upper.end(), lower.end()] == [0, 0]
     until(lambda: internal(store) == [], f"nothing is left: {internal(store)}")
+
+
+ROUNDS = """
+import numpy as np, penstock, sys
+store = penstock.connect(sys.argv[1], timeout=30)
+name, (rank, rounds) = sys.argv[2], map(int, sys.argv[3:])
+while True:
+    number = (store.stat(name).version if store.exists(name) else 0) + 1
+    if number > rounds:
+        break
+    try:
+        store.put_shard(name, np.full((10, 300), number), global_shape=(40, 300), offset=(10 * rank, 0), version=number)
+        store.wait(name, number, timeout=0.5)
+    except (penstock.ConflictError, penstock.DeadlineError):
+        pass  # it came late, or another one has died: once more
+"""
+
+
+def test_rounds_go_on_while_writers_die_at_random(daemon, store, armory, w):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    rounds = 150
+
+    def start(rank: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", ROUNDS, str(daemon.socket_dir), w, str(rank), str(rounds)])
+
+    writers = [start(rank) for rank in range(4)]
+    kills = seen = 0
+    end = time.monotonic() + 150
+    while seen < rounds:
+        assert time.monotonic() < end, f"seed {seed}: round {seen + 1} does not come, after {kills} kills"
+        if kills < 12 and chance.random() < 0.2 and kills * 5 < seen < rounds - 10:  # the last ones sweep
+            rank = chance.randrange(4)
+            writers[rank].kill()
+            writers[rank].wait()
+            writers[rank] = start(rank)
+            kills += 1
+        if not store.exists(w):
+            time.sleep(0.01)
+            continue
+        with store.get(w) as view:
+            value = view.numpy()
+            assert view.version >= seen and (value == view.version).all(), f"seed {seed}: of several rounds"
+            seen = view.version
+            del value
+        time.sleep(0.005)
+    assert [writer.wait(60) for writer in writers] == [0] * 4 and kills > 0
+    until(lambda: internal(store) == [], f"seed {seed}: nothing is left: {internal(store)}")
