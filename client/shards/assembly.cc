@@ -64,6 +64,12 @@ bool HasSameBoxes(const Assembly& a, const Assembly& b) {
   return std::equal(a.boxes().begin(), a.boxes().end(), b.boxes().begin(), b.boxes().end(), [](const auto& x, const auto& y) { return x.id() == y.id(); });
 }
 
+bool SharesBoxes(const Assembly& a, const Assembly& b) {
+  return std::any_of(a.boxes().begin(), a.boxes().end(), [&](const auto& x) {
+    return std::any_of(b.boxes().begin(), b.boxes().end(), [&](const auto& y) { return x.id() == y.id(); });
+  });
+}
+
 Box BoxOf(const v1::ShardIndex::Box& box) { return {.offset = DimsOf(box.offset()), .extent = DimsOf(box.extent())}; }
 
 absl::StatusOr<const v1::ShardIndex::Box*> Meet(const Assembly& assembly, const Box& box) {

@@ -36,7 +36,8 @@ Assembly* Find(v1::ShardIndex& index, uint64_t version);
 absl::Status CheckAgrees(const ShardSpec& spec, const Assembly& assembly);
 // It is published, or can never be: the name is at its version, or beyond.
 bool IsOver(const Assembly& assembly, uint64_t present_version);
-bool HasSameBoxes(const Assembly& a, const Assembly& b);
+bool HasSameBoxes(const Assembly& a, const Assembly& b);  // of the very same puts
+bool SharesBoxes(const Assembly& a, const Assembly& b);    // one at least
 
 Box BoxOf(const v1::ShardIndex::Box& box);
 // The box that is this one; null: none. InvalidArgument: one overlaps.

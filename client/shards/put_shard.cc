@@ -212,7 +212,7 @@ class ShardPut {
   absl::StatusOr<Step> PutWhole() {
     const bool nothing = spec_.whole.num_elements() == 0;
     absl::StatusOr<TensorInfo> info = client_.Put(name_, nothing ? ConstTensorRef{.data = nullptr, .dtype = spec_.dtype, .shape = spec_.whole, .strides = {}} : local_, spec_.options);
-    if (absl::IsAborted(info.status())) return Refused(info.status(), /*numbered=*/false);
+    if (absl::IsAborted(info.status())) return RefusedVersion(info.status());
     if (!info.ok()) return info.status();
     published_ = *std::move(info);
     return Step::kDone;
@@ -228,19 +228,20 @@ class ShardPut {
       options.version = std::max(seen_.number(), *present + 1);
     }
     absl::StatusOr<Draft> draft = client_.Create(name_, spec_.dtype, spec_.whole, options);
-    if (absl::IsAborted(draft.status())) return Refused(draft.status(), /*numbered=*/false);
+    if (absl::IsAborted(draft.status())) return Refused(draft.status(), *present, /*numbered=*/false);
     if (!draft.ok()) return draft.status();
     const absl::Status filled = Fill(*draft);
-    if (absl::IsNotFound(filled)) return Step::kAgain;  // a session has ended meanwhile
+    if (absl::IsNotFound(filled)) return Again(*present);  // a session has ended meanwhile, or a replica was faster
     if (!filled.ok()) return filled;
     PENSTOCK_FAULT_POINT("client.shards.filled");
     if (spec_.options.version == 0) {
-      const absl::StatusOr<Step> numbered = WriteNumber(unnumbered_ ? client::kAnyNumber : options.version, *present);
-      if (!numbered.ok() || *numbered != Step::kComplete) return numbered;
+      const absl::StatusOr<bool> numbered = WriteNumber(unnumbered_ ? client::kAnyNumber : options.version);
+      if (!numbered.ok()) return numbered.status();
+      if (!*numbered) return Again(*present);
     }
     PENSTOCK_FAULT_POINT("client.shards.numbered");
     absl::StatusOr<TensorInfo> info = std::move(*draft).Publish();
-    if (absl::IsAborted(info.status())) return Refused(info.status(), /*numbered=*/true);
+    if (absl::IsAborted(info.status())) return Refused(info.status(), *present, /*numbered=*/true);
     if (!info.ok()) return info.status();
     published_ = *std::move(info);
     PENSTOCK_FAULT_POINT("client.shards.published");
@@ -250,34 +251,50 @@ class ShardPut {
 
   // The version was taken. `numbered`: after the index said that it is this assembly's. Then a replica was faster, or a put of the whole,
   // which is the later one; unless the name is absent and had that version before.
-  absl::StatusOr<Step> Refused(const absl::Status& why, bool numbered) {
+  absl::StatusOr<Step> Refused(const absl::Status& why, uint64_t before, bool numbered) {
+    if (spec_.options.version != 0) return RefusedVersion(why);
     const absl::StatusOr<uint64_t> present = PresentVersion();
     if (!present.ok()) return present.status();
-    if (spec_.options.version != 0) return *present >= spec_.options.version ? absl::StatusOr<Step>(Step::kAgain) : why;
     if (*present == 0 && !unnumbered_) {
       unnumbered_ = true;
       return Step::kAgain;
     }
-    if (!numbered) return Step::kAgain;
+    if (!numbered) return Again(before);
     Forget();
     return Step::kDone;
   }
 
-  // Into the index: what it is published as. kComplete: it is there, else the assembly is not what it was; `before`: the name's version then.
-  absl::StatusOr<Step> WriteNumber(uint64_t number, uint64_t before) {
-    bool gone = false;
+  absl::StatusOr<Step> RefusedVersion(const absl::Status& why) {
+    const absl::StatusOr<uint64_t> present = PresentVersion();
+    if (!present.ok()) return present.status();
+    if (*present < spec_.options.version) return why;  // the name was deleted, and had it before
+    return Step::kAgain;
+  }
+
+  // Something has changed since the name had version `before`. If a replica has completed what this shard is for, it is no shard of the
+  // next round.
+  absl::StatusOr<Step> Again(uint64_t before) {
+    if (spec_.options.version != 0) return Step::kAgain;
+    const absl::StatusOr<uint64_t> present = PresentVersion();
+    if (!present.ok()) return present.status();
+    absl::StatusOr<client::IndexTensor<ShardIndex>::Present> now = index_.Read();
+    if (!now.ok()) return now.status();
+    const Assembly* assembly = client::Find(now->index, 0);
+    const bool there = assembly != nullptr && client::SharesBoxes(*assembly, seen_);
+    return *present > before && !there ? Step::kDone : Step::kAgain;
+  }
+
+  // Into the index: what it is published as. False: the assembly is not what it was.
+  absl::StatusOr<bool> WriteNumber(uint64_t number) {
     const absl::Status swapped = index_.Update([&](ShardIndex& index) {
       Assembly* assembly = client::Find(index, 0);
-      gone = assembly == nullptr;
-      if (gone || !client::HasSameBoxes(*assembly, seen_)) return LeftAlone();
+      if (assembly == nullptr || !client::HasSameBoxes(*assembly, seen_)) return LeftAlone();
       assembly->set_number(number);
       return absl::OkStatus();
     });
-    if (swapped.ok()) return Step::kComplete;
-    if (!absl::IsCancelled(swapped) && !absl::IsAborted(swapped)) return swapped;
-    const absl::StatusOr<uint64_t> present = PresentVersion();
-    if (!present.ok()) return present.status();
-    return gone && *present > before ? Step::kDone : Step::kAgain;  // done: by a replica that was faster
+    if (absl::IsCancelled(swapped) || absl::IsAborted(swapped)) return false;
+    if (!swapped.ok()) return swapped;
+    return true;
   }
 
   // What fails here, the next put of a shard does.

@@ -123,18 +123,24 @@ def test_who_dies_after_it_is_published_leaves_what_the_next_put_sweeps(daemon, 
     assert [lower.end(), again.end()] == [0, 0]
 
 
-def test_who_is_stopped_while_a_replica_completes_it_publishes_nothing(daemon, store, armory, w):
+@pytest.mark.parametrize("point", ["client.create.reserved", "client.shards.filled"])
+def test_who_is_stopped_while_a_replica_completes_it_publishes_nothing(daemon, store, armory, w, point):
     upper = Writer(daemon, armory, w, 0, 1)
     assert upper.told() == "None"
-    armory.arm("client.shards.filled", "stop")
+    armory.arm(point, "stop")
     slow = Writer(daemon, armory, w, 2, 2)
-    armory.await_fired("client.shards.filled")
+    armory.await_fired(point)
     until(lambda: is_stopped(slow.process.pid), "it stops")
     fast = Writer(daemon, armory, w, 2, 2)
     assert fast.told() == "1"
+    following = Writer(daemon, armory, w, 0, 3)
+    assert following.told() == "None"
     slow.process.send_signal(signal.SIGCONT)
-    assert slow.told() == "None" and store.stat(w).version == 1 and shows(store, w, 1, 2)
-    assert [one.end() for one in (upper, slow, fast)] == [0, 0, 0]
+    assert slow.told() == "None", "it is of the round before"
+    assert store.stat(w).version == 1 and shows(store, w, 1, 2)
+    last = Writer(daemon, armory, w, 2, 4)
+    assert last.told() == "2" and shows(store, w, 3, 4)
+    assert [one.end() for one in (upper, slow, fast, following, last)] == [0] * 5
     assert internal(store) == []
 
 

@@ -68,6 +68,8 @@ TEST(AssemblyOfShards, LosesBoxesAndGoesWithTheLast) {
   EXPECT_EQ(Find(index, 3)->boxes_size(), 1);
   EXPECT_FALSE(HasSameBoxes(before, *Find(index, 3)));
   EXPECT_TRUE(HasSameBoxes(before, before));
+  EXPECT_TRUE(SharesBoxes(before, *Find(index, 3)));
+  EXPECT_FALSE(SharesBoxes(before, Begin(Spec(kUpper, 3))));
 }
 
 TEST(AssemblyOfShards, TellsOfAFewBoxesOnly) {
