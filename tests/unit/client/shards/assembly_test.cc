@@ -55,7 +55,7 @@ TEST(AssemblyOfShards, IsOverOnceTheNameIsAtItsVersion) {
 
 TEST(AssemblyOfShards, LosesBoxesAndGoesWithTheLast) {
   v1::ShardIndex index;
-  for (const uint64_t version : {0, 3}) {
+  for (const uint64_t version : {uint64_t{0}, uint64_t{3}}) {
     Assembly* assembly = index.add_assemblies();
     *assembly = Begin(Spec(kUpper, version));
     Add(kUpper, version == 0 ? "a" : "b", "s", assembly);

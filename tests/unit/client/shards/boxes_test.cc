@@ -29,15 +29,16 @@ TEST(MissingBoxes, AreWhatIsLeftBesideABox) {
 TEST(MissingBoxes, AreDisjointAndTogetherWithTheOthersAllElements) {
   const unsigned seed = std::random_device()();
   SCOPED_TRACE(seed);
-  std::mt19937 random(seed);
+  std::mt19937 engine(seed);
+  const auto random = [&](int64_t count) { return static_cast<int64_t>(engine() % static_cast<uint64_t>(count)); };
   for (int round = 0; round < 200; ++round) {
-    const Shape shape({1 + random() % 5, 1 + random() % 5, 1 + random() % 5});
+    const Shape shape({1 + random(5), 1 + random(5), 1 + random(5)});
     std::vector<Box> boxes;
     for (int tries = 0; tries < 6; ++tries) {
       Box box = Box::Whole(shape);
       for (int i = 0; i < 3; ++i) {
-        box.offset[i] = static_cast<int64_t>(random()) % shape.dim(i);
-        box.extent[i] = 1 + static_cast<int64_t>(random()) % (shape.dim(i) - box.offset[i]);
+        box.offset[i] = random(shape.dim(i));
+        box.extent[i] = 1 + random(shape.dim(i) - box.offset[i]);
       }
       bool apart = true;
       for (const Box& other : boxes) apart = apart && CheckApart(box, other).ok();
