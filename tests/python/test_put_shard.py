@@ -150,7 +150,7 @@ def test_shards_that_do_not_fit_change_nothing(store: penstock.Store, stores: Co
         (lambda: b.put_shard(w, np.zeros(6, "f4"), global_shape=(4, 3), offset=(2, 0)), ValueError, r"^local: has shape \(6,\)"),
         (lambda: b.put_shard(w, np.zeros((2, 3), "f4"), global_shape=(4, 3), offset=2), ValueError, "^offset: has 1 numbers"),
         (lambda: b.put_shard(w, np.zeros((2, 3), "f4"), global_shape=(4, -3), offset=(2, 0)), ValueError, "^global_shape"),
-        (lambda: b.put_shard(w, np.zeros((2, 3), "f4"), global_shape="x", offset=(2, 0)), TypeError, ""),
+        (lambda: b.put_shard(w, np.zeros((2, 3), "f4"), global_shape="x", offset=(2, 0)), TypeError, "^global_shape"),
         (lambda: b.put_shard(w, np.zeros((2, 3), "f4"), global_shape=(4, 3), offset=None), TypeError, "^offset"),
         (lambda: b.put_shard(w, object(), global_shape=(4, 3), offset=(2, 0)), TypeError, "^local"),
         (lambda: b.put_shard(5, np.zeros((2, 3), "f4"), global_shape=(4, 3), offset=(2, 0)), TypeError, "^name"),
