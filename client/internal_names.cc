@@ -1,11 +1,13 @@
 #include "client/internal_names.h"
 
 #include <cstring>
+#include <random>
 #include <utility>
 
 #include "client/connection.h"
 #include "penstock/dtype.h"
 #include "proto/names.h"
+#include "proto/strcat.h"
 #include "store.pb.h"
 
 namespace penstock::client {
@@ -38,6 +40,13 @@ v1::CommitRequest RequestOf(const InternalNames::Kept& kept) {
 
 }  // namespace
 
+std::string NewId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 32; ++i) id += "0123456789abcdef"[random() % 16];
+  return id;
+}
+
 absl::StatusOr<TensorInfo> InternalNames::PutText(std::string_view name, std::string_view text, layout::Purpose purpose,
                                                   std::optional<uint64_t> if_version) {
   const PutRequest request{name, {.data = text.data(), .dtype = DType::kU8, .shape = Shape({static_cast<int64_t>(text.size())}), .strides = {}}};
@@ -54,12 +63,20 @@ absl::StatusOr<Session*> InternalNames::BoundSession() {
   return absl::AbortedError("the session that had put tensors has ended, and they with it; begin again");
 }
 
-absl::Status InternalNames::PutBound(absl::Span<const PutRequest> requests, size_t* failed) {
+absl::StatusOr<std::string> InternalNames::BoundSessionName() {
+  const absl::StatusOr<Session*> session = BoundSession();
+  if (!session.ok()) return session.status();
+  return StrCat((*session)->catalog().node_uuid(), "/", (*session)->id());
+}
+
+absl::Status InternalNames::PutBound(absl::Span<const PutRequest> requests, size_t* failed, std::optional<absl::Duration> ttl) {
   *failed = 0;
+  PutOptions options;
+  options.ttl = ttl;
   if (const absl::StatusOr<Session*> before = BoundSession(); !before.ok()) return before.status();
   while (*failed < requests.size()) {
     const absl::Span<const PutRequest> some = requests.subspan(*failed, CountFor(requests.subspan(*failed)));
-    for (const absl::StatusOr<TensorInfo>& info : PutMany(*connection_, layout::Purpose::kBound, some, {})) {
+    for (const absl::StatusOr<TensorInfo>& info : PutMany(*connection_, layout::Purpose::kBound, some, options)) {
       if (!info.ok()) return info.status();
       ++*failed;
     }

@@ -22,6 +22,8 @@ namespace penstock::client {
 std::vector<absl::StatusOr<TensorInfo>> PutMany(Connection& connection, layout::Purpose purpose, absl::Span<const PutRequest> requests,
                                                 const PutOptions& options);
 
+std::string NewId();  // 32 random hexadecimal digits, for a name of one's own
+
 class InternalNames {
  public:
   explicit InternalNames(const Client& client) : connection_(client.connection_), client_(connection_) {}
@@ -30,7 +32,9 @@ class InternalNames {
   absl::StatusOr<TensorInfo> PutText(std::string_view name, std::string_view text, layout::Purpose purpose,
                                      std::optional<uint64_t> if_version = std::nullopt);
   // Tensors that go with the session of the first such put, until Keep or Commit; each 256 MiB of them has the connection's timeout. Aborted: that session has ended. `failed`: which one.
-  absl::Status PutBound(absl::Span<const PutRequest> requests, size_t* failed);
+  // ttl: where they are at home at another node, which does not see that session end, they go then.
+  absl::Status PutBound(absl::Span<const PutRequest> requests, size_t* failed, std::optional<absl::Duration> ttl = std::nullopt);
+  absl::StatusOr<std::string> BoundSessionName();  // of the session that PutBound uses, as no other is called
   bool IsHere(std::string_view name);  // at home at this node
 
   struct Text {
@@ -57,7 +61,7 @@ class InternalNames {
   // What was put bound here under a prefix, and nobody has kept, goes.
   absl::Status DropBound(const std::string& prefix);
 
-  void DeleteVersion(std::string_view name, uint64_t version);  // unless it is not the present one any more
+  void DeleteVersion(std::string_view name, uint64_t version);  // unless it is not the present one any more; 0: whatever it is
   absl::Status DeletePrefix(std::string_view prefix);
   absl::StatusOr<ListPage> List(std::string_view prefix, std::string_view after) { return client_.List(prefix, after); }
 

@@ -24,6 +24,8 @@ namespace penstock {
 inline constexpr size_t kMaxNameBytes = 512;
 inline constexpr size_t kMaxMetadataBytes = 16 * 1024;  // keys and values together
 inline constexpr std::string_view kReservedPrefix = ".penstock/";
+// Names that sessions of several nodes begin at the same moment: all nodes give each the same home (proto/shards.proto).
+inline constexpr std::string_view kOneHomeFolder = ".penstock/shards/";
 
 // Well-formed UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
 bool IsValidUtf8(std::string_view text);

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "client/shards/boxes.h"
 #include "proto/strcat.h"
 
 namespace penstock::client {
@@ -34,21 +35,13 @@ absl::Status CheckTensor(const SnapshotManifest::Tensor& tensor) {
   return absl::OkStatus();
 }
 
-int64_t Elements(const Box& box) {
-  int64_t count = 1;
-  for (const int64_t extent : box.extent.span()) count *= extent;
-  return count;
-}
-
 absl::Status AddShard(const SnapshotManifest::Shard& shard, SnapshotManifest::Tensor* tensor) {
   const Shape shape = ShapeOf(*tensor);
   const Box box = BoxOf(shard, shape);
   for (const SnapshotManifest::Shard& other : tensor->shards()) {
     const Box there = BoxOf(other, shape);
     if (box == there) return absl::OkStatus();  // a replica
-    if (box.Intersect(there)) {
-      return absl::InvalidArgumentError(StrCat("'", tensor->key(), "': shards [", box.ToString(), "] and [", there.ToString(), "] overlap"));
-    }
+    if (absl::Status s = CheckApart(box, there); !s.ok()) return absl::InvalidArgumentError(StrCat("'", tensor->key(), "': ", s.message()));
   }
   if (!box.empty()) *tensor->add_shards() = shard;
   return absl::OkStatus();
@@ -63,7 +56,7 @@ absl::Status CheckAlike(const SnapshotManifest::Tensor& a, const SnapshotManifes
 absl::Status CheckCovered(const SnapshotManifest::Tensor& tensor) {
   const Shape shape = ShapeOf(tensor);
   int64_t covered = 0;
-  for (const SnapshotManifest::Shard& shard : tensor.shards()) covered += Elements(BoxOf(shard, shape));
+  for (const SnapshotManifest::Shard& shard : tensor.shards()) covered += BoxOf(shard, shape).shape().num_elements();
   if (covered == shape.num_elements()) return absl::OkStatus();
   return absl::InvalidArgumentError(StrCat("'", tensor.key(), "': its shards have ", covered, " of ", shape.num_elements(),
                                            " elements; every rank must put its own before the snapshot is committed"));

@@ -1,7 +1,6 @@
 #include "client/snapshot/snapshot_index.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 #include <vector>
 
@@ -12,17 +11,9 @@ namespace penstock::client {
 
 namespace {
 
-constexpr int kMostSwaps = 1000;  // each failed one is a success of somebody else's
 constexpr std::string_view kStaged = "/staged/";
 
 }  // namespace
-
-std::string NewSnapshotId() {
-  std::random_device random;
-  std::string id;
-  for (int i = 0; i < 32; ++i) id += "0123456789abcdef"[random() % 16];
-  return id;
-}
 
 std::string SnapshotFolder(std::string_view id) { return StrCat(".penstock/snapshot/", id); }
 std::string TensorFolder(std::string_view id) { return StrCat(SnapshotFolder(id), "/t"); }
@@ -49,77 +40,48 @@ SnapshotInfo InfoOf(const v1::SnapshotIndex::Entry& entry) {
 }
 
 SnapshotIndex::SnapshotIndex(const Client& client, std::string_view prefix)
-    : prefix_(prefix), name_(StrCat(kIndexFolder, prefix)), names_(client) {}
+    : prefix_(prefix), tensor_(client, StrCat(kIndexFolder, prefix), StrCat("snapshots of '", prefix, "'")) {}
 
 absl::Status SnapshotIndex::Check() const {
   const absl::Status valid = ValidateUserName(prefix_);
   if (!valid.ok()) return absl::InvalidArgumentError(StrCat("prefix: ", valid.message()));
-  if (name_.size() <= kMaxNameBytes) return absl::OkStatus();
+  if (tensor_.name().size() <= kMaxNameBytes) return absl::OkStatus();
   return absl::InvalidArgumentError(StrCat("prefix: of ", prefix_.size(), " bytes; of snapshots it has at most ", kMaxNameBytes - kIndexFolder.size()));
 }
 
-absl::StatusOr<SnapshotIndex::Present> SnapshotIndex::Read() {
-  const absl::StatusOr<InternalNames::Text> text = names_.ReadText(name_);
-  if (!text.ok()) return text.status();
-  Present present{.index = {}, .version = text->version};
-  if (present.index.ParseFromString(text->text)) return present;
-  return absl::DataLossError(StrCat("snapshots of '", prefix_, "': their index (", name_, ", version ", text->version, ") cannot be read"));
-}
-
-absl::Status SnapshotIndex::Swap(const Change& change, const std::function<absl::Status(const std::string&, uint64_t)>& write) {
-  absl::Status written;
-  for (int i = 0; i < kMostSwaps; ++i) {
-    absl::StatusOr<Present> present = Read();
-    if (!present.ok()) return present.status();
-    if (absl::Status s = change(present->index); !s.ok()) return s;
-    written = write(present->index.SerializeAsString(), present->version);
-    if (!absl::IsAborted(written)) return written;
-    // Aborted: somebody else was faster, or it is not about the version at all.
-    const absl::StatusOr<Present> now = Read();
-    if (now.ok() && now->version == present->version) return written;
-  }
-  return written;
-}
-
-absl::Status SnapshotIndex::Update(const Change& change) {
-  return Swap(change, [this](const std::string& text, uint64_t version) {
-    return names_.PutText(name_, text, layout::Purpose::kInternal, version).status();
-  });
-}
-
 absl::Status SnapshotIndex::UpdateKeeping(const Change& change, const InternalNames::Kept& kept) {
-  return Swap(change, [&](const std::string& text, uint64_t version) { return names_.Commit(name_, text, version, kept); });
+  return tensor_.Swap(change, [&](const std::string& text, uint64_t version) { return names().Commit(tensor_.name(), text, version, kept); });
 }
 
 absl::StatusOr<bool> SnapshotIndex::CreateHere() {
   const absl::StatusOr<Present> present = Read();
   if (!present.ok()) return present.status();
   if (present->version == 0) {
-    const absl::StatusOr<TensorInfo> made = names_.PutText(name_, "", layout::Purpose::kBound, 0);
+    const absl::StatusOr<TensorInfo> made = names().PutText(tensor_.name(), "", layout::Purpose::kBound, 0);
     if (!made.ok() && !absl::IsAborted(made.status())) return made.status();
   }
-  return names_.IsHere(name_);
+  return names().IsHere(tensor_.name());
 }
 
 absl::StatusOr<SnapshotIndex::Present> SnapshotIndex::WaitAfter(uint64_t version, absl::Duration timeout) {
-  if (const absl::StatusOr<TensorInfo> changed = names_.Wait(name_, version + 1, timeout); !changed.ok()) return changed.status();
+  if (const absl::StatusOr<TensorInfo> changed = names().Wait(tensor_.name(), version + 1, timeout); !changed.ok()) return changed.status();
   return Read();
 }
 
 absl::Status SnapshotIndex::Delete(const std::string& id) {
   if (absl::Status s = DeleteStaged(StrCat(TensorFolder(id), kStaged)); !s.ok()) return s;
-  return names_.DeletePrefix(StrCat(SnapshotFolder(id), "/"));
+  return names().DeletePrefix(StrCat(SnapshotFolder(id), "/"));
 }
 
 absl::Status SnapshotIndex::DeleteStaged(const std::string& folder) {
   for (std::string after;;) {
-    const absl::StatusOr<ListPage> page = names_.List(folder, after);
+    const absl::StatusOr<ListPage> page = names().List(folder, after);
     if (!page.ok()) return page.status();
     for (const TensorInfo& info : page->items) {
       const std::string stage = info.name.substr(info.name.rfind('/') + 1);
-      if (absl::Status s = names_.DeletePrefix(StrCat(SnapshotFolder(stage), "/")); !s.ok()) return s;
+      if (absl::Status s = names().DeletePrefix(StrCat(SnapshotFolder(stage), "/")); !s.ok()) return s;
     }
-    if (!page->more || page->items.empty()) return page->items.empty() && after.empty() ? absl::OkStatus() : names_.DeletePrefix(folder);
+    if (!page->more || page->items.empty()) return page->items.empty() && after.empty() ? absl::OkStatus() : names().DeletePrefix(folder);
     after = page->items.back().name;
   }
 }
@@ -130,7 +92,7 @@ absl::Status SnapshotIndex::Sweep() {
   std::vector<std::string> gone(present->index.removing().begin(), present->index.removing().end());
   const size_t removing = gone.size();
   for (const v1::SnapshotIndex::Open& open : present->index.open()) {
-    const absl::StatusOr<bool> lives = names_.Exists(LiveName(open.id(), 0));
+    const absl::StatusOr<bool> lives = names().Exists(LiveName(open.id(), 0));
     const bool late = open.until_ns() != 0 && absl::GetCurrentTimeNanos() > static_cast<int64_t>(open.until_ns());
     if ((lives.ok() && !*lives) || late) gone.push_back(open.id());
   }
@@ -159,13 +121,6 @@ absl::Status SnapshotIndex::Sweep() {
   });
   DeleteIfEmpty();
   return done;
-}
-
-void SnapshotIndex::DeleteIfEmpty() {
-  const absl::StatusOr<Present> present = Read();
-  if (!present.ok() || present->version == 0) return;
-  const v1::SnapshotIndex& index = present->index;
-  if (index.entries().empty() && index.open().empty() && index.removing().empty()) names_.DeleteVersion(name_, present->version);
 }
 
 }  // namespace penstock::client

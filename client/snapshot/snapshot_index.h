@@ -1,5 +1,4 @@
-// SnapshotIndex: which snapshots a prefix has. One tensor (proto/snapshot.proto), changed by compare-and-swap of its version, so
-// that what several writers do at once happens one after the other.
+// SnapshotIndex: which snapshots a prefix has. One tensor (proto/snapshot.proto), changed by compare-and-swap (index_tensor.h).
 //
 // Threading:  any thread
 // Ownership:  keeps the connection alive
@@ -10,18 +9,15 @@
 
 #include <penstock/snapshot.h>
 
-#include <functional>
 #include <string>
 #include <string_view>
 
-#include "client/internal_names.h"
+#include "client/index_tensor.h"
 #include "snapshot.pb.h"
 
 namespace penstock::client {
 
 inline constexpr std::string_view kIndexFolder = ".penstock/snapshots/";  // then the prefix
-
-std::string NewSnapshotId();
 
 // Names of a snapshot's tensors.
 std::string SnapshotFolder(std::string_view id);   // everything of it lies below
@@ -42,18 +38,14 @@ class SnapshotIndex {
  public:
   SnapshotIndex(const Client& client, std::string_view prefix);
 
-  InternalNames& names() { return names_; }
+  InternalNames& names() { return tensor_.names(); }
   const std::string& prefix() const { return prefix_; }
   absl::Status Check() const;  // the prefix
 
-  struct Present {
-    v1::SnapshotIndex index;
-    uint64_t version = 0;  // 0: there is none
-  };
-  absl::StatusOr<Present> Read();
-  // Reads, changes, writes, until nobody came between. An error of `change` ends it.
-  using Change = std::function<absl::Status(v1::SnapshotIndex& index)>;
-  absl::Status Update(const Change& change);
+  using Present = IndexTensor<v1::SnapshotIndex>::Present;
+  using Change = IndexTensor<v1::SnapshotIndex>::Change;
+  absl::StatusOr<Present> Read() { return tensor_.Read(); }
+  absl::Status Update(const Change& change) { return tensor_.Update(change); }
   // The same, and what is bound under the prefix stays from then on, in one act. FailedPrecondition: the index is not at home at this node, nothing is changed.
   absl::Status UpdateKeeping(const Change& change, const InternalNames::Kept& kept);
   // Makes an index if there is none, which goes with this session unless it is changed. Whether it is at home at this node.
@@ -66,15 +58,11 @@ class SnapshotIndex {
   absl::Status DeleteStaged(const std::string& folder);
   // Deletes what writers that died and removals that were cut off have left.
   absl::Status Sweep();
-  // An index that tells of nothing is none: it goes.
-  void DeleteIfEmpty();
+  void DeleteIfEmpty() { tensor_.DeleteIfEmpty(); }
 
  private:
-  absl::Status Swap(const Change& change, const std::function<absl::Status(const std::string& text, uint64_t version)>& write);
-
   const std::string prefix_;
-  const std::string name_;
-  InternalNames names_;
+  IndexTensor<v1::SnapshotIndex> tensor_;
 };
 
 }  // namespace penstock::client

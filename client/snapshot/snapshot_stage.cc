@@ -52,7 +52,7 @@ class Stage : public SnapshotStage {
   std::string Folder() const { return StrCat(client::SnapshotFolder(id_), "/"); }
 
   InternalNames names_;
-  const std::string id_ = client::NewSnapshotId();
+  const std::string id_ = client::NewId();
   const uint64_t fork_count_ = client::ForkList::fork_count();
   uint32_t count_ = 0;
   bool dropped_ = false;

@@ -70,7 +70,7 @@ class Writer : public SnapshotWriter {
     if (absl::Status s = CheckOptions(); !s.ok()) return s;
     if (options_.rank > 0) return Join();
     if (absl::Status s = index_.Sweep(); !s.ok()) return s;
-    id_ = client::NewSnapshotId();
+    id_ = client::NewId();
     if (options_.ranks > 1) return Announce();
     if (absl::Status s = CheckNumber(); !s.ok()) return s;
     const absl::StatusOr<bool> here = index_.CreateHere();

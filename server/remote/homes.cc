@@ -7,6 +7,8 @@
 #include <thread>
 #include <utility>
 
+#include "proto/names.h"
+
 namespace penstock::server {
 
 namespace {
@@ -72,15 +74,19 @@ void Homes::Find(absl::Span<const std::string_view> names, const Ask& ask) {
 
 // Rendezvous hashing (Thaler and Ravishankar, 1998).
 PeerRef Homes::ForNew(std::string_view name) const {
-  if (!new_names_at_peers_) return nullptr;
+  const bool one_home = name.starts_with(kOneHomeFolder);
+  if (!new_names_at_peers_ && !one_home) return nullptr;
   PeerRef best;
-  uint64_t most = 0;
+  uint64_t most = new_names_at_peers_ ? 0 : HashOf(own_uuid_, HashOf(name));
+  bool chosen = !new_names_at_peers_;
   for (const PeerRef& peer : peers_->Now()) {
-    const uint64_t weight = HashOf(peer->address(), HashOf(name));
-    if (best == nullptr || weight > most) {
-      best = peer;
-      most = weight;
-    }
+    const std::string key = one_home ? peer->uuid() : peer->address();
+    if (key.empty()) continue;  // it has never answered
+    const uint64_t weight = HashOf(key, HashOf(name));
+    if (chosen && weight <= most) continue;
+    best = peer;
+    most = weight;
+    chosen = true;
   }
   return best;
 }

@@ -14,7 +14,9 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -28,8 +30,9 @@ class Homes {
  public:
   static constexpr size_t kRemembered = 65536;
 
-  // `new_names_at_peers`: what nobody has gets one of the peers as its home, else this node.
-  Homes(const PeerTable* peers, bool new_names_at_peers) : peers_(peers), new_names_at_peers_(new_names_at_peers) {}
+  // `new_names_at_peers`: what nobody has gets one of the peers as its home, else this node, whose uuid is `own_uuid`.
+  Homes(const PeerTable* peers, bool new_names_at_peers, std::string own_uuid = {})
+      : peers_(peers), new_names_at_peers_(new_names_at_peers), own_uuid_(std::move(own_uuid)) {}
 
   // Asks one peer about those of the names; true for each of which no other one need be asked.
   using Ask = std::function<std::vector<bool>(const PeerRef& peer, absl::Span<const size_t> which)>;
@@ -40,7 +43,8 @@ class Homes {
   std::vector<PeerRef> InOrder(std::string_view name) const;
   void Found(std::string_view name, const PeerRef& peer);
 
-  // The home-to-be of a name that nobody has: the same for all who have these peers, in whatever order. Null: this node.
+  // The home-to-be of a name that nobody has: the same for all who have these peers, in whatever order; of a name in kOneHomeFolder
+  // the same for all nodes that know each other. Null: this node.
   PeerRef ForNew(std::string_view name) const;
 
   size_t node_count() const { return peers_->count() + 1; }
@@ -48,6 +52,7 @@ class Homes {
  private:
   const PeerTable* const peers_;
   const bool new_names_at_peers_;
+  const std::string own_uuid_;
   mutable std::mutex mutex_;
   absl::flat_hash_map<uint64_t, const PeerNode*> found_ ABSL_GUARDED_BY(mutex_);  // by the hash of a name; may be gone
 };

@@ -121,6 +121,9 @@ absl::StatusOr<PeerNode::Open> PeerNode::Session() {
   OpenLanes(response, &open);
   std::lock_guard lock(mutex_);
   open_ = open;
+  uint8_t id[16];
+  std::copy(open.id.begin(), open.id.end(), id);
+  uuid_ = UuidText(id);
   return open;
 }
 
@@ -246,14 +249,15 @@ void PeerNode::Stop() {
   if (hears.joinable()) hears.join();
 }
 
+std::string PeerNode::uuid() const {
+  std::lock_guard lock(mutex_);
+  return uuid_;
+}
+
 void PeerNode::Tell(v1::PeerInfo* info) const {
   std::lock_guard lock(mutex_);
   info->set_address(address_);
-  if (!open_.token.empty()) {
-    uint8_t id[16];
-    std::copy(open_.id.begin(), open_.id.end(), id);
-    info->set_node_uuid(UuidText(id));
-  }
+  if (!open_.token.empty()) info->set_node_uuid(uuid_);
   if (MonotonicNow() < down_until_) info->set_error(down_why_);
   info->set_lane(lane_);
   info->set_why(why_);

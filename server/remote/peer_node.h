@@ -152,6 +152,7 @@ class PeerNode {
   absl::Status NoRdma() const;  // the TransportError of one who wants nothing else
   void Stop();  // idempotent
   const std::string& address() const { return address_; }
+  std::string uuid() const;  // empty: it has never answered
 
  private:
   PeerNode(std::string address, Store* store, const TlsFiles& tls, Lanes lanes, const std::shared_ptr<grpc::Channel>& channel);
@@ -216,6 +217,7 @@ class PeerNode {
   uint64_t read_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Time rdma_down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow
   Open open_ ABSL_GUARDED_BY(mutex_);  // token empty: none
+  std::string uuid_ ABSL_GUARDED_BY(mutex_);  // of the last one that was open
   // By session: grants and drafts of which the peer could not be told that they are over.
   absl::flat_hash_map<std::string, std::vector<uint64_t>> owed_ ABSL_GUARDED_BY(mutex_);
   absl::Time down_until_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow

@@ -34,7 +34,8 @@ absl::StatusOr<std::unique_ptr<RdmaReader>> OpenRdma() {
 }  // namespace
 
 RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOptions& options)
-    : store_(store), recall_(recall), require_rdma_(options.require_rdma), options_(options), homes_(&peers_, options.new_names_at_peers),
+    : store_(store), recall_(recall), require_rdma_(options.require_rdma), options_(options),
+      homes_(&peers_, options.new_names_at_peers, UuidText(store->header()->node_uuid)),
       gets_(store, &homes_, &jobs_), puts_(store, recall, &homes_, &jobs_, options.require_rdma), reads_(store, &peers_, &homes_, options.require_rdma),
       measure_(store, &peers_) {
   if (options.peers.empty() && !options.in_cluster) return;

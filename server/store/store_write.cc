@@ -326,6 +326,7 @@ void Store::CompletePublish(Record* record, uint64_t last_version) {
   const uint64_t now = absl::GetCurrentTimeNanos();
   if (record->version_number <= last_version) record->version_number = last_version + 1;
   if (!(record->flags & layout::kRecordFetched)) record->created_ns = now;
+  if (record->flags & layout::kRecordBound) record->expires_ns = 0;  // a time to live is for where it cannot be bound: at another node
   if (record->expires_ns != 0 && record->expires_ns < layout::kLeaseBase) record->expires_ns += now;
   record->seq.fetch_add(1, std::memory_order_seq_cst);  // odd: visible
   SetState(record, RecordState::kLive);

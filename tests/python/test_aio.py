@@ -25,6 +25,9 @@ def test_every_call(store):
         assert (await aio.get("a/x", slice(1, 3))).numpy().tolist() == [1, 2]
         assert [i.name for i in await aio.put_many({"a/y": 1, "a/z": 2})] == ["a/y", "a/z"]
         assert list(await aio.get_many(["a/x", "a/y"])) == ["a/x", "a/y"]
+        assert await aio.put_shard("a/s", [1, 2], global_shape=4, offset=0) is None
+        shard = await aio.put_shard("a/s", [3, 4], global_shape=4, offset=2, version=None)
+        assert shard is not None and (await aio.get("a/s")).numpy().tolist() == [1, 2, 3, 4] and await aio.delete("a/s")
         assert await aio.longest_prefix(["a/x", "b"]) == 1
         assert await aio.exists("a/x") and not await aio.exists("b")
         assert (await aio.stat("a/x")).metadata == {"k": "v"}

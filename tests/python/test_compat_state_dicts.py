@@ -256,7 +256,11 @@ async def main():
     flat = init_device_mesh("cpu", (1, 2))  # of two dimensions, the first of one device
     in_rows = distribute_tensor(whole, flat, [Replicate(), Shard(0)])
     spec = ts.TensorSlice((0, 0), None, (5, 3), (1, 3), ())
-    for call, text in ((ts.put("no", sharded), "full_tensor"), (ts.put("no", in_rows), "full_tensor"),
+    for key, parts in (("rows", sharded), ("in_rows", in_rows)):
+        await ts.put(key, parts)
+        dist.barrier()
+        assert torch.equal(await ts.get(key), whole)
+    for call, text in ((ts.put("no", DTensor.from_local(whole[:2], flat, [Partial(), Shard(0)])), "Partial"),
                        (ts.get("whole", sharded, spec), "given with a DTensor"),
                        (ts.get("whole", DTensor.from_local(whole, mesh, [Partial()])), "placements"),
                        (ts.get("one_0", sharded), "DTensor of shape")):

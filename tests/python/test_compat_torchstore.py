@@ -168,6 +168,14 @@ def test_a_slice_is_read_alone_and_into_a_tensor():
         run(ts.get("t", None, (slice(0, 1),)))
 
 
+def test_slices_of_small_tensors():
+    whole = torch.arange(14 * 9.0).reshape(14, 9)
+    run(ts.put("t", whole))
+    spec = ts.TensorSlice((3, 2), None, (14, 9), (5, 4), ())
+    assert torch.equal(run(ts.get("t", tensor_slice_spec=spec)), whole[3:8, 2:6])
+    assert torch.equal(run(ts.get("t", torch.zeros(5, 4, dtype=torch.float64), spec)), whole[3:8, 2:6].double())
+
+
 def test_missing_keys():
     run(ts.put_batch({"a": torch.ones(2), "b": torch.ones(2)}))
     target = torch.zeros(2)

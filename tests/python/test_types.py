@@ -28,7 +28,8 @@ def readme_program() -> str:
     given = "from typing import Any\nimport numpy as np\nimport torch\n"
     given += "Array = np.ndarray[Any, np.dtype[Any]]\n"
     given += "async def program(weights: Array, frames: Array, x: Array, obs: Array, tensor: torch.Tensor, "
-    given += "model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], dcp: Any) -> None:\n"
+    given += "model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], dcp: Any, "
+    given += "local: Array, rank: int, number: int) -> None:\n"
     return given + "".join(f"    {line}\n" for block in blocks for line in block.splitlines())
 
 

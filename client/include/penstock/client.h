@@ -111,6 +111,12 @@ struct PutOptions {
   Metadata metadata;
 };
 
+// Where a shard belongs: its offset in a tensor of shape `whole`.
+struct ShardPlace {
+  Shape whole;
+  Dims offset;
+};
+
 // Some elements of a tensor, as a walk over its bytes: those of a box, or every second row.
 struct Part {
   uint64_t offset_bytes = 0;
@@ -318,6 +324,13 @@ class Client {
   // --- write ---
   absl::StatusOr<TensorInfo> Put(std::string_view name, const ConstTensorRef& tensor, const PutOptions& options = {});
   std::vector<absl::StatusOr<TensorInfo>> PutMany(absl::Span<const PutRequest> requests, const PutOptions& options = {});
+  // One shard of a tensor that several sessions put together, on any of the nodes: visible, whole, once its shards cover it. The call whose
+  // shard is the last one copies them together and returns what it has published; the others return nothing. Until then shards go with the
+  // session that has put them. All must agree on dtype, shape and options (no if_absent, if_version, replicas). The same box of several
+  // sessions counts once. options.version: tells rounds apart (training steps); without it, a session may put a box again only when the
+  // tensor is there. InvalidArgument: shards that overlap or disagree. Aborted: the box is there already, the version is taken.
+  absl::StatusOr<std::optional<TensorInfo>> PutShard(std::string_view name, const ConstTensorRef& local, const ShardPlace& place,
+                                                     const PutOptions& options = {});
   absl::StatusOr<Draft> Create(std::string_view name, DType dtype, const Shape& shape, const PutOptions& options = {});
   absl::StatusOr<bool> Delete(std::string_view name, std::optional<uint64_t> version = std::nullopt);
   absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix);

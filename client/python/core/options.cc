@@ -34,13 +34,17 @@ Dims DimsArgument(nb::handle object, const char* field) {
   }
   for (size_t i = 0; i < dims.size(); ++i) {
     dims[i] = PyNumber_AsSsize_t(PyTuple_GET_ITEM(numbers.ptr(), static_cast<Py_ssize_t>(i)), PyExc_OverflowError);
-    if (dims[i] == -1 && PyErr_Occurred() != nullptr) ThrowPythonError();
+    if (dims[i] != -1 || PyErr_Occurred() == nullptr) continue;
+    if (PyErr_ExceptionMatches(PyExc_TypeError) == 0) ThrowPythonError();
+    PyErr_Clear();
+    ThrowType(field, "an integer or a tuple of integers", object);
   }
   return Dims(dims);
 }
 
 Shape ShapeArgument(nb::handle object, const char* field) {
   const absl::StatusOr<Shape> shape = Shape::Create(DimsArgument(object, field).span());
+  if (!shape.ok() && std::string_view(field) != "shape") ThrowStatus(absl::InvalidArgumentError(StrCat(field, ": ", shape.status().message())));
   if (!shape.ok()) ThrowStatus(shape.status());
   return *shape;
 }

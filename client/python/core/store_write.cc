@@ -1,4 +1,5 @@
-// Writes: put, put_many, create, delete, delete_prefix.
+// Writes: put, put_many, put_shard, create, delete, delete_prefix.
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -94,6 +95,28 @@ nb::object Create(const Store& store, nb::object name_object, nb::object shape_o
   return NewDraft(client, std::string(name), *std::move(draft));
 }
 
+// TensorInfo | None
+nb::object PutShard(const Store& store, nb::object name_object, nb::object local, nb::object global_shape,
+                    nb::object offset, nb::object keep, nb::object ttl, nb::object metadata,
+                    nb::object version) {
+  const std::shared_ptr<Client> client = store.Use();
+  const std::string_view name = TextArgument(name_object, "name");
+  const PutOptions options = ToPutOptions(
+      {nb::none(), keep, ttl, metadata, version, nb::bool_(false), nb::none()});
+  const ShardPlace place{.whole = ShapeArgument(global_shape, "global_shape"),
+                         .offset = DimsArgument(offset, "offset")};
+  Incoming incoming;
+  if (!incoming.Read(local.ptr(), "local")) ThrowPythonError();
+  const ConstTensorRef ref = incoming.ref();
+  absl::StatusOr<std::optional<TensorInfo>> info = absl::UnknownError("");
+  {
+    WithoutGil without_gil;
+    info = client->PutShard(name, ref, place, options);
+  }
+  if (!info.ok()) ThrowStatus(info.status(), name);
+  return *info ? nb::steal(NewInfo(**std::move(info))) : nb::none();
+}
+
 bool Delete(const Store& store, nb::object name_object, nb::object version_object) {
   const std::shared_ptr<Client> client = store.Use();
   const std::string_view name = TextArgument(name_object, "name");
@@ -135,6 +158,24 @@ void AddStoreWrites(StoreClass& type) {
       "str, 16 KiB in all. version: a larger number than the present one. if_absent: only if\n"
       "the name is free. if_version: only if the present version is this one (0 = free).\n"
       "Returns TensorInfo. Raises InvalidArgumentError, AlreadyExistsError, ConflictError,\n"
+      "StoreFullError, UnavailableError. Any thread.");
+  type.def(
+      "put_shard", PutShard, "name"_a.none(), "local"_a.none(), nb::kw_only(), "global_shape"_a.none(),
+      "offset"_a.none(), "keep"_a.none() = true, "ttl"_a = nb::none(), "metadata"_a = nb::none(),
+      "version"_a = nb::none(),
+      "Puts one shard of a tensor that several processes, on any hosts, put together under `name`.\n\n"
+      "local: the shard, as put() takes tensors; it lies at `offset` of a whole of `global_shape`.\n"
+      "The tensor is visible, whole and as one, once its shards cover it: the call whose shard is the\n"
+      "last one copies them together and returns the TensorInfo; the others return None, and\n"
+      "store.wait(name) waits. Shards without elements are no part of it.\n"
+      "A shard goes with the session that has put it: keep the Store open until the tensor is there.\n"
+      "If a process ends before, its box is open again. (A store on a host without a node keeps\n"
+      "shards for an hour instead.)\n"
+      "version: tells rounds apart, the training step, say; larger than the present one. Without it\n"
+      "a process may put its next shard only when the tensor is there: ConflictError tells what is\n"
+      "missing. The same box of several processes counts once; without version it must be equal.\n"
+      "keep, ttl, metadata: as put(), the same for all shards. After a DeadlineError the tensor may be\n"
+      "there. Raises InvalidArgumentError (shards that overlap, or do not agree), ConflictError,\n"
       "StoreFullError, UnavailableError. Any thread.");
   type.def("_put_many", PutMany, "tensors"_a, nb::kw_only(), "replicas"_a.none() = one,
            "keep"_a.none() = true, "ttl"_a = nb::none(), "metadata"_a = nb::none(),

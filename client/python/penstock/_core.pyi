@@ -386,6 +386,18 @@ class Store:
         if_absent: bool = False,
         if_version: int | None = None,
     ) -> TensorInfo: ...
+    def put_shard(
+        self,
+        name: str,
+        local: Any,
+        *,
+        global_shape: int | Iterable[int],
+        offset: int | Iterable[int],
+        keep: bool = True,
+        ttl: _Seconds | None = None,
+        metadata: dict[str, str] | None = None,
+        version: int | None = None,
+    ) -> TensorInfo | None: ...
     def create(
         self,
         name: str,

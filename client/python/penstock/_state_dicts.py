@@ -172,10 +172,10 @@ class StateDictLoader:
         if leaf.kind == "numpy":
             self._fill_array(leaf, tensor)
             return
-        from penstock._torch_arrays import LocalBox, local_shard
+        from penstock._torch_arrays import LocalBox, entry, local_shard
 
         if leaf.kind == "dtensor":
-            shard = local_shard(leaf.tensor, leaf.path)
+            shard = local_shard(leaf.tensor, entry(leaf.path))
             target, boxes = shard.tensor, shard.boxes
         else:
             target = leaf.tensor

@@ -25,21 +25,26 @@ def array_over(tensor: Any) -> np.ndarray[Any, Any]:
         return tensor.view(sizes[tensor.element_size()]).numpy()  # type: ignore[no-any-return]
 
 
-def check_tensor(tensor: Any, path: str) -> None:
-    """InvalidArgumentError: it has no values that could be stored."""
+def entry(path: str) -> str:
+    """What errors about an entry of a state dict begin with."""
+    return f"state_dict: entry {path!r}"
+
+
+def check_tensor(tensor: Any, where: str) -> None:
+    """InvalidArgumentError: it has no values that could be stored. where: what errors begin with."""
     if tensor.device.type == "meta":
         raise InvalidArgumentError(
-            f"state_dict: entry {path!r} is on the meta device and has no values; allowed are tensors with memory", code="INVALID_ARGUMENT"
+            f"{where} is on the meta device and has no values; allowed are tensors with memory", code="INVALID_ARGUMENT"
         )
     if str(tensor.layout) != "torch.strided":
         raise InvalidArgumentError(
-            f"state_dict: entry {path!r} has layout {tensor.layout}; allowed are strided tensors: use tensor.to_dense()", code="INVALID_ARGUMENT"
+            f"{where} has layout {tensor.layout}; allowed are strided tensors: use tensor.to_dense()", code="INVALID_ARGUMENT"
         )
 
 
-def for_put(tensor: Any, path: str) -> Any:
+def for_put(tensor: Any, where: str) -> Any:
     """What put() takes for a tensor of a state dict; one that lies on a device is copied to the host."""
-    check_tensor(tensor, path)
+    check_tensor(tensor, where)
     tensor = tensor.detach()
     return tensor if tensor.device.type == "cpu" else tensor.cpu()
 
@@ -63,7 +68,7 @@ class LocalShard:
     first_owner: bool  # of the ranks that have the same (Replicate), the one that stores it
 
 
-def local_shard(dtensor: Any, path: str) -> LocalShard:
+def local_shard(dtensor: Any, where: str) -> LocalShard:
     """Shard and _StridedShard, even or not, in any order; Replicate.
 
     The indices of each dimension are split as torch splits the tensor itself (placement._split_tensor on arange), so an interleaved
@@ -82,7 +87,7 @@ def local_shard(dtensor: Any, path: str) -> LocalShard:
     for at, (placement, rank) in enumerate(zip(dtensor.placements, coordinate)):
         if placement.is_partial():
             raise InvalidArgumentError(
-                f"state_dict: entry {path!r} is a DTensor with a Partial placement; allowed are Shard and Replicate: redistribute it first",
+                f"{where} is a DTensor with a Partial placement; allowed are Shard and Replicate: redistribute it first",
                 code="INVALID_ARGUMENT",
             )
         if isinstance(placement, Replicate):
@@ -94,7 +99,7 @@ def local_shard(dtensor: Any, path: str) -> LocalShard:
         indices[dim] = one._split_tensor(indices[dim], mesh.size(at), with_padding=False)[0][rank]
     if tuple(len(one) for one in indices) != tuple(local.shape):
         raise InvalidArgumentError(
-            f"state_dict: entry {path!r}: its placements {dtensor.placements} do not explain the local shape {tuple(local.shape)}", code="INVALID_ARGUMENT"
+            f"{where}: its placements {dtensor.placements} do not explain the local shape {tuple(local.shape)}", code="INVALID_ARGUMENT"
         )
     boxes = tuple(
         LocalBox(tuple(slice(a, a + n) for a, _, n in runs), tuple(b for _, b, _ in runs), tuple(n for _, _, n in runs))

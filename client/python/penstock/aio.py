@@ -129,6 +129,31 @@ class AsyncStore:
             if_version=if_version,
         )
 
+    async def put_shard(
+        self,
+        name: str,
+        local: Any,
+        *,
+        global_shape: int | Iterable[int],
+        offset: int | Iterable[int],
+        keep: bool = True,
+        ttl: Seconds | None = None,
+        metadata: dict[str, str] | None = None,
+        version: int | None = None,
+    ) -> TensorInfo | None:
+        """As Store.put_shard; do not change the shard before it is done, nor after a cancelled await."""
+        return await run(
+            self._store.put_shard,
+            name,
+            local,
+            global_shape=global_shape,
+            offset=offset,
+            keep=keep,
+            ttl=ttl,
+            metadata=metadata,
+            version=version,
+        )
+
     async def put_many(
         self,
         tensors: Mapping[str, Any] | Iterable[tuple[str, Any]],

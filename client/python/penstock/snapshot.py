@@ -196,9 +196,9 @@ class Snapshot:
 
     def _items(self, leaf: _tree.Leaf) -> list[tuple[Any, ...]]:
         if leaf.kind == "dtensor":
-            from penstock._torch_arrays import for_put, local_shard
+            from penstock._torch_arrays import entry, for_put, local_shard
 
-            shard = local_shard(leaf.tensor, leaf.path)
+            shard = local_shard(leaf.tensor, entry(leaf.path))
             if self._ranks == 1 and leaf.tensor.device_mesh.size() > 1:
                 raise InvalidArgumentError(
                     f"state_dict: entry {leaf.path!r} is a DTensor over {leaf.tensor.device_mesh.size()} ranks, but this snapshot is "
@@ -207,27 +207,27 @@ class Snapshot:
                 )
             if not shard.first_owner:
                 return []
-            tensor = for_put(shard.tensor, leaf.path)
+            tensor = for_put(shard.tensor, entry(leaf.path))
             return _shard_items(leaf.key, tensor, shard)
         if self._rank > 0:
             return []
         if leaf.kind == "torch":
-            from penstock._torch_arrays import for_put
+            from penstock._torch_arrays import entry, for_put
 
-            return [(leaf.key, for_put(leaf.tensor, leaf.path))]
+            return [(leaf.key, for_put(leaf.tensor, entry(leaf.path)))]
         return [(leaf.key, leaf.tensor)]
 
 
 def _check(leaf: _tree.Leaf) -> None:
     """What put would refuse, told before any rank waits for another."""
     if leaf.kind == "dtensor":
-        from penstock._torch_arrays import local_shard
+        from penstock._torch_arrays import entry, local_shard
 
-        local_shard(leaf.tensor, leaf.path)
+        local_shard(leaf.tensor, entry(leaf.path))
     if leaf.kind == "torch":
-        from penstock._torch_arrays import check_tensor
+        from penstock._torch_arrays import check_tensor, entry
 
-        check_tensor(leaf.tensor, leaf.path)
+        check_tensor(leaf.tensor, entry(leaf.path))
 
 
 def _shard_items(key: str, tensor: Any, shard: LocalShard) -> list[tuple[Any, ...]]:

@@ -47,7 +47,7 @@ from torch.futures import Future
 
 from penstock import _staging, _tree
 from penstock._state_dicts import read_into_torch, torch_dtype
-from penstock._torch_arrays import for_put
+from penstock._torch_arrays import entry, for_put
 from penstock.errors import DataLossError, InvalidArgumentError
 from penstock.snapshot import SnapshotInfo
 
@@ -271,7 +271,7 @@ def _put_item(item: WriteItem, data: Any, staged: _staging.Staged | None) -> tup
     fqn = item.index.fqn
     if item.type == WriteItemType.BYTE_IO:
         return fqn, np.frombuffer(data.getbuffer(), dtype=np.uint8)
-    tensor = for_put(data, fqn)
+    tensor = for_put(data, entry(fqn))
     assert item.tensor_data is not None
     named = () if staged is None else (staged.stage, staged.number)
     if item.type == WriteItemType.TENSOR:

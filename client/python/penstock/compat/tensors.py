@@ -48,7 +48,9 @@ def fill(target: torch.Tensor, view: TensorView) -> None:
     """Copies a view into a tensor of its shape, of any dtype and device; autograd is told."""
     shown = view.torch()
     if takes_bytes(target, view.dtype) and target.is_contiguous() and shown.is_contiguous():
-        ctypes.memmove(target.data_ptr(), view.ptr, view.nbytes)  # without the GIL
+        # torch shows large blocks in place, through a second mapping, and small ones as a dense copy.
+        in_place = tuple(n * shown.element_size() for n in shown.stride()) == view.strides
+        ctypes.memmove(target.data_ptr(), view.ptr if in_place else shown.data_ptr(), view.nbytes)  # without the GIL
         torch.autograd.graph.increment_version(target)
         return
     with torch.no_grad():

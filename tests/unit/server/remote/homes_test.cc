@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "proto/names.h"
 #include "proto/strcat.h"
 
 namespace penstock::server {
@@ -103,6 +104,12 @@ TEST_F(HomesTest, WhatIsForgottenIsOnlyAskedForInTheOldOrder) {
 TEST_F(HomesTest, NewNamesStayHereUnlessPeersAreToHaveThem) {
   EXPECT_EQ(homes_.ForNew("a"), nullptr);
   EXPECT_NE(Homes(&table_, true).ForNew("a"), nullptr);
+}
+
+TEST_F(HomesTest, NamesOfOneHomeAreNotGivenToPeersThatHaveNeverAnswered) {
+  const std::string name = StrCat(kOneHomeFolder, "w");
+  EXPECT_EQ(Homes(&table_, false, "00ff").ForNew(name), nullptr);
+  EXPECT_EQ(Homes(&table_, true, "00ff").ForNew(name), nullptr);
 }
 
 TEST_F(HomesTest, NewNamesAreSpreadAlikeWhateverTheOrderOfThePeersIs) {

@@ -13,7 +13,8 @@ address shares them.
 
 What differs from the original:
 - Objects that are no tensors are stored without pickle, as far as they are of plain types: `allow_pickle`.
-- DTensors are put whole: one of which each process has a part is refused. They are read into in parts.
+- A DTensor is visible, whole, once each process has put its part; until then the next put of the same part
+  is a ConflictError, and a process that ends takes its part with it. Of replicas, the first one's is stored.
 - What is put stays until it is deleted, or `shutdown`, also when the program has ended.
 - Strategies, volumes, meshes and transports are accepted and change nothing. Routing is refused.
 """

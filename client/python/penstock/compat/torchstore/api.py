@@ -110,7 +110,8 @@ async def client(
 async def put(key: str, value: torch.Tensor | Any, store_name: str = DEFAULT_TORCHSTORE_NAME) -> None:
     """Stores a tensor or an object under `key`, in place of what was there.
 
-    Objects: see `allow_pickle`. DTensors must be whole in this process.
+    Objects: see `allow_pickle`. Of a DTensor each process puts its part under the same key; it is there once all
+    have, and until then ConflictError is raised for a part that is put again.
     """
     await (await client(store_name)).put(key, value)
 
@@ -175,6 +176,8 @@ async def put_state_dict(
     transfer_dtype: torch.dtype | None = None,
 ) -> None:
     """Stores a state dict, nested or not, under ``key/...``; readers see it when it is whole.
+
+    With DTensors all ranks must call it; each waits for the others' parts, at most 10 minutes (DeadlineError).
 
     transfer_dtype: floating-point tensors are stored so. direct_rdma: `state_dict` may be None from the
     second call on, and what the first gave is stored as it is now; the bytes go into the store in any case.

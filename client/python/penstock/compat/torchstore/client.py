@@ -1,13 +1,14 @@
 """LocalClient: the calls of TorchStore over one Penstock store.
 
 What differs from the original: a value is visible on its own once it is there (put_batch is no transaction);
-DTensors are put whole or refused; errors are those of Penstock, which are also the builtins of the original.
+a DTensor is once each process has put its part; errors are those of Penstock, which are also the builtins of the original.
 
 Threading: any event loop and thread; what may wait runs in the threads of `penstock.aio`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
 __all__ = ["LocalClient"]
+
+_PATIENCE = 600.0  # seconds for the other processes of a sharded state dict
 
 _Targets: TypeAlias = "Mapping[str, torch.Tensor | DTensor | None]"
 
@@ -97,15 +100,34 @@ class LocalClient:
             raise TypeError(f"keys: must be a list, not {type(keys).__name__}")
         await run(self._delete_batch, keys)
 
-    def _put(self, entries: dict[str, Any]) -> None:
-        items = []
+    def _put(self, entries: dict[str, Any]) -> dict[str, int]:
+        """Returns the names that are not whole yet, and the versions that they will have at least."""
+        items, shards, pending = [], [], {}
         for key, value in entries.items():
-            name = self._names.name(key)
-            array, metadata = values.encode(value, f"value of {key!r}")
-            items.append((name, array, metadata | self._names.metadata(key)))
-        for result in put_all(self._connect(), items):
+            name, metadata = self._names.name(key), self._names.metadata(key)
+            if values.is_sharded(value):
+                pending[name] = 1
+                for local, offset in values.shards(value, f"value of {key!r}"):
+                    shards.append((name, local, tuple(value.shape), offset, metadata))
+                continue
+            array, kind = values.encode(value, f"value of {key!r}")
+            items.append((name, array, kind | metadata))
+        store = self._connect()
+        for result in put_all(store, items):
             if isinstance(result, Error):
                 raise result
+        for name, *_ in shards:  # none is whole before this process has put its part
+            pending[name] = _version(store, name) + 1
+        for name, local, shape, offset, metadata in shards:
+            if store.put_shard(name, local, global_shape=shape, offset=offset, metadata=metadata or None):
+                del pending[name]
+        return pending
+
+    def _put_all(self, entries: dict[str, Any]) -> None:
+        """Returns when the parts of all processes are there."""
+        end = time.monotonic() + _PATIENCE
+        for name, version in self._put(entries).items():
+            self._connect().wait(name, version, timeout=max(end - time.monotonic(), 0))
 
     def _get(self, key: str, target: Any, spec: TensorSlice | None) -> Any:
         name = self._names.name(key)
@@ -184,6 +206,13 @@ class LocalClient:
         elif key not in self._direct:
             raise _wrong(f"state_dict: is None, but none was put as {key!r} yet; the first call must give it")
         return self._direct[key]
+
+
+def _version(store: Store, name: str) -> int:
+    try:
+        return store.stat(name).version
+    except NotFoundError:
+        return 0
 
 
 def _check_is_tensor(metadata: dict[str, str], key: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from penstock._aio_threads import run
 from penstock.compat.torchstore.client import LocalClient
 from penstock.errors import InvalidArgumentError, NotFoundError
 
@@ -44,8 +45,7 @@ async def put_state_dict(
         raise TypeError(f"transfer_dtype: must be a torch.dtype, not {type(transfer_dtype).__name__}")
     flat, mapping = _flatten(state_dict)
     entries = {_path(key, path): _cast(value, transfer_dtype) for path, value in flat.items()}
-    if entries:
-        await store.put_batch(entries)
+    await run(store._put_all, entries)
     await store.put(_path(key, _MAPPING), mapping)
 
 

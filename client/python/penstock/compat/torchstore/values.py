@@ -15,25 +15,20 @@ import numpy as np
 import torch
 
 from penstock._core import TensorView
+from penstock._torch_arrays import for_put, local_shard
 from penstock.compat.tensors import own_tensor
 from penstock.compat.torchstore import objects
 from penstock.compat.torchstore.transport import TensorSlice, is_dtensor, is_fully_local
 from penstock.errors import InvalidArgumentError
 
-__all__ = ["KIND", "decode", "encode", "is_object", "local_part", "slice_of"]
+__all__ = ["KIND", "decode", "encode", "is_object", "is_sharded", "local_part", "shards", "slice_of"]
 
 KIND = "compat.kind"  # metadata: "ndarray", "json" or "pickle"; tensors have none
 
 
 def encode(value: Any, field: str) -> tuple[Any, dict[str, str]]:
-    """What to put, and its metadata."""
+    """What to put, and its metadata; of DTensors, those that are not sharded."""
     if is_dtensor(value):
-        if not is_fully_local(value):
-            raise InvalidArgumentError(
-                f"{field}: is a DTensor of which each process has a part ({value.placements} over "
-                f"{value.device_mesh.size()} devices); allowed are whole ones: use value.full_tensor()",
-                code="INVALID_ARGUMENT",
-            )
         value = _in_this_process(value)
     if isinstance(value, torch.Tensor):
         if value.device.type == "meta":
@@ -46,6 +41,23 @@ def encode(value: Any, field: str) -> tuple[Any, dict[str, str]]:
         return value, {KIND: "ndarray"}
     data, kind = objects.dumps(value, field)
     return np.frombuffer(data, np.uint8), {KIND: kind}
+
+
+def is_sharded(value: Any) -> bool:
+    """Whether it is a DTensor of which this process has a part, which `shards` gives; others go through `encode`."""
+    return is_dtensor(value) and not is_fully_local(value) and 0 not in value.shape
+
+
+def shards(value: Any, field: str) -> list[tuple[torch.Tensor, tuple[int, ...]]]:
+    """The boxes that this process is to put of a sharded DTensor, and their offsets in the whole.
+
+    Of processes that have the same, one puts it; a layout with gaps (strided sharding) gives several boxes.
+    """
+    shard = local_shard(value, f"{field}:")
+    if not shard.first_owner:
+        return []
+    local = for_put(shard.tensor, f"{field}:")
+    return [(local[box.local], box.offset) for box in shard.boxes if 0 not in box.extent]
 
 
 def is_object(metadata: dict[str, str]) -> bool:
