@@ -44,6 +44,7 @@ RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOpt
     peers_.push_back(std::make_unique<PeerNode>(
         address, store, options.tls, PeerNode::Lanes{rdma_.get(), std::string(rdma.status().message()), options.ucx_tcp}));
   }
+  if (options.channels != nullptr) channels_ = std::make_unique<ChannelMirrors>(options.channels, &peers_, &homes_, options.require_rdma);
   renewing_ = std::thread([this] { RenewLoop(); });
 }
 
@@ -61,6 +62,7 @@ void RemoteStore::Stop() {
   changed_.notify_all();
   puts_.Stop();
   jobs_.Stop();
+  if (channels_ != nullptr) channels_->Stop();
   if (renewing_.joinable()) renewing_.join();
 }
 
@@ -72,6 +74,7 @@ void RemoteStore::RenewLoop() {
     }
     for (const auto& peer : peers_) peer->Renew();
     reads_.Keep();
+    if (channels_ != nullptr) channels_->Keep();
   }
 }
 
