@@ -62,8 +62,8 @@ void RemoteStore::Stop() {
   changed_.notify_all();
   puts_.Stop();
   jobs_.Stop();
-  if (channels_ != nullptr) channels_->Stop();
   if (renewing_.joinable()) renewing_.join();
+  if (channels_ != nullptr) channels_->Stop();  // last: that thread keeps them
 }
 
 void RemoteStore::RenewLoop() {
