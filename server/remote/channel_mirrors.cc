@@ -92,8 +92,8 @@ absl::StatusOr<MutableMemory::Opened> ChannelMirrors::OpenAt(PeerNode* peer, con
     }
   }
   if (status.ok()) status = AwaitFirst(*memory, made.get());
-  absl::StatusOr<MutableMemory::Opened> opened = status;
-  if (status.ok()) opened = memory_->Open(asking.session, asking.opened, spec);
+  absl::StatusOr<MutableMemory::Opened> opened =
+      status.ok() ? memory_->Open(asking.session, asking.opened, spec) : absl::StatusOr<MutableMemory::Opened>(status);
   if (!opened.ok()) memory_->Closed(asking.session, {.header = {}, .segment = memory->segment, .flags = 0, .opened = asking.opened});
   return opened;
 }
