@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "client/session/fork.h"
+#include "proto/errors.h"
 #include "proto/layout/channel_layout.h"
 #include "proto/layout/region_layout.h"
 #include "proto/names.h"
@@ -113,7 +114,7 @@ absl::StatusOr<std::shared_ptr<MutableMapping>> MutableMapping::Open(Connection*
     const std::atomic<uint32_t>& turns = (*session)->catalog().header().mutable_turns;
     const uint32_t seen = turns.load();
     absl::StatusOr<std::shared_ptr<MutableMapping>> opened = OpenOnce(*session, request, connection->DefaultDeadline());
-    const bool may_come = absl::IsNotFound(opened.status()) || (!request.create && absl::IsUnavailable(opened.status()));
+    const bool may_come = absl::IsNotFound(opened.status()) || (!request.create && absl::IsUnavailable(opened.status()) && !IsTransportError(opened.status()));
     if (opened.ok() || !may_come) return opened;
     if (request.create && ++lost == kAttempts) return absl::UnavailableError(opened.status().message());
     if (request.create) continue;  // the node was replaced in the middle

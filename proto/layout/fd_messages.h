@@ -96,7 +96,7 @@ struct DoneMessage {
 };
 struct RefusalMessage {
   FdHeader header;
-  int32_t code;  // absl::StatusCode
+  int32_t code;  // absl::StatusCode; negative: of a transport error
   uint32_t text_bytes;
   char text[1000];
 };

@@ -155,7 +155,7 @@ void ControlServer::Welcome(const std::shared_ptr<Session>& session, uint64_t nu
 }
 
 void ControlServer::Refuse(int socket, uint64_t number, const absl::Status& status) {
-  layout::RefusalMessage refusal{.header = Header(layout::FdType::kRefusal, number), .code = static_cast<int32_t>(status.code()),
+  layout::RefusalMessage refusal{.header = Header(layout::FdType::kRefusal, number), .code = static_cast<int32_t>(status.code()) * (IsTransportError(status) ? -1 : 1),
                                  .text_bytes = 0, .text = {}};
   refusal.text_bytes = static_cast<uint32_t>(std::min(status.message().size(), sizeof(refusal.text)));
   std::memcpy(refusal.text, status.message().data(), refusal.text_bytes);

@@ -57,6 +57,11 @@ void Mirror::SetAway(bool away) {
   WakeReaders(header);
 }
 
+void Mirror::Followed() {
+  followed_.store(true);
+  WakeReaders(layout::ChannelHeaderAt(memory_.address));
+}
+
 void Mirror::Fail(absl::Status why) {
   std::lock_guard lock(mutex_);
   failure_ = std::move(why);

@@ -37,7 +37,7 @@ class Mirror {
   void SetAway(bool away);
 
   // It is followed; who opens it need wait no longer if there is no step.
-  void Followed() { followed_.store(true); }
+  void Followed();
   bool followed() const { return followed_.load(); }
   void Fail(absl::Status why);
   absl::Status failure() const;
