@@ -96,8 +96,9 @@ absl::StatusOr<uint64_t> ChannelSlot::Commit() && {
   layout::ChannelSlots(mapping->memory())[seq_ % mapping->info().slots].seq.store(2 * seq_, std::memory_order_release);
   PENSTOCK_FAULT_POINT("client.channel.written");
   header->latest.store(seq_, std::memory_order_release);
-  header->turns.fetch_add(1, std::memory_order_release);
+  header->turns.fetch_add(1);  // seq_cst: before the look whether somebody elsewhere reads
   FutexWake(&header->turns);
+  mapping->RingBell();
   return seq_;
 }
 

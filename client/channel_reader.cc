@@ -20,7 +20,7 @@ using layout::MutableKind;
 namespace {
 
 constexpr absl::Duration kSlice = absl::Milliseconds(100);  // then the session is looked at
-constexpr int kMaxTries = 1000;  // of a step that is overwritten each time; a writer may write nonsense, too
+constexpr int kMaxTries = 2 * layout::kMaxSlots;  // of a step that is overwritten each time; a writer may write nonsense, too
 
 const layout::ChannelHeader& HeaderOf(const MutableMapping& mapping) {
   return *layout::ChannelHeaderAt(static_cast<const void*>(mapping.memory()));
@@ -91,6 +91,13 @@ absl::Status ChannelReader::Ended() const {
   return mapping_->CheckSession();
 }
 
+absl::Status ChannelReader::Away() const {
+  if (HeaderOf(*mapping_).away.load(std::memory_order_acquire) == 0) return absl::OkStatus();
+  const char* home = mapping_->info().home;
+  return absl::UnavailableError(StrCat("channel \"", name_, "\": the node that has it, ", std::string(home, strnlen(home, sizeof(mapping_->info().home))),
+                                       ", is not heard; it goes on when that is back"));
+}
+
 bool ChannelReader::Take(uint64_t seq, ChannelStep* step) const {
   if (SeqOf(*mapping_, seq).load(std::memory_order_acquire) != 2 * seq) return false;
   step->mapping_ = mapping_;
@@ -131,7 +138,8 @@ bool ChannelReader::TakeNext(ChannelStep* step) {
 
 absl::StatusOr<ChannelStep> ChannelReader::Latest() {
   if (absl::Status s = PrepareInThisProcess(); !s.ok()) return s;
-  const absl::Status ended = Ended();  // before the look: a step that was written before the end is still given
+  absl::Status ended = Ended();  // before the look: a step that was written before the end is still given
+  ended.Update(Away());
   const uint64_t before = last_;
   ChannelStep step;
   if (!TakeNewest(&step)) {
@@ -148,7 +156,8 @@ absl::StatusOr<ChannelStep> ChannelReader::Next(absl::Duration timeout) {
   std::optional<Deadline> deadline;  // the clock is not asked when the step is there
   while (true) {
     const uint32_t seen = HeaderOf(*mapping_).turns.load(std::memory_order_acquire);
-    const absl::Status ended = Ended();
+    absl::Status ended = Ended();
+    ended.Update(Away());
     ChannelStep step;
     if (TakeNext(&step)) return step;
     if (!ended.ok()) return ended;

@@ -1,13 +1,17 @@
 // What does a step through a channel cost from C++, and one through a pipe beside it?
 //
-//   channel_bench --address=DIR      (asked by bench/runner/suites/channels.py)
+//   channel_bench --address=DIR [--other=DIR]      (asked by bench/runner/suites/channels.py)
 //
 // A process of its own answers each step with one of its own, so half of a round trip is what a step takes from writer to
-// reader.
+// reader. --other: of another node, on which that process is then; beside it a TCP connection over loopback.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <penstock/client.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -106,15 +110,16 @@ struct Channels {
   std::vector<char> bytes;
 };
 
-absl::Status AddChannel(Client& client, Worker& worker, const std::string& address, const Size& size) {
-  const std::string name = StrCat("bench/", size.bytes);
-  const pid_t echo = Fork([&] { EchoChannel(address, name, size.bytes); });
+// `echo_at`: the node of the process that answers.
+absl::Status AddChannel(Client& client, Worker& worker, const std::string& label, const std::string& echo_at, const Size& size) {
+  const std::string name = StrCat("bench/", label, "/", size.bytes);
+  const pid_t echo = Fork([&] { EchoChannel(echo_at, name, size.bytes); });
   absl::StatusOr<ChannelWriter> there = client.OpenChannel(name, DType::kU8, {size.bytes});
   if (!there.ok()) return there.status();
   absl::StatusOr<ChannelReader> back = client.Subscribe(name + "/back", {.timeout = kPatience});
   if (!back.ok()) return back.status();
   auto channels = std::make_shared<Channels>(Channels{*std::move(there), *std::move(back), std::vector<char>(static_cast<size_t>(size.bytes), 1)});
-  AddBoth(worker, StrCat("channel ", size.name), echo, [channels]() -> absl::StatusOr<double> {
+  AddBoth(worker, StrCat(label, " ", size.name), echo, [channels]() -> absl::StatusOr<double> {
     absl::StatusOr<double> round_trip = NanosecondsEach([&](uint64_t) -> absl::Status {
       if (absl::Status s = Put(channels->there, channels->bytes.data(), channels->bytes.size()); !s.ok()) return s;
       absl::StatusOr<ChannelStep> step = channels->back.Next(kPatience);
@@ -145,17 +150,44 @@ bool ReadAll(int fd, std::vector<char>& bytes) {
   return true;
 }
 
-absl::Status AddPipe(Worker& worker, const Size& size) {
+// Descriptors of this process and of the one that answers.
+struct Ends {
+  int in, out, echo_in, echo_out;
+};
+
+absl::StatusOr<Ends> Pipes() {
   int there[2], back[2];
   if (pipe(there) != 0 || pipe(back) != 0) return absl::InternalError("pipe");
+  return Ends{.in = back[0], .out = there[1], .echo_in = there[0], .echo_out = back[1]};
+}
+
+absl::StatusOr<Ends> Tcp() {
+  const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), mine = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  auto* where = reinterpret_cast<sockaddr*>(&address);
+  if (bind(listener, where, size) != 0 || listen(listener, 1) != 0 || getsockname(listener, where, &size) != 0 || connect(mine, where, size) != 0) {
+    return absl::InternalError("a TCP connection over loopback");
+  }
+  const int echo = accept(listener, nullptr, nullptr);
+  close(listener);
+  const int yes = 1;
+  for (const int fd : {mine, echo}) (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+  return Ends{.in = mine, .out = mine, .echo_in = echo, .echo_out = echo};
+}
+
+absl::Status AddStream(Worker& worker, const std::string& label, const absl::StatusOr<Ends>& ends, const Size& size) {
+  if (!ends.ok()) return ends.status();
   const pid_t echo = Fork([&] {
-    close(there[1]);
+    close(ends->out);
     std::vector<char> bytes(static_cast<size_t>(size.bytes));
-    while (ReadAll(there[0], bytes) && WriteAll(back[1], bytes)) {
+    while (ReadAll(ends->echo_in, bytes) && WriteAll(ends->echo_out, bytes)) {
     }
   });
   auto bytes = std::make_shared<std::vector<char>>(static_cast<size_t>(size.bytes));
-  AddBoth(worker, StrCat("pipe ", size.name), echo, [bytes, out = there[1], in = back[0]]() -> absl::StatusOr<double> {
+  AddBoth(worker, StrCat(label, " ", size.name), echo, [bytes, out = ends->out, in = ends->in]() -> absl::StatusOr<double> {
     absl::StatusOr<double> round_trip = NanosecondsEach([&](uint64_t) -> absl::Status {
       return WriteAll(out, *bytes) && ReadAll(in, *bytes) ? absl::OkStatus() : absl::UnavailableError("the other end is gone");
     }, 0.2, 32);
@@ -187,17 +219,20 @@ absl::Status AddRegion(Client& client, Worker& worker) {
 }
 
 int Run(int argc, char** argv) {
-  const std::string address = FlagValue(argc, argv, "address");
+  const std::string address = FlagValue(argc, argv, "address"), other = FlagValue(argc, argv, "other");
+  const std::string channel = other.empty() ? "channel" : "channel between nodes";
   Worker worker;
   absl::Status status;
-  for (const Size& size : kSizes) status.Update(AddPipe(worker, size));  // before there are threads
+  for (const Size& size : kSizes) {  // before there are threads
+    status.Update(other.empty() ? AddStream(worker, "pipe", Pipes(), size) : AddStream(worker, "TCP", Tcp(), size));
+  }
   absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.address = address, .timeout = kPatience});
   status.Update(client.status());
   for (const Size& size : kSizes) {
-    if (status.ok()) status = AddChannel(**client, worker, address, size);
+    if (status.ok()) status = AddChannel(**client, worker, channel, other.empty() ? address : other, size);
   }
-  if (status.ok()) status = AddWrite(**client, worker);
-  if (status.ok()) status = AddRegion(**client, worker);
+  if (status.ok() && other.empty()) status = AddWrite(**client, worker);
+  if (status.ok() && other.empty()) status = AddRegion(**client, worker);
   if (!status.ok()) {
     std::cerr << "channel_bench: " << status << "\n";
     return 1;

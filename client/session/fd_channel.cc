@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "proto/errors.h"
 #include "proto/strcat.h"
 #include "transport/fd_socket/fd_socket.h"
 #include "transport/futex.h"
@@ -29,6 +30,7 @@ absl::Status Ended() {
 
 absl::Status RefusalStatus(const layout::RefusalMessage& refusal) {
   const size_t bytes = std::min<size_t>(refusal.text_bytes, sizeof(refusal.text));
+  if (refusal.code < 0) return TransportError(std::string_view(refusal.text, bytes));
   auto code = static_cast<absl::StatusCode>(refusal.code);
   if (code == absl::StatusCode::kOk) code = absl::StatusCode::kInternal;
   return absl::Status(code, std::string(refusal.text, bytes));

@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "client/session/fork.h"
+#include "proto/errors.h"
 #include "proto/layout/channel_layout.h"
 #include "proto/layout/region_layout.h"
 #include "proto/names.h"
@@ -60,13 +62,14 @@ absl::Status CheckReply(const MutableReply& reply, MutableKind kind, int fd) {
 
 }  // namespace
 
-MutableMapping::MutableMapping(Session* session, const MutableReply& info, uint64_t opened, Mapping mapping)
+MutableMapping::MutableMapping(Session* session, const MutableReply& info, uint64_t opened, Mapping mapping, UniqueFd bell)
     : session_(session),
       info_(info),
       shape_(absl::MakeConstSpan(info.shape, info.rank)),
       opened_(opened),
       fork_count_(ForkList::fork_count()),
-      mapping_(std::move(mapping)) {
+      mapping_(std::move(mapping)),
+      bell_(std::move(bell)) {
   session_->Ref();
 }
 
@@ -84,6 +87,12 @@ void MutableMapping::TellClosed(uint32_t flags) {
   message.flags = flags;
   message.opened = opened_;
   (void)session_->fd_channel().Post(message, FdType::kMutableClosed);  // a store that is gone counts nothing
+}
+
+void MutableMapping::RingBell() const {
+  const layout::ChannelHeader* header = layout::ChannelHeaderAt(static_cast<const void*>(mapping_.data()));
+  const uint64_t one = 1;
+  if (header->followed.load() != 0 && write(bell_.get(), &one, sizeof(one)) < 0) return;  // rung already
 }
 
 void MutableMapping::GiveUpName() { TellClosed(layout::kMutableStillMapped); }
@@ -105,7 +114,8 @@ absl::StatusOr<std::shared_ptr<MutableMapping>> MutableMapping::Open(Connection*
     const std::atomic<uint32_t>& turns = (*session)->catalog().header().mutable_turns;
     const uint32_t seen = turns.load();
     absl::StatusOr<std::shared_ptr<MutableMapping>> opened = OpenOnce(*session, request, connection->DefaultDeadline());
-    if (opened.ok() || !absl::IsNotFound(opened.status())) return opened;
+    const bool may_come = absl::IsNotFound(opened.status()) || (!request.create && absl::IsUnavailable(opened.status()) && !IsTransportError(opened.status()));
+    if (opened.ok() || !may_come) return opened;
     if (request.create && ++lost == kAttempts) return absl::UnavailableError(opened.status().message());
     if (request.create) continue;  // the node was replaced in the middle
     if (patience.Passed()) return opened;
@@ -117,7 +127,8 @@ absl::StatusOr<std::shared_ptr<MutableMapping>> MutableMapping::OpenOnce(Session
                                                                          const Deadline& deadline) {
   absl::StatusOr<FdReply> reply = session->fd_channel().Call(MessageOf(request), FdType::kOpenMutable, {}, deadline);
   if (!reply.ok()) return reply.status();
-  const auto message = reply->As<MutableReply>(FdType::kMutableReply, 1);
+  const bool writer = request.kind == MutableKind::kChannel && request.create;
+  const auto message = reply->As<MutableReply>(FdType::kMutableReply, writer ? 2 : 1);
   if (!message.ok()) return message.status();
   const int fd = reply->fds[0].get();
   if (absl::Status s = CheckReply(**message, request.kind, fd); !s.ok()) return s;
@@ -127,8 +138,8 @@ absl::StatusOr<std::shared_ptr<MutableMapping>> MutableMapping::OpenOnce(Session
   if (!mapping.ok()) return mapping.status();
   (void)mapping->Populate(/*write=*/!reader, 0, bytes);  // what this spares later is a fault a page
   std::shared_ptr<MutableMapping> opened(
-      new MutableMapping(session, **message, (*message)->header.number, *std::move(mapping)));
-  if (request.kind == MutableKind::kChannel && request.create) {
+      new MutableMapping(session, **message, (*message)->header.number, *std::move(mapping), writer ? std::move(reply->fds[1]) : UniqueFd()));
+  if (writer) {
     if (absl::Status s = opened->FinishWriter(deadline); !s.ok()) return s;
   }
   return opened;

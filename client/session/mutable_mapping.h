@@ -21,6 +21,7 @@
 #include "penstock/shape.h"
 #include "proto/layout/fd_messages.h"
 #include "transport/segment/mapping.h"
+#include "transport/unique_fd.h"
 
 namespace penstock::client {
 
@@ -36,7 +37,7 @@ class MutableMapping {
     DType dtype = DType::kInvalid;
     Shape shape;
   };
-  // NotFound: there is none with this name yet; it waits for one until the deadline if `wait`.
+  // NotFound: there is none with this name yet, Unavailable: its node is not heard; it waits for one so long.
   static absl::StatusOr<std::shared_ptr<MutableMapping>> Open(Connection* connection, const Request& request,
                                                               absl::Duration wait);
   // Whether there was one.
@@ -55,11 +56,13 @@ class MutableMapping {
   bool OfThisProcess() const;
   // The name goes now, though the memory stays mapped (by arrays). Of a channel's writer.
   void GiveUpName();
+  // After a step of a channel's writer: those who read elsewhere are told.
+  void RingBell() const;
   // Why nothing will come of it any more; OK while the store lives.
   absl::Status CheckSession() const;
 
  private:
-  MutableMapping(Session* session, const layout::MutableReply& info, uint64_t opened, Mapping mapping);
+  MutableMapping(Session* session, const layout::MutableReply& info, uint64_t opened, Mapping mapping, UniqueFd bell);
   static absl::StatusOr<std::shared_ptr<MutableMapping>> OpenOnce(Session* session, const Request& request,
                                                                   const Deadline& deadline);
   absl::Status FinishWriter(const Deadline& deadline);
@@ -71,6 +74,7 @@ class MutableMapping {
   const uint64_t opened_;  // number of the request
   const uint64_t fork_count_;
   Mapping mapping_;
+  const UniqueFd bell_;  // of a channel's writer
   mutable Turns turns_;
   bool not_in_children_ = false;  // a forked child does not have it
 };

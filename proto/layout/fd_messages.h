@@ -13,7 +13,7 @@
 //   Fork (socket, pin chunks...)        Done with the child's session id | Refusal
 //   OpenRing (child of a fork)          Welcome (same as for Hello)
 //   SegmentUnmapped                     -
-//   OpenMutable                         MutableReply (the memfd) | Refusal
+//   OpenMutable                         MutableReply (the memfd; for a channel's writer the bell, an eventfd) | Refusal
 //   MutableMapped (a channel's writer)  Done once sealed, and to be subscribed to | Refusal
 //   MutableClosed                       -
 //   DeleteMutable                       Done (1: there was one) | Refusal
@@ -96,7 +96,7 @@ struct DoneMessage {
 };
 struct RefusalMessage {
   FdHeader header;
-  int32_t code;  // absl::StatusCode
+  int32_t code;  // absl::StatusCode; negative: of a transport error
   uint32_t text_bytes;
   char text[1000];
 };
@@ -129,6 +129,7 @@ struct MutableReply {
   uint8_t rank;
   uint16_t made;  // 1: by this request
   int64_t shape[16];
+  char home[64];  // of a mirror: the address of the channel's node, as this one knows it; NUL-padded
 };
 enum MutableClosedFlags : uint32_t {
   kMutableStillMapped = 1,  // a channel's name is given up; another MutableClosed will follow
@@ -139,7 +140,7 @@ struct MutableMessage {  // MutableMapped, MutableClosed
   uint32_t flags;   // MutableClosedFlags
   uint64_t opened;  // number of the OpenMutable
 };
-static_assert(sizeof(MutableRequest) == 680 && sizeof(MutableReply) == 176 && sizeof(MutableMessage) == 32);
+static_assert(sizeof(MutableRequest) == 680 && sizeof(MutableReply) == 240 && sizeof(MutableMessage) == 32);
 static_assert(sizeof(HelloMessage) == 88 && sizeof(WelcomeMessage) == 192 && sizeof(SegmentMessage) == 40);
 static_assert(sizeof(RefusalMessage) == 1024);
 

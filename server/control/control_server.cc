@@ -42,11 +42,9 @@ bool Decode(const char* bytes, size_t size, Message* message) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(Store* store, RingServer* rings, int listener, std::string grpc_address) {
-  std::unique_ptr<ControlServer> server(new ControlServer(store, rings, listener, std::move(grpc_address)));
-  absl::StatusOr<std::unique_ptr<MutableMemory>> changing = MutableMemory::Create(store);
-  if (!changing.ok()) return changing.status();
-  server->mutable_ = *std::move(changing);
+absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(const Parts& parts, int listener, std::string grpc_address) {
+  std::unique_ptr<ControlServer> server(new ControlServer(parts, listener, std::move(grpc_address)));
+  Store* const store = parts.store;
   server->epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
   server->wake_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!server->epoll_ || !server->wake_) return ErrnoStatus(errno, "control server: epoll or eventfd");
@@ -55,7 +53,7 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(Store* store
   store->OnSegmentNotice([raw = server.get()](const Store::SegmentNotice& notice) { raw->SendNotice(notice); });
   for (const std::shared_ptr<Session>& session : store->Sessions()) {
     if (absl::Status s = server->Watch(session->socket(), kSessionBit | session->id); !s.ok()) return s;
-    if (session->has_ring()) rings->Add(session);
+    if (session->has_ring()) parts.rings->Add(session);
   }
   server->thread_ = std::thread([raw = server.get()] { raw->Run(); });
   return server;
@@ -157,7 +155,7 @@ void ControlServer::Welcome(const std::shared_ptr<Session>& session, uint64_t nu
 }
 
 void ControlServer::Refuse(int socket, uint64_t number, const absl::Status& status) {
-  layout::RefusalMessage refusal{.header = Header(layout::FdType::kRefusal, number), .code = static_cast<int32_t>(status.code()),
+  layout::RefusalMessage refusal{.header = Header(layout::FdType::kRefusal, number), .code = static_cast<int32_t>(status.code()) * (IsTransportError(status) ? -1 : 1),
                                  .text_bytes = 0, .text = {}};
   refusal.text_bytes = static_cast<uint32_t>(std::min(status.message().size(), sizeof(refusal.text)));
   std::memcpy(refusal.text, status.message().data(), refusal.text_bytes);
@@ -297,16 +295,28 @@ void ControlServer::HandleGrowPins(const std::shared_ptr<Session>& session, cons
 void ControlServer::HandleOpenMutable(const std::shared_ptr<Session>& session, const layout::MutableRequest& message) {
   absl::StatusOr<MutableSpec> spec = MutableSpec::FromMessage(message);
   if (!spec.ok()) return Refuse(session->socket(), message.header.number, spec.status());
-  if (!MutableMemory::IsSlow(*spec)) return AnswerOpenMutable(session, message.header.number, *spec);
-  store_->work().Add([this, session, number = message.header.number, spec = *std::move(spec)] { AnswerOpenMutable(session, number, spec); });
+  if (!MutableMemory::IsSlow(*spec)) return OpenMutable(session, message.header.number, *spec);
+  store_->work().Add([this, session, number = message.header.number, spec = *std::move(spec)] { OpenMutable(session, number, spec); });
 }
 
-void ControlServer::AnswerOpenMutable(const std::shared_ptr<Session>& session, uint64_t number, const MutableSpec& spec) {
+void ControlServer::OpenMutable(const std::shared_ptr<Session>& session, uint64_t number, const MutableSpec& spec) {
   absl::StatusOr<MutableMemory::Opened> opened = mutable_->Open(session->id, number, spec);
-  if (!opened.ok()) return Refuse(session->socket(), number, opened.status());
+  const bool elsewhere = mirrors_ != nullptr && !spec.create && spec.kind == layout::MutableKind::kChannel &&
+                         (absl::IsNotFound(opened.status()) || absl::IsUnavailable(opened.status()));
+  if (!elsewhere) return AnswerOpenMutable(*session, number, spec, std::move(opened));
+  mirrors_->Open({.session = session->id, .opened = number, .require_rdma = session->peer.require_rdma}, spec,
+                 [this, session, number, spec](absl::StatusOr<MutableMemory::Opened> mirror) { AnswerOpenMutable(*session, number, spec, std::move(mirror)); });
+}
+
+void ControlServer::AnswerOpenMutable(Session& session, uint64_t number, const MutableSpec& spec, absl::StatusOr<MutableMemory::Opened> opened) {
+  if (!opened.ok()) return Refuse(session.socket(), number, opened.status());
   opened->reply.header = Header(layout::FdType::kMutableReply, number);
   PENSTOCK_FAULT_POINT("node.mutable.opened");
-  Send(session->socket(), opened->reply, {opened->fd.get()}).IgnoreError();
+  if (spec.kind == layout::MutableKind::kChannel && spec.create) {
+    Send(session.socket(), opened->reply, {opened->fd.get(), mutable_->bell_fd()}).IgnoreError();
+  } else {
+    Send(session.socket(), opened->reply, {opened->fd.get()}).IgnoreError();
+  }
 }
 
 void ControlServer::HandleMutableMapped(const std::shared_ptr<Session>& session, const layout::MutableMessage& message) {

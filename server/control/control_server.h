@@ -15,6 +15,7 @@
 
 #include "proto/layout/fd_messages.h"
 #include "server/mutable/mutable_memory.h"
+#include "server/remote/channel_mirrors.h"
 #include "server/ring/ring_server.h"
 #include "server/store/store.h"
 #include "transport/fd_socket/fd_socket.h"
@@ -23,8 +24,15 @@ namespace penstock::server {
 
 class ControlServer {
  public:
+  // What it uses must outlive it.
+  struct Parts {
+    Store* store = nullptr;
+    RingServer* rings = nullptr;
+    MutableMemory* changing = nullptr;
+    ChannelMirrors* mirrors = nullptr;  // null: no other nodes
+  };
   // `listener` stays open. Serves the sessions that the store has inherited, too.
-  static absl::StatusOr<std::unique_ptr<ControlServer>> Start(Store* store, RingServer* rings, int listener, std::string grpc_address);
+  static absl::StatusOr<std::unique_ptr<ControlServer>> Start(const Parts& parts, int listener, std::string grpc_address);
   ~ControlServer() { Stop(); }
   void Stop();
 
@@ -32,8 +40,9 @@ class ControlServer {
   struct Greeting {  // accepted, Hello not read yet
     UniqueFd socket;
   };
-  ControlServer(Store* store, RingServer* rings, int listener, std::string grpc_address)
-      : store_(store), rings_(rings), listener_(listener), grpc_address_(std::move(grpc_address)) {}
+  ControlServer(const Parts& parts, int listener, std::string grpc_address)
+      : store_(parts.store), rings_(parts.rings), mutable_(parts.changing), mirrors_(parts.mirrors), listener_(listener),
+        grpc_address_(std::move(grpc_address)) {}
 
   void Run();
   absl::Status Watch(int fd, uint64_t tag);
@@ -46,7 +55,8 @@ class ControlServer {
   void HandleExtentMapped(const std::shared_ptr<Session>& session, const layout::SegmentMessage& message);
   void HandleGrowPins(const std::shared_ptr<Session>& session, const layout::PinChunkMessage& message);
   void HandleOpenMutable(const std::shared_ptr<Session>& session, const layout::MutableRequest& message);
-  void AnswerOpenMutable(const std::shared_ptr<Session>& session, uint64_t number, const MutableSpec& spec);
+  void OpenMutable(const std::shared_ptr<Session>& session, uint64_t number, const MutableSpec& spec);
+  void AnswerOpenMutable(Session& session, uint64_t number, const MutableSpec& spec, absl::StatusOr<MutableMemory::Opened> opened);
   void HandleMutableMapped(const std::shared_ptr<Session>& session, const layout::MutableMessage& message);
   void HandleDeleteMutable(const std::shared_ptr<Session>& session, const layout::MutableRequest& message);
   void HandleFork(const std::shared_ptr<Session>& session, const layout::ForkMessage& message, std::vector<UniqueFd> fds);
@@ -57,9 +67,10 @@ class ControlServer {
 
   Store* const store_;
   RingServer* const rings_;
+  MutableMemory* const mutable_;
+  ChannelMirrors* const mirrors_;
   const int listener_;
   const std::string grpc_address_;
-  std::unique_ptr<MutableMemory> mutable_;
   UniqueFd epoll_;
   UniqueFd wake_;
   std::atomic<bool> stopping_{false};

@@ -52,6 +52,7 @@ absl::StatusOr<BookEntry*> MutableBook::Take() {
   for (BookHolder& holder : entry->holders) holder.session.store(0);
   entry->more_holders.store(0);
   entry->writer = entry->writer_opened = 0;
+  entry->incarnation = entry->is_mirror = 0;
   return entry;
 }
 

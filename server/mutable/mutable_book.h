@@ -45,7 +45,8 @@ struct BookEntry {
   uint8_t rank;
   uint16_t name_bytes;
   std::atomic<uint32_t> more_holders;
-  uint64_t reserved[2];
+  uint64_t incarnation;  // of a channel
+  uint64_t is_mirror;    // 1: of a channel of another node
   int64_t shape[16];
   char name[512];
   BookHolder holders[kBookHolders];

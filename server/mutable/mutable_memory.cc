@@ -1,11 +1,15 @@
 #include "server/mutable/mutable_memory.h"
 
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "proto/errors.h"
 #include "proto/layout/channel_layout.h"
 #include "proto/layout/region_layout.h"
 #include "proto/names.h"
@@ -29,6 +33,13 @@ uint64_t SegmentBytes(const MutableSpec& spec) {
 }
 std::string Geometry(const MutableSpec& spec) { return StrCat(DTypeName(spec.dtype), " ", spec.shape.ToString()); }
 
+uint64_t NewIncarnation() {
+  uint64_t number = 0;
+  while (number == 0 && getrandom(&number, sizeof(number), 0) == static_cast<ssize_t>(sizeof(number))) {
+  }
+  return number;
+}
+
 // So that no client can seal it against those who open it later.
 bool SealTheSeals(const SharedSegments& segments, uint32_t id) {
   SharedSegment info;
@@ -38,7 +49,9 @@ bool SealTheSeals(const SharedSegments& segments, uint32_t id) {
 
 constexpr uint64_t kMaxBytes = uint64_t{1} << 45;  // below what the warden makes; no sum with it overflows
 
-absl::Status CheckChannel(MutableSpec& spec) {
+}  // namespace
+
+absl::Status CheckChannel(const MutableSpec& spec) {
   if (spec.slots < layout::kMinSlots || spec.slots > layout::kMaxSlots) {
     return absl::InvalidArgumentError(StrCat("slots: is ", spec.slots, "; allowed are ", layout::kMinSlots, " to ", layout::kMaxSlots));
   }
@@ -51,8 +64,6 @@ absl::Status CheckChannel(MutableSpec& spec) {
   if (spec.nbytes > kMaxBytes / spec.slots) return absl::InvalidArgumentError(StrCat("slots: ", spec.slots, " of ", spec.nbytes, " bytes are too many"));
   return absl::OkStatus();
 }
-
-}  // namespace
 
 absl::StatusOr<MutableSpec> MutableSpec::FromMessage(const layout::MutableRequest& message) {
   MutableSpec spec{.kind = message.kind, .create = (message.flags & layout::kMutableCreate) != 0,
@@ -76,8 +87,14 @@ absl::StatusOr<MutableSpec> MutableSpec::FromMessage(const layout::MutableReques
   return spec;
 }
 
-absl::StatusOr<std::unique_ptr<MutableMemory>> MutableMemory::Create(Store* store) {
+absl::StatusOr<std::unique_ptr<MutableMemory>> MutableMemory::Create(Store* store, int bell_fd) {
   std::unique_ptr<MutableMemory> memory(new MutableMemory(store));
+  if (bell_fd < 0) {
+    memory->own_bell_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (!memory->own_bell_) return ErrnoStatus(errno, "channels: eventfd");
+    bell_fd = memory->own_bell_.get();
+  }
+  memory->bell_fd_ = bell_fd;
   if (absl::Status s = memory->Recover(); !s.ok()) return s;
   return memory;
 }
@@ -86,9 +103,15 @@ absl::StatusOr<MutableMemory::Opened> MutableMemory::Open(uint64_t session, uint
   const Holder holder{session, opened};
   {
     std::lock_guard lock(mutex_);
-    if (Item* item = FindNamed(spec)) return OpenKnown(*item, holder, spec);
-    if (!spec.create) {
-      return absl::NotFoundError(StrCat("no ", Word(spec.kind), " \"", spec.name, "\" on this host (processes of other hosts cannot share one)"));
+    Item* const item = FindNamed(spec);
+    if (item != nullptr && item->is_mirror && spec.create) {
+      Close(*item);
+      if (on_mirror_over_) on_mirror_over_();
+    } else if (item != nullptr) {
+      return OpenKnown(*item, holder, spec);
+    } else if (!spec.create) {
+      return absl::NotFoundError(StrCat("no ", Word(spec.kind), " \"", spec.name, "\" on this host",
+                                        spec.kind == MutableKind::kRegion ? " (processes of other hosts cannot share one)" : ""));
     }
     if (items_.size() >= kMaxMutable) {
       return absl::ResourceExhaustedError(StrCat("the node has ", items_.size(), " channels and regions, the most that it may; close some"));
@@ -109,6 +132,9 @@ absl::StatusOr<MutableMemory::Opened> MutableMemory::OpenKnown(Item& item, const
   if (spec.kind == MutableKind::kChannel) {
     if (spec.create) return SecondWriter(item);
     if (item.entry == nullptr) return absl::NotFoundError(StrCat("channel \"", spec.name, "\": its writer is about to open it"));
+    if (item.is_mirror && layout::ChannelHeaderAt(item.shared.address)->away.load() != 0) {
+      return absl::UnavailableError(StrCat("channel \"", spec.name, "\": its node, ", item.home, ", is not heard"));
+    }
   } else if (spec.exclusive) {
     return absl::AlreadyExistsError(StrCat("region \"", spec.name, "\": it exists (", item.spec.nbytes, " bytes), and was to be made"));
   } else if (spec.nbytes != 0 && spec.nbytes != item.spec.nbytes) {
@@ -159,6 +185,7 @@ absl::Status MutableMemory::Make(const Holder& holder, const MutableSpec& spec) 
   item.holders.push_back(holder);
   if (spec.kind == MutableKind::kChannel) {
     item.writer = holder;
+    item.incarnation = NewIncarnation();
     return absl::OkStatus();
   }
   const absl::Status entered = Enter(item);
@@ -181,6 +208,8 @@ absl::Status MutableMemory::Enter(Item& item) {
   entry->nbytes = item.spec.nbytes;
   entry->writer = item.writer.session;
   entry->writer_opened = item.writer.opened;
+  entry->incarnation = item.incarnation;
+  entry->is_mirror = item.is_mirror ? 1 : 0;
   entry->dtype = static_cast<uint8_t>(item.spec.dtype);
   entry->rank = static_cast<uint8_t>(item.spec.shape.rank());
   std::copy(item.spec.shape.dims().begin(), item.spec.shape.dims().end(), entry->shape);
@@ -277,6 +306,7 @@ absl::StatusOr<MutableMemory::Opened> MutableMemory::Answer(const Item& item, bo
   reply.rank = static_cast<uint8_t>(item.spec.shape.rank());
   reply.made = made;
   std::copy(item.spec.shape.dims().begin(), item.spec.shape.dims().end(), reply.shape);
+  item.home.copy(reply.home, sizeof(reply.home) - 1);
   return opened;
 }
 
@@ -319,12 +349,14 @@ void MutableMemory::Close(Item& item) {
   header->closed.store(1);
   header->turns.fetch_add(1);
   FutexWake(&header->turns);
+  RingBell(*header);
 }
 
 void MutableMemory::DropIfUnused(uint32_t segment) {
   const auto it = items_.find(segment);
   if (it == items_.end()) return;
   Item& item = it->second;
+  if (item.is_mirror && !HasReaders(item) && on_mirror_over_) on_mirror_over_();
   if (std::any_of(item.holders.begin(), item.holders.end(), [](const Holder& h) { return h.session != 0; })) return;
   Unname(item);
   if (item.entry != nullptr) book_.Give(item.entry);
@@ -338,60 +370,6 @@ void MutableMemory::DropIfUnused(uint32_t segment) {
 void MutableMemory::Announce() {
   store_->header()->mutable_turns.fetch_add(1);
   FutexWake(&store_->header()->mutable_turns);
-}
-
-absl::Status MutableMemory::Recover() {
-  std::vector<BookEntry*> entries;
-  std::map<uint32_t, SharedSegment> segments;
-  std::lock_guard lock(mutex_);
-  for (const SharedSegment& segment : store_->TakeMutableSegments()) {
-    if (segment.kind != layout::SegmentKind::kMutableBook) {
-      segments[segment.id] = segment;
-      continue;
-    }
-    absl::StatusOr<std::vector<BookEntry*>> used = book_.Adopt(segment);
-    if (!used.ok()) return used.status();
-    entries.insert(entries.end(), used->begin(), used->end());
-  }
-  for (BookEntry* entry : entries) {
-    const auto segment = segments.find(entry->segment);
-    if (segment == segments.end()) {  // dropped before its entry was
-      book_.Give(entry);
-      continue;
-    }
-    RecoverItem(entry, segment->second);
-    segments.erase(segment);
-  }
-  for (const auto& [id, segment] : segments) {  // never got a name
-    store_->segments().Drop(id);
-    store_->ReleaseMutable(segment.kind, segment.bytes);
-  }
-  return absl::OkStatus();
-}
-
-void MutableMemory::RecoverItem(BookEntry* entry, const SharedSegment& segment) {
-  Item& item = items_[segment.id];
-  item.spec = {.kind = entry->kind, .create = true, .exclusive = false, .name = std::string(entry->Name()), .nbytes = entry->nbytes, .slots = entry->slots,
-               .dtype = static_cast<DType>(entry->dtype), .shape = Shape(absl::MakeConstSpan(entry->shape, entry->rank))};
-  item.shared = segment;
-  item.entry = entry;
-  item.named = static_cast<BookState>(entry->state.load()) == BookState::kNamed;
-  if (item.named) names_[{item.spec.kind, item.spec.name}] = segment.id;
-  if (item.named && entry->kind == MutableKind::kChannel) item.writer = {entry->writer, entry->writer_opened};
-  for (const BookHolder& kept : entry->holders) {
-    const uint64_t session = kept.session.load();
-    const bool alive = session != 0 && store_->FindSession(session) != nullptr;
-    item.holders.push_back(alive ? Holder{session, kept.opened} : Holder{});
-  }
-  if (entry->more_holders.load() != 0) {  // who the others were is not known: whoever is there may be one
-    for (const std::shared_ptr<Session>& session : store_->Sessions()) item.holders.push_back({session->id, 0});
-  }
-  if (item.writer.session != 0 && store_->FindSession(item.writer.session) == nullptr) Close(item);
-  if (entry->kind == MutableKind::kRegion) {
-    ClearHolds(static_cast<layout::RegionHeader*>(segment.address),
-               [this](uint64_t session) { return store_->FindSession(session) == nullptr; });
-  }
-  DropIfUnused(segment.id);
 }
 
 }  // namespace penstock::server

@@ -109,10 +109,10 @@ void TellReady(const warden::NodeContext& context, int port) {
 }
 
 // On the port that an earlier node process had, if there was one.
-absl::StatusOr<std::unique_ptr<StreamServer>> StartDataPort(const NodeConfig& config, Scratch* scratch, RemoteSessions* sessions) {
+absl::StatusOr<std::unique_ptr<StreamServer>> StartDataPort(const NodeConfig& config, Scratch* scratch, RemoteSessions* sessions, int bell_fd) {
   absl::StatusOr<std::unique_ptr<StreamServer>> server =
       StreamServer::Start({.host = config.data_net, .port = scratch->data_port != 0 ? scratch->data_port : config.data_port,
-                           .grants = sessions, .tls = config.tls.on()});
+                           .grants = sessions, .bell_fd = bell_fd, .tls = config.tls.on()});
   if (!server.ok()) {
     return absl::Status(server.status().code(), StrCat("data port: ", std::string(server.status().message()), " (--data_port, --data_net)"));
   }
@@ -188,15 +188,17 @@ absl::Status RunNode(warden::NodeContext* context) {
                 .huge_pages = config.huge_pages != HugePages::kOff, .adopt_always = config.adopt == Adopt::kAlways,
                 .node_id = config.node_id.empty() ? std::string() : *UuidOf(config.node_id), .in_cluster = !config.etcd.empty()});
   if (!store.ok()) return store.status();
+  const absl::StatusOr<std::unique_ptr<MutableMemory>> changing = MutableMemory::Create(store->get(), context->bell_fd);
+  if (!changing.ok()) return changing.status();
   LeaseRecall recall(store->get());
-  RemoteSessions remote(store->get(), &recall, config.max_sessions);
+  RemoteSessions remote(store->get(), &recall, config.max_sessions, changing->get());
   const bool may_rdma = config.MayUseRdma();
   absl::StatusOr<std::unique_ptr<RdmaMemory>> rdma = absl::NotFoundError("not asked for");
   if (config.data_port != kNoTcp && may_rdma) rdma = RdmaMemory::Open();  // before there are other threads
   std::unique_ptr<StreamServer> data;
   std::string data_address;
   if (config.data_port != kNoTcp) {
-    absl::StatusOr<std::unique_ptr<StreamServer>> listening = StartDataPort(config, scratch, &remote);
+    absl::StatusOr<std::unique_ptr<StreamServer>> listening = StartDataPort(config, scratch, &remote, (*changing)->bell_fd());
     if (!listening.ok()) return listening.status();
     data = *std::move(listening);
     data_address = TcpAddress(config.data_net, data->port());
@@ -224,7 +226,8 @@ absl::Status RunNode(warden::NodeContext* context) {
                       .why_no_rdma = config.rdma == Rdma::kOff ? "--rdma=off" : "RDMA is not encrypted, and --tls_cert asks for TLS (--rdma=on allows it)",
                       .require_rdma = config.require_transport == RequireTransport::kRdma,
                       .ucx_tcp = ucx_tcp->get(),
-                      .new_names_at_peers = config.new_names == NewNames::kPeers});
+                      .new_names_at_peers = config.new_names == NewNames::kPeers,
+                      .channels = changing->get()});
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();
   std::atomic<int> tcp_port{0}, http_port{0};
@@ -238,7 +241,8 @@ absl::Status RunNode(warden::NodeContext* context) {
   others.OnDone([raw = rings->get()](uint64_t key) { raw->Wake(key); });
   (*store)->OnChange([raw = rings->get()](uint64_t name_hash) { raw->Wake(name_hash); });
   absl::StatusOr<std::unique_ptr<ControlServer>> control =
-      ControlServer::Start(store->get(), rings->get(), context->fd_listener, "unix:" + config.GrpcSocketPath());
+      ControlServer::Start({.store = store->get(), .rings = rings->get(), .changing = changing->get(), .mirrors = others.channels()},
+                           context->fd_listener, "unix:" + config.GrpcSocketPath());
   if (!control.ok()) return control.status();
   (*store)->ShowIndex();
   const int port = scratch->grpc_port != 0 ? scratch->grpc_port : config.grpc_port;

@@ -101,7 +101,7 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
     const uint64_t grant = located->grant();
     if (Answer(request, reader, *std::move(located), response)) return absl::OkStatus();
     if (grant != 0) {
-      peer->ReleaseFor(reader, grant);
+      peer->ReleaseFor(reader, {grant});
       Done(key, reader.token);
     }
     response->set_here(true);
@@ -121,7 +121,7 @@ absl::Status ClientReads::Close(uint64_t session, const v1::CloseReadRequest& re
       reader = it->second.reader;
     }
     response->set_deadline_ns(static_cast<uint64_t>(absl::ToUnixNanos(reader.deadline)));
-    peer->ReleaseFor(reader, request.grant());
+    peer->ReleaseFor(reader, {request.grant()});
     Done(key, reader.token);
     return absl::OkStatus();
   }

@@ -30,6 +30,7 @@
 #include "absl/types/span.h"
 #include "peer.grpc.pb.h"
 #include "proto/uuid_text.h"
+#include "server/mutable/mutable_memory.h"
 #include "server/penstockd/config.h"
 #include "server/remote/held_leases.h"
 #include "server/remote/ucx_tcp.h"
@@ -127,10 +128,19 @@ class PeerNode {
   };
   absl::StatusOr<Reader> OpenReader(const std::string& label);
   absl::StatusOr<v1::LocateResult> LocateFor(const Reader& reader, const std::string& name, uint64_t version);
-  void ReleaseFor(const Reader& reader, uint64_t grant) { GiveBack(reader.token, {grant}); }
+  void ReleaseFor(const Reader& reader, absl::Span<const uint64_t> grants) { GiveBack(reader.token, grants); }
   absl::StatusOr<absl::Time> RenewFor(const Reader& reader);  // its deadline now; PERMISSION_DENIED: it is over
   void CloseReader(const Reader& reader);
   bool reads_by_rdma() const;
+
+  // A channel there. What the answer says of it was checked.
+  struct Channel {
+    MutableMemory::Facts facts;
+    uint64_t grant = 0;
+  };
+  absl::StatusOr<MutableMemory::Facts> LookForChannel(const std::string& name);
+  // With grants, in the reader's session. One result each.
+  absl::StatusOr<std::vector<absl::StatusOr<Channel>>> OpenChannels(const Reader& reader, absl::Span<const std::string> names);
 
   // A call of service Store there, for what that node has itself.
   template <class Request, class Response>
@@ -142,7 +152,7 @@ class PeerNode {
     return Judge((store_.get()->*method)(&context, request, response));
   }
 
-  // It left the cluster's members: every call says why from now on, and nothing is sent.
+  // It is none of the cluster's members: every call says why from now on, and nothing is sent. Empty: it is one again.
   void SetAbsent(std::string why);
   bool absent() const;
 
@@ -198,6 +208,7 @@ class PeerNode {
   absl::Status CheckUp();
   absl::Status Judge(const grpc::Status& status);
   static absl::Status Decode(const v1::Status& status);
+  absl::StatusOr<Channel> TakeChannel(const std::string& name, const v1::ChannelResult& result) const;
   absl::StatusOr<Open> Session();
   void Forget(const std::string& token);
 

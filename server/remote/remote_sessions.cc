@@ -48,7 +48,7 @@ absl::StatusOr<RemoteSessions::Opened> RemoteSessions::Open(std::string_view lab
     }
     id = kFirstId + next_id_++;
     sessions_.emplace(opened.token, RemoteSession{.id = id, .label = std::string(label), .ttl = ttl, .deadline = now + ttl + kMargin, .rdma = rdma,
-                                                .opened_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .grants = {}, .drafts = {}});
+                                                .opened_ns = static_cast<uint64_t>(absl::GetCurrentTimeNanos()), .grants = {}, .drafts = {}, .channels = {}});
     identities_[identity] = opened.token;
   }
   store_->LogEvent(v1::Event::SESSION, StrCat("remote session ", id, " (", label, ") opened"));  // from now on Expire has work
@@ -124,6 +124,7 @@ absl::StatusOr<LeaseRecall::Recalls> RemoteSessions::AwaitRecalls(const LaneToke
 absl::Status RemoteSessions::Release(const LaneToken& token, absl::Span<const uint64_t> numbers) {
   std::vector<Store::HeldTensor> released;  // given back without the lock
   std::vector<std::shared_ptr<RemoteDraft>> aborted;
+  std::vector<std::shared_ptr<ChannelSource>> left;
   std::lock_guard lock(mutex_);
   const absl::StatusOr<RemoteSession*> session = Find(token);
   if (!session.ok()) return session.status();
@@ -134,9 +135,41 @@ absl::Status RemoteSessions::Release(const LaneToken& token, absl::Span<const ui
     } else if (auto draft = (*session)->drafts.find(number); draft != (*session)->drafts.end()) {
       aborted.push_back(std::move(draft->second));
       (*session)->drafts.erase(draft);
+    } else if (auto channel = (*session)->channels.find(number); channel != (*session)->channels.end()) {
+      channel->second.source->Release();
+      left.push_back(std::move(channel->second.source));
+      (*session)->channels.erase(channel);
     }
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<RemoteSessions::OpenedChannel> RemoteSessions::OpenChannel(const LaneToken& token, const std::string& name, bool look) {
+  if (absl::Status s = Check(token); !s.ok()) return s;
+  if (channels_ == nullptr) return absl::NotFoundError(StrCat("no channel \"", name, "\" is written on this node"));
+  OpenedChannel opened;
+  if (look) {
+    absl::StatusOr<MutableMemory::Facts> facts = channels_->Look(name);
+    if (!facts.ok()) return facts.status();
+    opened.facts = *std::move(facts);
+    return opened;
+  }
+  absl::StatusOr<std::shared_ptr<ChannelSource>> source = channels_->Follow(name, &opened.facts);
+  if (!source.ok()) return source.status();
+  std::shared_ptr<ChannelSource> before;  // goes without the lock, as `source` does
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);  // may have ended meanwhile
+  if (!session.ok()) return session.status();
+  std::map<uint64_t, FollowedChannel>& all = (*session)->channels;
+  const auto same = std::find_if(all.begin(), all.end(), [&](const auto& entry) { return entry.second.incarnation == opened.facts.incarnation; });
+  if (same != all.end()) {
+    before = std::move(same->second.source);
+    before->Release();
+    all.erase(same);
+  }
+  opened.grant = next_grant_++;
+  all[opened.grant] = {.incarnation = opened.facts.incarnation, .source = *std::move(source)};
+  return opened;
 }
 
 absl::StatusOr<RemoteSessions::Reserved> RemoteSessions::Reserve(const LaneToken& token, const CreateSpec& spec, bool if_home) {
@@ -280,6 +313,15 @@ absl::StatusOr<GrantedBlock> RemoteSessions::Use(const LaneToken& token, uint64_
   if (kind != TransferKind::kRead) return absl::PermissionDeniedError(StrCat("grant ", grant, ": is for reading"));
   const Store::HeldTensor& held = it->second;
   return GrantedBlock{const_cast<char*>(held.data), held.info.nbytes(), held.hold};  // not written: kind is kRead
+}
+
+absl::StatusOr<std::shared_ptr<StepSource>> RemoteSessions::Follow(const LaneToken& token, uint64_t grant) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);
+  if (!session.ok()) return session.status();
+  const auto it = (*session)->channels.find(grant);
+  if (it == (*session)->channels.end()) return absl::PermissionDeniedError(StrCat("grant ", grant, ": not a channel that this session has opened, or released"));
+  return it->second.source;
 }
 
 }  // namespace penstock::server

@@ -2,12 +2,12 @@
 //
 // A reader on this host has a socket whose end is its death notice, and a pin table. One on another host has neither: its
 // session lives until a deadline that it renews, and a pin is a *grant*, a number that opens one block on the data port. So
-// does a draft: its number opens its block for writing.
+// does a draft: its number opens its block for writing; that of a channel lets it be followed.
 // A reader that was killed or stopped is over at its deadline; one that wakes up too late gets an error, for its token
 // is not known any more.
 //
 // Threading:  any thread; one lock, never held while the store is called.
-// Ownership:  holds the pinned tensors; the store must outlive it. What a transfer uses is held by the transfer, too.
+// Ownership:  holds the pinned tensors and followed channels; the store and the channels must outlive it. What a transfer uses is held by the transfer, too.
 // Errors:     PERMISSION_DENIED the session is over or was never there, or the grant is not its own; NOT_FOUND the tensor;
 //             RESOURCE_EXHAUSTED too many sessions, grants or drafts, or no memory; the store's.
 // Limits:     kMaxGrants and kMaxDrafts a session; deadlines are looked at by Expire, to be called a few times a second.
@@ -27,6 +27,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/mutable/mutable_memory.h"
 #include "server/remote/lease_recall.h"
 #include "server/remote/node_session.h"
 #include "server/remote/remote_draft.h"
@@ -47,9 +48,9 @@ class RemoteSessions final : public GrantTable {
 
   static constexpr absl::Duration kAwaitRecalls = absl::Seconds(1);
 
-  // `recall` must outlive it, too.
-  RemoteSessions(Store* store, LeaseRecall* recall, size_t max_sessions)
-      : store_(store), recall_(recall), max_sessions_(max_sessions), writer_(store, "remote writers") {}
+  // `recall` must outlive it, too. `channels`: null in a test that has none.
+  RemoteSessions(Store* store, LeaseRecall* recall, size_t max_sessions, MutableMemory* channels = nullptr)
+      : store_(store), recall_(recall), max_sessions_(max_sessions), channels_(channels), writer_(store, "remote writers") {}
 
   struct Opened {
     LaneToken token;
@@ -78,6 +79,12 @@ class RemoteSessions final : public GrantTable {
   absl::StatusOr<Located> Locate(const LaneToken& token, std::string_view name, const Wanted& wanted);
   // Waits for the session's next recalls, at most kAwaitRecalls. LeaseRecall::Await
   absl::StatusOr<LeaseRecall::Recalls> AwaitRecalls(const LaneToken& token, uint64_t done);
+  struct OpenedChannel {
+    MutableMemory::Facts facts;
+    uint64_t grant = 0;
+  };
+  // `look`: without a grant. Else a grant of that channel that the session has is released.
+  absl::StatusOr<OpenedChannel> OpenChannel(const LaneToken& token, const std::string& name, bool look);
   // Grants and drafts; these are aborted.
   absl::Status Release(const LaneToken& token, absl::Span<const uint64_t> numbers);
 
@@ -113,8 +120,13 @@ class RemoteSessions final : public GrantTable {
   bool KnowsToken(const LaneToken& token) override { return Check(token).ok(); }
   std::optional<LaneToken> TokenOf(const TlsIdentity& identity) override;
   absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) override;
+  absl::StatusOr<std::shared_ptr<StepSource>> Follow(const LaneToken& token, uint64_t grant) override;
 
  private:
+  struct FollowedChannel {
+    uint64_t incarnation = 0;
+    std::shared_ptr<ChannelSource> source;
+  };
   struct RemoteSession {
     uint64_t id;
     std::string label;
@@ -125,6 +137,7 @@ class RemoteSessions final : public GrantTable {
     uint64_t requests = 0;
     absl::flat_hash_map<uint64_t, Store::HeldTensor> grants;
     absl::flat_hash_map<uint64_t, std::shared_ptr<RemoteDraft>> drafts;
+    std::map<uint64_t, FollowedChannel> channels{};
   };
   using Sessions = std::map<LaneToken, RemoteSession>;
 
@@ -136,6 +149,7 @@ class RemoteSessions final : public GrantTable {
   Store* const store_;
   LeaseRecall* const recall_;
   const size_t max_sessions_;
+  MutableMemory* const channels_;
   NodeSession writer_;
   std::function<void(const LaneToken&)> on_end_;
 

@@ -46,6 +46,7 @@ RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOpt
   std::vector<PeerRef> peers;
   for (const std::string& address : options.peers) peers.push_back(NewPeer(address));
   peers_.Set(std::move(peers));
+  if (options.channels != nullptr) channels_ = std::make_unique<ChannelMirrors>(options.channels, &homes_, options.require_rdma);
   renewing_ = std::thread([this] { RenewLoop(); });
 }
 
@@ -54,26 +55,24 @@ PeerRef RemoteStore::NewPeer(const std::string& address) {
 }
 
 void RemoteStore::SetMembers(const v1::View& view, std::string_view self) {
-  std::map<std::string, PeerRef> present;  // by address
-  for (const PeerRef& peer : peers_.Now()) {
-    if (!peer->absent()) present[peer->address()] = peer;
-  }
+  std::map<std::string, PeerRef> known;  // by address
+  for (const PeerRef& peer : peers_.Now()) known[peer->address()] = peer;
   std::vector<PeerRef> next;
-  for (const v1::Member& member : view.members()) {
-    if (member.id() == self) continue;
-    const auto it = present.find(member.address());
-    next.push_back(it != present.end() ? it->second : NewPeer(member.address()));
-    if (it != present.end()) present.erase(it);
-  }
+  const auto add = [&](const v1::Member& member, std::string why_absent) {
+    if (member.id() == self) return;
+    const auto it = known.find(member.address());
+    next.push_back(it != known.end() ? it->second : NewPeer(member.address()));
+    if (it != known.end()) known.erase(it);
+    next.back()->SetAbsent(std::move(why_absent));
+  };
+  for (const v1::Member& member : view.members()) add(member, "");
   for (const v1::View::Absent& absent : view.absent()) {
-    if (absent.member().id() == self) continue;
     const std::string id = UuidText(absent.member().id());
-    next.push_back(NewPeer(absent.member().address()));
-    next.back()->SetAbsent(StrCat("node ", id, " at ", absent.member().address(), " is absent, and may have it: it comes back, or `penstock nodes --forget ",
-                                  id, "` gives up what it had"));
+    add(absent.member(), StrCat("node ", id, " at ", absent.member().address(), " is absent, and may have it: it comes back, or `penstock nodes --forget ", id,
+                                "` gives up what it had"));
   }
   peers_.Set(std::move(next));
-  for (const auto& [address, peer] : present) peer->Stop();
+  for (const auto& [address, peer] : known) peer->Stop();
 }
 
 absl::Status RemoteStore::ForgetNode(const v1::ForgetNodeRequest& request, v1::ForgetNodeResponse* response) {
@@ -103,6 +102,7 @@ void RemoteStore::Stop() {
   puts_.Stop();
   jobs_.Stop();
   if (renewing_.joinable()) renewing_.join();
+  if (channels_ != nullptr) channels_->Stop();  // last: that thread keeps them
 }
 
 void RemoteStore::RenewLoop() {
@@ -113,6 +113,7 @@ void RemoteStore::RenewLoop() {
     }
     for (const PeerRef& peer : peers_.Now()) peer->Renew();
     reads_.Keep();
+    if (channels_ != nullptr) channels_->Keep();
   }
 }
 

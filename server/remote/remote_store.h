@@ -1,6 +1,6 @@
 // RemoteStore: the tensors of the other nodes, for the clients of this one.
 //
-// Clients read into memory of their own by client_reads.h.
+// Clients read into memory of their own by client_reads.h, and follow channels by channel_mirrors.h.
 //
 // Each node is the home of the names that are first put through it; who is the home of a name is found by asking the peers of
 // --peers (homes.h). Gets (remote_gets.h) make copies here, puts (remote_puts.h) go to the home of their name. A copy is served by name
@@ -35,6 +35,7 @@
 #include "absl/status/statusor.h"
 #include "cluster.pb.h"
 #include "proto/rpc_methods.h"
+#include "server/remote/channel_mirrors.h"
 #include "server/remote/client_reads.h"
 #include "server/remote/homes.h"
 #include "server/remote/lease_recall.h"
@@ -56,6 +57,7 @@ struct RemoteStoreOptions {
   bool require_rdma = false;        // nothing else, for whatever session
   const UcxTcp* ucx_tcp = nullptr;  // where it is on
   bool new_names_at_peers = false;  // what nobody has gets one of them as its home
+  MutableMemory* channels = nullptr;  // null: those of other nodes are not for this one
 };
 
 class RemoteStore {
@@ -80,6 +82,7 @@ class RemoteStore {
   void Flush();
   uint64_t StartWork(RemoteJobs::Job job) { return jobs_.Start(std::move(job)); }
   bool has_peers() const { return peers_.count() > 0; }
+  ChannelMirrors* channels() { return channels_.get(); }  // null: without peers
   // Whether the method's answer depends on other nodes.
   static bool Concerns(rpc::Method method);
   uint64_t StartCall(rpc::Method method, uint64_t session, std::string message, uint64_t page_bytes);
@@ -130,6 +133,7 @@ class RemoteStore {
   RemotePuts puts_;
   ClientReads reads_;
   PeerMeasure measure_;
+  std::unique_ptr<ChannelMirrors> channels_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

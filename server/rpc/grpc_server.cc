@@ -108,6 +108,7 @@ class PeerOnGrpc final : public v1::Peer::Service {
   PENSTOCK_WITH_TOKEN(Release)
   PENSTOCK_WITH_TOKEN(ReserveDrafts)
   PENSTOCK_WITH_TOKEN(PublishDrafts)
+  PENSTOCK_WITH_TOKEN(OpenChannels)
 #undef PENSTOCK_WITH_TOKEN
 
  private:

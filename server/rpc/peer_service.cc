@@ -31,6 +31,17 @@ void Encode(const Published& published, v1::TensorInfo* info) {
   info->set_created_ns(published.created_ns);
 }
 
+void Encode(const RemoteSessions::OpenedChannel& opened, v1::ChannelResult* result) {
+  const MutableSpec& spec = opened.facts.spec;
+  result->set_grant(opened.grant);
+  result->set_incarnation(opened.facts.incarnation);
+  result->set_dtype(static_cast<uint32_t>(spec.dtype));
+  result->mutable_shape()->Assign(spec.shape.dims().begin(), spec.shape.dims().end());
+  result->set_nbytes(spec.nbytes);
+  result->set_slots(spec.slots);
+  result->set_newest(opened.facts.newest);
+}
+
 absl::Status CheckBatch(const char* field, int items) {
   if (items <= StoreService::kMaxBatch) return absl::OkStatus();
   return absl::InvalidArgumentError(StrCat(field, ": ", items, " in one call; at most ", StoreService::kMaxBatch));
@@ -174,6 +185,25 @@ absl::Status PeerService::PublishDrafts(std::string_view bytes, const v1::Publis
     if (published.ok()) Encode(*published, result->mutable_info());
   }
   PENSTOCK_FAULT_POINT("node.peer.published");
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::OpenChannels(std::string_view bytes, const v1::OpenChannelsRequest& request, v1::OpenChannelsResponse* response) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  if (absl::Status s = sessions_->BeginCall(*token); !s.ok()) return s;
+  if (absl::Status s = CheckBatch("names", request.names_size()); !s.ok()) return s;
+  for (const std::string& name : request.names()) {
+    v1::ChannelResult* result = response->add_results();
+    absl::Status status = ValidateUserName(name);
+    if (status.ok()) {
+      const absl::StatusOr<RemoteSessions::OpenedChannel> opened = sessions_->OpenChannel(*token, name, request.look());
+      status = opened.status();
+      if (status.ok()) Encode(*opened, result);
+    }
+    Encode(status, result->mutable_status());
+  }
+  PENSTOCK_FAULT_POINT("node.peer.channels");
   return absl::OkStatus();
 }
 

@@ -39,6 +39,7 @@ class PeerService {
   absl::Status Release(std::string_view token, const v1::ReleaseRequest& request, v1::ReleaseResponse* response);
   absl::Status ReserveDrafts(std::string_view token, const v1::ReserveDraftsRequest& request, v1::ReserveDraftsResponse* response);
   absl::Status PublishDrafts(std::string_view token, const v1::PublishDraftsRequest& request, v1::PublishDraftsResponse* response);
+  absl::Status OpenChannels(std::string_view token, const v1::OpenChannelsRequest& request, v1::OpenChannelsResponse* response);
 
  private:
   void ShareByRdma(const LaneToken& token, const RemoteSessions::Reserved& reserved, uint64_t bytes, v1::ReserveResult* result);

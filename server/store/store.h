@@ -236,8 +236,9 @@ class Store {
 
   // --- memory that changes (server/mutable/): the store only counts it ---
   // ResourceExhausted: the budget does not allow it.
-  absl::Status ReserveMutable(uint64_t session, layout::SegmentKind kind, uint64_t bytes);
-  void ReleaseMutable(layout::SegmentKind kind, uint64_t bytes);
+  // `count`: 0 for what only belongs to a channel.
+  absl::Status ReserveMutable(uint64_t session, layout::SegmentKind kind, uint64_t bytes, uint64_t count = 1);
+  void ReleaseMutable(layout::SegmentKind kind, uint64_t bytes, uint64_t count = 1);
   // Of those kinds, from an earlier node process; channels and regions among them are counted. Once.
   std::vector<SharedSegment> TakeMutableSegments() { return std::move(inherited_mutable_); }
   SharedSegments& segments() { return shared_; }

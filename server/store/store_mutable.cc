@@ -6,7 +6,7 @@
 
 namespace penstock::server {
 
-absl::Status Store::ReserveMutable(uint64_t session, layout::SegmentKind kind, uint64_t bytes) {
+absl::Status Store::ReserveMutable(uint64_t session, layout::SegmentKind kind, uint64_t bytes, uint64_t count) {
   std::lock_guard lock(mutex_);
   const auto it = sessions_.find(session);
   if (it == sessions_.end()) return absl::UnavailableError("the session has ended");
@@ -17,15 +17,15 @@ absl::Status Store::ReserveMutable(uint64_t session, layout::SegmentKind kind, u
       return Full(*it->second, kind == layout::SegmentKind::kChannel ? "open channel" : "open region", bytes);
     }
   }
-  ++MutableCountOf(kind).count;
+  MutableCountOf(kind).count += count;
   MutableCountOf(kind).bytes += bytes;
   return absl::OkStatus();
 }
 
-void Store::ReleaseMutable(layout::SegmentKind kind, uint64_t bytes) {
+void Store::ReleaseMutable(layout::SegmentKind kind, uint64_t bytes, uint64_t count) {
   std::lock_guard lock(mutex_);
   blocks_.CancelReservation(bytes);
-  --MutableCountOf(kind).count;
+  MutableCountOf(kind).count -= count;
   MutableCountOf(kind).bytes -= bytes;
   Changed();
 }

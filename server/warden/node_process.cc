@@ -67,6 +67,7 @@ void ResetSignals() {
   context.config = birth.config;
   context.generation = birth.generation;
   context.fd_listener = birth.fd_listener;
+  context.bell_fd = birth.bell_fd;
   context.ready_fd = ready.release();  // the node closes it
   context.warden_pid = static_cast<uint32_t>(warden);
   context.started_ns = birth.started_ns;

@@ -42,6 +42,7 @@ struct NodeBirth {
   uint64_t generation = 1;
   uint64_t started_ns = 0;
   int fd_listener = -1;
+  int bell_fd = -1;
   void* scratch = nullptr;
   SegmentTable* segments = nullptr;  // the child takes its copy of them
   SessionTable* sessions = nullptr;

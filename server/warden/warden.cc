@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -83,6 +84,7 @@ class Warden {
   std::set<std::string> said_;
   UniqueFd signals_;
   void* scratch_ = nullptr;
+  UniqueFd bell_;
   uint64_t started_ns_ = 0;
   uint64_t generation_ = 0;
   NodeProcess node_;
@@ -97,6 +99,8 @@ absl::Status Warden::Prepare() {
   scratch_ =
       mmap(nullptr, kScratchBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (scratch_ == MAP_FAILED) return SysError(errno, "mmap of the node's scratch page");
+  bell_.reset(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!bell_) return SysError(errno, "eventfd");
   signals_ = TakeSignals();
   if (!signals_) return SysError(errno, "signalfd");
   return options_.exit_with_parent ? parent_.Open(options_.ready_fd) : absl::OkStatus();
@@ -120,6 +124,7 @@ void Warden::Start() {
   birth.generation = ++generation_;
   birth.started_ns = started_ns_;
   birth.fd_listener = options_.fd_listener;
+  birth.bell_fd = bell_.get();
   birth.scratch = scratch_;
   birth.segments = &segments_;
   birth.sessions = &sessions_;

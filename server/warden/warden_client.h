@@ -78,6 +78,7 @@ struct NodeContext {
   const server::NodeConfig* config = nullptr;
   uint64_t generation = 1;                  // 1 for the first node, +1 with each restart
   int fd_listener = -1;                     // the fd.sock listener, made by the warden
+  int bell_fd = -1;                         // an eventfd that all node processes share with writers of channels
   int ready_fd = -1;                        // write one line of JSON and close it when serving; -1 = told already
   uint32_t warden_pid = 0;
   uint64_t started_ns = 0;                  // of the warden, CLOCK_REALTIME

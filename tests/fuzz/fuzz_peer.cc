@@ -13,6 +13,7 @@
 #include "server/rpc/peer_service.h"
 #include "tests/fuzz/fuzz_check.h"
 #include "tests/unit/server/store/in_process_warden.h"
+#include "transport/fd_socket/fd_socket.h"
 
 namespace penstock::server {
 namespace {
@@ -25,7 +26,9 @@ class Home {
     context_ = NextNode(&memory_, 1);
     store_ = Store::Open(&context_, {.memory_bytes = kMemory, .max_drafts_per_session = 8192}).value();
     recall_.emplace(store_.get());
-    sessions_.emplace(store_.get(), &*recall_, 64);
+    changing_ = MutableMemory::Create(store_.get()).value();
+    MakeChannel();
+    sessions_.emplace(store_.get(), &*recall_, 64, changing_.get());
     service_.emplace(store_.get(), &*sessions_, "fuzz", PeerService::Lanes{.data_address = "127.0.0.1:1"});
   }
 
@@ -37,6 +40,7 @@ class Home {
 
   void Call(uint8_t method, uint8_t whose, std::string_view message) {
     const std::string forged(16, static_cast<char>(whose));
+    if (method >= 240) return Follow(whose, message);
     const std::string_view token = whose < 200 ? std::string_view(token_) : whose < 230 ? std::string_view(forged) : message.substr(0, whose % 20);
     switch (method % 8) {
       case 0: Send<v1::RenewRequest, v1::RenewResponse>(token, message, &PeerService::Renew); break;
@@ -69,6 +73,7 @@ class Home {
     v1::DfResponse df;
     store_->Df(&df);
     FUZZ_CHECK(df.drafts() == 0 && df.pins() == 0);
+    FUZZ_CHECK(df.channels() == 1 && df.channel_bytes() == channel_bytes_);
     std::vector<std::string> leased;
     FUZZ_CHECK(store_->DeletePrefix("", &leased).ok() && leased.empty());
   }
@@ -98,6 +103,39 @@ class Home {
     }
   }
 
+  // A channel "c" with two steps, which stays.
+  void MakeChannel() {
+    auto pair = SocketPair().value();
+    writer_peer_ = std::move(pair.second);
+    writer_ = store_->OpenSession({.pid = 1}, std::move(pair.first)).value();
+    const MutableSpec spec{.kind = layout::MutableKind::kChannel, .create = true, .exclusive = false, .name = "c", .nbytes = 100, .slots = 2,
+                           .dtype = DType::kU8, .shape = Shape({100})};
+    const MutableMemory::Opened opened = changing_->Open(writer_->id, 1, spec).value();
+    FUZZ_CHECK(changing_->Mapped(writer_->id, opened.reply.segment, 1).ok());
+    channel_bytes_ = opened.reply.bytes;
+  }
+
+  // Opens channels, or asks for their steps as the data port does.
+  void Follow(uint8_t whose, std::string_view message) {
+    const std::string forged(16, static_cast<char>(whose));
+    const std::string_view token = whose < 200 ? std::string_view(token_) : forged;
+    if (whose % 2 == 0) return Send<v1::OpenChannelsRequest, v1::OpenChannelsResponse>(token, message, &PeerService::OpenChannels);
+    if (whose % 4 == 1) {
+      v1::OpenChannelsRequest request;
+      v1::OpenChannelsResponse response;
+      request.add_names("c");
+      (void)service_->OpenChannels(token, request, &response);
+    }
+    LaneToken bytes{};
+    uint64_t numbers[2] = {};
+    std::memcpy(bytes.data(), token.data(), bytes.size());
+    std::memcpy(numbers, message.data(), std::min(message.size(), sizeof(numbers)));
+    const absl::StatusOr<std::shared_ptr<StepSource>> source = sessions_->Follow(bytes, numbers[0] % 300);
+    if (!source.ok()) return;
+    const StepSource::Next next = (*source)->After(numbers[1]);
+    if (next.state == StepSource::State::kStep) (*source)->copy()[0] = (*source)->data(next.seq)[(*source)->nbytes() - 1];
+  }
+
   void Close(std::string_view token) {
     v1::CloseSessionResponse response;
     (void)service_->CloseSession(token, {}, &response);
@@ -106,6 +144,10 @@ class Home {
   WardenMemory memory_;
   warden::NodeContext context_;
   std::unique_ptr<Store> store_;
+  std::unique_ptr<MutableMemory> changing_;
+  UniqueFd writer_peer_;
+  std::shared_ptr<Session> writer_;
+  uint64_t channel_bytes_ = 0;
   std::optional<LeaseRecall> recall_;
   std::optional<RemoteSessions> sessions_;
   std::optional<PeerService> service_;

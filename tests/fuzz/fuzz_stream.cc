@@ -1,4 +1,5 @@
-// The two ends of a stream connection, each against a peer that sends anything. The first byte chooses the end.
+// The ends of a stream connection, each against a peer that sends anything: server, reader of blocks, reader of steps. The
+// first byte chooses the end.
 //
 // Found are crashes, sanitizer reports, a write to memory that was not granted or asked for, a block that stays in use,
 // and a server that does not answer a good request after refused ones.
@@ -12,8 +13,10 @@
 
 #include "tests/fuzz/fuzz_check.h"
 #include "tests/unit/transport/grants_for_test.h"
+#include "tests/unit/transport/steps_for_test.h"
 #include "transport/stream/client_channel.h"
 #include "transport/stream/server_connection.h"
+#include "transport/stream/step_reader.h"
 
 namespace penstock::stream {
 namespace {
@@ -47,7 +50,7 @@ std::string Plausible(const uint8_t* bytes, size_t size) {
     at += sizeof(request);
     const bool wild = request.zero[0] % 4 == 3;
     request.request_id |= 1;
-    request.kind = static_cast<uint8_t>(1 + request.kind % 2);
+    request.kind = static_cast<uint8_t>(1 + request.kind % 3);
     request.dim_count %= 4;
     std::memset(request.zero, 0, sizeof(request.zero));
     request.grant %= 5;
@@ -55,6 +58,11 @@ std::string Plausible(const uint8_t* bytes, size_t size) {
       if (!wild) *field %= kBlockBytes;
     }
     if (request.kind == 2) request.length %= 4 * kBlockBytes;  // a payload that comes to an end
+    if (request.kind == kAwaitStep) {
+      request.dim_count = 0;
+      request.run_bytes = request.skip = request.length = 0;
+      request.offset %= wild ? kMaxStep : 8;
+    }
     out.append(reinterpret_cast<const char*>(&request), sizeof(request));
     for (int i = 0; i < request.dim_count; ++i) {
       RunDim dim{request.offset % 7, wild ? request.skip : request.run_bytes % 1000};
@@ -73,6 +81,11 @@ void Server(const uint8_t* bytes, size_t size) {
   const uint64_t read_only = grants.Add(token, block);
   grants.Add(token, block, /*writable=*/true);
   const uint64_t foreign = grants.Add(GrantsForTest::Token(2), block, /*writable=*/true);
+  const auto steps = std::make_shared<StepsForTest>(size > 1 ? bytes[1] * 100 : 0);
+  for (uint64_t seq : {1, 2, 5}) steps->Put(seq, 's');
+  if (size > 2 && bytes[2] % 4 == 1) steps->TearAll(true);
+  if (size > 2 && bytes[2] % 4 >= 2) steps->End(bytes[2] % 4 == 2 ? StepSource::State::kClosed : StepSource::State::kReleased);
+  grants.AddSteps(token, steps);
   std::string input;
   const uint8_t how = size > 0 ? bytes[0] : 0;
   const bool plausible = how % 4 != 0;
@@ -103,11 +116,15 @@ void Server(const uint8_t* bytes, size_t size) {
       if (next == ServerConnection::Next::kClosed || (next == ServerConnection::Next::kReadable && sent == input.size())) break;
     }
     if (tls) FUZZ_CHECK(!connection.known());
-    if (plausible && !tls && how % 8 != 7) FUZZ_CHECK(answers.size() >= 10 && answers.compare(answers.size() - 10, 10, "rrrrrrrrrr") == 0);
+    if (plausible && !tls && how % 8 != 7) {  // steps may come after it
+      const StreamAnswer answer{777, 0, 0, 10};
+      FUZZ_CHECK(answers.find(std::string(reinterpret_cast<const char*>(&answer), sizeof(answer)) + "rrrrrrrrrr") != std::string::npos);
+    }
     FUZZ_CHECK(grants.Bytes(read_only) == block);
     FUZZ_CHECK(grants.Bytes(foreign) == block);
+    (void)connection.IsStepDue();
   }
-  FUZZ_CHECK(grants.uses() == 0);
+  FUZZ_CHECK(grants.uses() == 0 && !steps->claimed());
 }
 
 void Client(const uint8_t* bytes, size_t size) {
@@ -145,6 +162,73 @@ void Client(const uint8_t* bytes, size_t size) {
   }
 }
 
+// Three channels, of 0, 10 and 40000 bytes a step, with guards around the memory of each.
+class GuardedSink final : public StepReader::Sink {
+ public:
+  static constexpr size_t kGuard = 64;
+  static constexpr uint64_t kBytes[] = {0, 10, 40000};
+
+  GuardedSink() {
+    for (const uint64_t bytes : kBytes) memory_.emplace_back(bytes + 2 * kGuard, 'g');
+  }
+  absl::StatusOr<char*> Begin(uint64_t grant, uint64_t seq, uint64_t nbytes) override {
+    FUZZ_CHECK(grant >= 1 && grant <= 3 && seq >= 1 && seq <= kMaxStep && begun_ == 0);
+    if (nbytes != kBytes[grant - 1]) return absl::UnavailableError("another size");
+    begun_ = grant;
+    return memory_[grant - 1].data() + kGuard;
+  }
+  void End(uint64_t grant, uint64_t) override {
+    FUZZ_CHECK(std::exchange(begun_, 0) == grant);
+    ++answers;
+  }
+  void Over(uint64_t grant, const absl::Status&) override {
+    FUZZ_CHECK(grant >= 1 && grant <= 3 && begun_ == 0);
+    ++answers;
+  }
+  void CheckGuards() const {
+    for (const auto& m : memory_) {
+      FUZZ_CHECK(std::count(m.begin(), m.begin() + kGuard, 'g') == kGuard && std::count(m.end() - kGuard, m.end(), 'g') == kGuard);
+    }
+  }
+  int answers = 0;
+
+ private:
+  std::vector<std::vector<char>> memory_;
+  uint64_t begun_ = 0;
+};
+
+void Steps(const uint8_t* bytes, size_t size) {
+  Pair pair;
+  GuardedSink sink;
+  const auto reader = StepReader::Over(std::move(pair.theirs), GrantsForTest::Token(1));
+  constexpr int kAsked = 6;
+  for (uint64_t i = 0; i < kAsked; ++i) reader->Await(1 + i % 3, 0);
+  std::string input;
+  if (size > 0 && bytes[0] % 4 != 2) {  // answers of the right form, as the bytes say
+    const StreamAnswer hello{0, 0, 0, 0};
+    input.append(reinterpret_cast<const char*>(&hello), sizeof(hello));
+    for (size_t i = 0; i < size && i < 2 * kAsked; ++i) {
+      const uint64_t request = bytes[i] % 16 == 15 ? bytes[i] : 1 + (i * 5) % kAsked;
+      const bool closed = bytes[i] % 8 == 7;
+      const uint64_t nbytes = closed ? 0 : GuardedSink::kBytes[(request - 1) % 3];
+      const StreamAnswer answer{request, 0, 0, sizeof(StepHead) + nbytes};
+      const StepHead head{closed ? 0 : 1 + uint64_t{bytes[i]}, closed ? uint32_t{kStepClosed} : 0, 0};
+      input.append(reinterpret_cast<const char*>(&answer), sizeof(answer));
+      input.append(reinterpret_cast<const char*>(&head), sizeof(head));
+      input.append(nbytes, 's');
+    }
+  }
+  input.append(reinterpret_cast<const char*>(bytes), size);
+  for (size_t sent = 0; sent < input.size();) {
+    const ssize_t n = send(pair.ours.get(), input.data() + sent, std::min<size_t>(input.size() - sent, 30000), MSG_NOSIGNAL);
+    if (n > 0) sent += static_cast<size_t>(n);
+    if (!reader->Step(&sink).ok()) break;
+    pair.Read();
+  }
+  FUZZ_CHECK(sink.answers <= kAsked);
+  sink.CheckGuards();
+}
+
 }  // namespace
 }  // namespace penstock::stream
 
@@ -152,6 +236,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   if (data[0] % 2 == 0) {
     penstock::stream::Server(data + 1, size - 1);
+  } else if (data[0] % 4 == 1) {
+    penstock::stream::Steps(data + 1, size - 1);
   } else {
     penstock::stream::Client(data + 1, size - 1);
   }

@@ -68,6 +68,28 @@ struct GrantedBlock {
   std::function<void(const ByteRuns& runs, uint64_t skip, uint64_t length)> wrote = {};
 };
 
+// A channel, for one connection that follows it: which step is next, where it lies, and room for a copy.
+class StepSource {
+ public:
+  virtual ~StepSource() = default;
+  virtual uint64_t nbytes() const = 0;  // of a step
+  // One connection at a time may use the rest; false: another one does.
+  virtual bool Claim() = 0;
+  virtual void Unclaim() = 0;
+
+  enum class State { kNothing, kStep, kClosed, kReleased };
+  struct Next {
+    State state = State::kNothing;
+    uint64_t seq = 0;  // of kStep
+  };
+  // For one who has step `seq`: the one after it, or the newest one if that is lost.
+  virtual Next After(uint64_t seq) const = 0;
+  // Its writer may come round at any moment: IsWhole, asked after the bytes were copied, tells whether they are the step.
+  virtual const char* data(uint64_t seq) const = 0;
+  virtual bool IsWhole(uint64_t seq) const = 0;
+  virtual char* copy() = 0;  // nbytes() of memory
+};
+
 // Who decides about requests. Called on the lane's threads, any number at a time; must not block.
 class GrantTable {
  public:
@@ -77,6 +99,10 @@ class GrantTable {
   virtual std::optional<LaneToken> TokenOf(const TlsIdentity& identity) = 0;
   // PERMISSION_DENIED when the holder of the token may not do this with the grant.
   virtual absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) = 0;
+  // Of a grant of a channel.
+  virtual absl::StatusOr<std::shared_ptr<StepSource>> Follow(const LaneToken&, uint64_t) {
+    return absl::PermissionDeniedError("grant: there are no channels here");
+  }
 };
 
 }  // namespace penstock

@@ -10,7 +10,6 @@
 namespace penstock::stream {
 namespace {
 
-constexpr uint64_t kTurnBytes = uint64_t{1} << 20;     // then the next connection: with 4 MiB the slowest of 64 got 0.4 of the mean
 constexpr uint64_t kSendBytes = uint64_t{1} << 20;     // of one send: measured best (README)
 constexpr uint64_t kLongRunBytes = uint64_t{32} << 10;  // sent from where they lie
 constexpr uint64_t kSmallAnswerBytes = uint64_t{16} << 10;  // joins its header and its neighbours
@@ -42,6 +41,7 @@ ServerConnection::Next ServerConnection::Step() {
       case State::kPayloadIn: progress = ReceivePayload(); break;
       case State::kUnwantedPayload: progress = DropPayload(); break;
       case State::kPayloadOut: progress = SendPayload(); break;
+      case State::kCopyStep: progress = CopyStep(); break;
       case State::kLastWords: progress = SayLastWords(); break;
       case State::kDraining: progress = Drain(); break;
     }
@@ -109,8 +109,10 @@ ServerConnection::Progress ServerConnection::TakeHello() {
 
 ServerConnection::Progress ServerConnection::TakeRequest() {
   StreamRequest request;
+  if (buffered() < sizeof(request) && BeginStep()) return Progress::kGoOn;
   if (const Progress filled = FillInput(sizeof(request)); filled != Progress::kGoOn) return filled;
   std::memcpy(&request, in_ + in_begin_, sizeof(request));
+  if (request.kind == kAwaitStep) return AwaitStep(request);
   const bool is_write = request.kind == static_cast<uint8_t>(TransferKind::kWrite);
   const bool is_read = request.kind == static_cast<uint8_t>(TransferKind::kRead);
   if ((!is_read && !is_write) || request.request_id == 0 || request.dim_count > kMaxRunDims ||
@@ -161,6 +163,11 @@ absl::Status ServerConnection::CheckRequest(const StreamRequest& request) {
 
 void ServerConnection::BeginRead() {
   AppendAnswer(request_id_, absl::OkStatus(), left_);
+  BeginPayload();
+}
+
+// After the answer's head.
+void ServerConnection::BeginPayload() {
   counters_->sent_bytes.fetch_add(left_, std::memory_order_relaxed);
   if (left_ > kSmallAnswerBytes || out_.size() + left_ > kJoinedBytes) {
     state_ = State::kPayloadOut;

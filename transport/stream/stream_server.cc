@@ -9,6 +9,7 @@
 #include <list>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -24,7 +25,7 @@ namespace {
 using stream::ServerConnection;
 
 constexpr int kEventsAtOnce = 64;
-constexpr int kTickMillis = 200;  // while somebody is on probation, or no descriptor is left to accept with
+constexpr int kTickMillis = 200;  // while somebody is on probation or follows channels, or no descriptor is left to accept with
 
 // What the loops share: who is connected.
 class Census {
@@ -96,6 +97,8 @@ class Loop {
     listener_ = std::move(listener);
     Watch(EPOLL_CTL_ADD, wake_.get(), EPOLLIN);
     if (listener_) Watch(EPOLL_CTL_ADD, listener_.get(), EPOLLIN);
+    // Each ring is an edge for every loop, so nobody reads it, and no loop takes it from another.
+    if (shared_->options.bell_fd >= 0) Watch(EPOLL_CTL_ADD, shared_->options.bell_fd, EPOLLIN | EPOLLET);
     thread_ = std::thread([this] { Run(); });
     return absl::OkStatus();
   }
@@ -130,7 +133,8 @@ class Loop {
   void Run() {
     epoll_event events[kEventsAtOnce];
     while (!stopping_.load()) {
-      const int timeout = !again_.empty() ? 0 : strangers_.empty() && probation_ == 0 && !accept_paused_ ? -1 : kTickMillis;
+      const bool ticks = !strangers_.empty() || probation_ > 0 || accept_paused_ || !followers_.empty();
+      const int timeout = !again_.empty() ? 0 : ticks ? kTickMillis : -1;
       const int count = epoll_wait(epoll_.get(), events, kEventsAtOnce, timeout);
       for (int i = 0; i < count; ++i) {
         const int fd = events[i].data.fd;
@@ -138,12 +142,14 @@ class Loop {
           TakeArrivals();
         } else if (listener_ && fd == listener_.get()) {
           Accept();
+        } else if (fd == shared_->options.bell_fd) {
+          ServeFollowers();
         } else {
           Serve(fd);
         }
       }
       for (int fd : std::exchange(again_, {})) Serve(fd);
-      if (timeout == kTickMillis) Tick();
+      if (ticks && MonotonicNanos() >= next_tick_) Tick();
     }
     while (!guests_.empty()) Close(guests_.begin()->first);
     TakeArrivals();
@@ -194,11 +200,24 @@ class Loop {
       guest.probation_ends = MonotonicNanos() + absl::ToInt64Nanoseconds(shared_->options.hello_timeout);
       ++probation_;
     }
+    if (guest.connection->follows()) {
+      followers_.insert(fd);
+    } else {
+      followers_.erase(fd);
+    }
     if (next == ServerConnection::Next::kAgain) again_.push_back(fd);
     const uint32_t wanted = next == ServerConnection::Next::kWritable ? EPOLLOUT : EPOLLIN;
     if (guest.events == wanted) return;
     Watch(guest.events == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, wanted);
     guest.events = wanted;
+  }
+
+  void ServeFollowers() {
+    std::vector<int> due;
+    for (int fd : followers_) {
+      if (guests_.find(fd)->second.connection->IsStepDue()) due.push_back(fd);
+    }
+    for (int fd : due) Serve(fd);
   }
 
   // A stranger has become known. False when it is not this loop's any more.
@@ -251,6 +270,7 @@ class Loop {
     Guest& guest = it->second;
     if (!guest.stranger && guest.probation_ends != 0) --probation_;
     ForgetStranger(&guest);
+    followers_.erase(fd);
     shared_->census.Leave(*guest.connection, guest.introduced);
     guests_.erase(it);  // closing takes it out of epoll
   }
@@ -258,6 +278,8 @@ class Loop {
   void Tick() {
     if (std::exchange(accept_paused_, false)) Watch(EPOLL_CTL_MOD, listener_.get(), EPOLLIN);
     const int64_t now = MonotonicNanos();
+    next_tick_ = now + int64_t{kTickMillis} * 1'000'000;
+    ServeFollowers();  // a bell that was not heard
     std::vector<int> over;
     for (const auto& [fd, guest] : guests_) {
       if (guest.probation_ends != 0 && guest.probation_ends <= now) over.push_back(fd);
@@ -280,7 +302,9 @@ class Loop {
   // The thread's own.
   std::map<int, Guest> guests_;
   std::list<int> strangers_;  // oldest first
+  std::set<int> followers_;   // of channels
   std::vector<int> again_;
+  int64_t next_tick_ = 0;
   size_t probation_ = 0;  // refused ones that shall read why
   size_t next_loop_ = 0;
   bool accept_paused_ = false;

@@ -1,7 +1,8 @@
-"""What does one step take from a writer to a reader in another process, beside a pipe and a queue?"""
+"""What does one step take from a writer to a reader in another process, beside a pipe and a queue, and on another node?"""
 
 from __future__ import annotations
 
+import socket
 import sys
 
 from runner.node import Node
@@ -42,6 +43,11 @@ CASES = [
           "us of multiprocessing.Lock", ""),
 ]
 
+_BETWEEN_NODES = [
+    _case(f"C++ step to a reader on another node, {size}", "c++", f"channel between nodes {size}", f"TCP {size}", "us of a TCP connection", "")
+    for size in ("64 B", "28 KiB", "1 MiB")
+]
+
 _GYM = Ask("envs", "AsyncVectorEnv", 1e-3)
 _ENVIRONMENTS = [
     Case(f"64 CartPole environments, {processes} processes", "k obs/s", Ask("envs", f"channels, {processes} processes", 1e-3),
@@ -57,7 +63,22 @@ def run(setting: Setting) -> list[dict]:
         setting.python("channel", node.address) as python,
     ):
         records = measure("channels", CASES, {"c++": cpp, "python": python}, setting)
-    return records + _environments(setting)
+    return records + _between_nodes(setting) + _environments(setting)
+
+
+def _between_nodes(setting: Setting) -> list[dict]:
+    """Two nodes of this host, over loopback: what the way through both of them adds to a connection."""
+    with socket.socket() as one, socket.socket() as two:
+        for each in (one, two):
+            each.bind(("127.0.0.1", 0))
+        ports = [each.getsockname()[1] for each in (one, two)]
+    flags = [(f"--grpc_port={own}", "--data_port=0", f"--peers=127.0.0.1:{other}") for own, other in (ports, ports[::-1])]
+    with (
+        Node(setting.build, "512MiB", *flags[0]) as here,
+        Node(setting.build, "512MiB", *flags[1]) as there,
+        setting.program("channel_bench", f"--address={here.address}", f"--other={there.address}") as cpp,
+    ):
+        return measure("channels", _BETWEEN_NODES, {"c++": cpp}, setting)
 
 
 def _environments(setting: Setting) -> list[dict]:

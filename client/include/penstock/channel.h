@@ -1,4 +1,4 @@
-// Channels: a tensor that changes all the time, from one writer to many readers of the host.
+// Channels: a tensor that changes all the time, from one writer to many readers, of this host and of others.
 //
 //   auto writer = client->OpenChannel("env/0/obs", DType::kF32, {84, 84, 4});
 //   auto slot = writer->Begin();                       // memory of the channel itself
@@ -10,16 +10,18 @@
 //   Use(step->data());                                 // no copy: the writer goes on, and may come round
 //   if (!step->Ok()) ...                               // it did: what was seen is worth nothing
 //
-// After opening, no call: writer and readers share a ring of slots, and a reader that waits sleeps on a word of it. What
+// A reader on another host reads from its own node, which follows the channel there (steps keep their numbers) and knows what
+// it missed; a writer here is found before one elsewhere. After opening, no call: writer and readers share a ring of slots, and a reader that waits sleeps on a word of it. What
 // must last belongs in a tensor (client.h); a channel is as its writer leaves it, and ends with it.
 //
 // Threading:  a writer, a reader and a step: one thread at a time each. They may be moved between threads.
 // Ownership:  they keep what they need of the session alive, and may outlive the Client. The memory is given back when
 //             the writer and all readers and steps are gone.
 // Errors:     Unavailable: the channel was closed, its writer died or the store ended (readers still get the steps that
-//             were written before); Subscribe again for one that took its name. DeadlineExceeded: no step came in time.
+//             were written before); Subscribe again for one that took its name; or, while closed() is false, the node that has the channel is not heard: it
+//             goes on by itself when that is back. DeadlineExceeded: no step came in time.
 // Fork:       the writer stays the parent's. A reader goes on in the child, where it subscribes by itself; steps stay good.
-// Limits:     readers of the same host only. 2..1024 slots. Steps are numbered from 1.
+// Limits:     2..1024 slots. Steps are numbered from 1. Between hosts a step takes as long as the link does.
 #pragma once
 
 #include <cstddef>
@@ -128,7 +130,7 @@ class ChannelStep {
 };
 
 struct SubscribeOptions {
-  absl::Duration timeout = absl::ZeroDuration();  // for the channel to appear
+  absl::Duration timeout = absl::ZeroDuration();  // for the channel to appear, or its node to be heard
   DType dtype = DType::kInvalid;                  // InvalidArgument if it is not of this one; kInvalid: any
   const Shape* shape = nullptr;                   // likewise; null: any
 };
@@ -164,6 +166,7 @@ class ChannelReader {
   bool TakeNewest(ChannelStep* step);
   bool TakeNext(ChannelStep* step);
   absl::Status Ended() const;
+  absl::Status Away() const;
 
   std::shared_ptr<client::Connection> connection_;  // shared with the Client: to subscribe anew in a forked child
   std::shared_ptr<client::MutableMapping> mapping_;

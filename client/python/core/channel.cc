@@ -11,6 +11,7 @@
 #include "client/python/core/numpy_dtypes.h"
 #include "client/python/core/options.h"
 #include "proto/strcat.h"
+#include "transport/monotonic.h"
 
 namespace penstock::python {
 namespace {
@@ -268,13 +269,21 @@ nb::object Subscribe(const Store& store, nb::object name_object, nb::object time
     if (!dtype.ok()) ThrowMutable(dtype.status(), name);
     options.dtype = *dtype;
   }
+  absl::Status unavailable;
   absl::StatusOr<std::shared_ptr<ChannelReader>> reader =
       WaitInSlices(timeout ? timeout : absl::ZeroDuration(), [&](absl::Duration slice) -> absl::StatusOr<std::shared_ptr<ChannelReader>> {
+        const absl::Time began = MonotonicNow();
         options.timeout = slice;
         absl::StatusOr<ChannelReader> one = client->Subscribe(name, options);
+        unavailable = absl::OkStatus();
+        if (absl::IsUnavailable(one.status()) && MonotonicNow() - began >= slice) {  // it has waited in vain: not yet
+          unavailable = one.status();
+          return absl::NotFoundError(unavailable.message());
+        }
         if (!one.ok()) return one.status();
         return std::make_shared<ChannelReader>(*std::move(one));
       });
+  if (!unavailable.ok()) ThrowMutable(unavailable, name);
   if (!reader.ok()) ThrowMutable(reader.status(), name);
   return nb::cast(new ReaderObject(std::move(**reader)), nb::rv_policy::take_ownership);
 }
@@ -339,7 +348,8 @@ void AddReaderTypes(nb::module_& module) {
   nb::class_<ReaderObject>(module, "ChannelReader", nb::is_final(),
                            "A reader of a channel. A context manager: closes at its end.\n\n"
                            "No call to the node a step. UnavailableError: the channel was closed or its writer died, and\n"
-                           "all steps that this reader can have were given.")
+                           "all steps that this reader can have were given; or, while `closed` is False, the node that has the\n"
+                           "channel is not heard: it goes on by itself when that is back.")
       .def_prop_ro("name", [](const ReaderObject& r) { return TextObject(r.name()); }, "Name of the channel.")
       .def_prop_ro("dtype", [](const ReaderObject& r) { return nb::steal(DTypeString(r.geometry().dtype)); }, "Element type by Penstock's name.")
       .def_prop_ro("shape", [](const ReaderObject& r) { return ShapeTuple(r.geometry().shape); }, "Shape of a step.")
@@ -378,9 +388,12 @@ void AddStoreChannels(StoreClass& type) {
            "It ends when it is closed, or with this process. Raises AlreadyExistsError when somebody writes it,\n"
            "InvalidArgumentError, StoreFullError. Returns ChannelWriter.");
   type.def("subscribe", Subscribe, "name"_a.none(), "timeout"_a = nb::none(), nb::kw_only(), "shape"_a = nb::none(), "dtype"_a = nb::none(),
-           "A reader of a channel of this host; any number may read one.\n\n"
-           "timeout: seconds to wait for the channel to appear; None = not at all. shape, dtype: checked if\n"
-           "given. Raises NotFoundError, InvalidArgumentError. Returns ChannelReader.");
+           "A reader of a channel of this host or, if none has the name here, of another node's; any number may\n"
+           "read one. Between nodes, steps keep their numbers; what the link is too slow for is missed.\n\n"
+           "timeout: seconds to wait for the channel to appear, or its node to be heard; None = not at all.\n"
+           "shape, dtype: checked if given. Raises NotFoundError, InvalidArgumentError, StoreFullError (no room\n"
+           "here for a channel of another node), UnavailableError (a node cannot be asked), TransportError\n"
+           "(RDMA is required: steps come over TCP). Returns ChannelReader.");
 }
 
 }  // namespace penstock::python

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import ParamSpec, TypeAlias, TypeVar
 
-from penstock.errors import DeadlineError
+from penstock.errors import DeadlineError, Error
 
 __all__ = ["SLICE", "Seconds", "run", "run_waiting", "start_waiting"]
 
@@ -52,8 +52,10 @@ def start_waiting(call: Callable[[float], _T]) -> asyncio.Future[_T]:
     return loop.run_in_executor(_threads(_WAITING_THREADS), call, SLICE)
 
 
-async def run_waiting(call: Callable[[Seconds | None], _T], timeout: Seconds | None) -> _T:
-    """``call(timeout)``, which raises DeadlineError when the time is over, a slice at a time."""
+async def run_waiting(
+    call: Callable[[Seconds | None], _T], timeout: Seconds | None, not_yet: tuple[type[Error], ...] = (DeadlineError,)
+) -> _T:
+    """``call(timeout)``, which raises one of `not_yet` when the time is over, a slice at a time."""
     loop = asyncio.get_running_loop()
     threads = _threads(_WAITING_THREADS)
     seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
@@ -62,9 +64,11 @@ async def run_waiting(call: Callable[[Seconds | None], _T], timeout: Seconds | N
         return await loop.run_in_executor(threads, call, timeout)  # short, or to be refused
     end = None if seconds is None else time.monotonic() + seconds
     while True:
-        left = SLICE if end is None else max(0.0, min(SLICE, end - time.monotonic()))
+        began = time.monotonic()
+        left = SLICE if end is None else max(0.0, min(SLICE, end - began))
         try:
             return await loop.run_in_executor(threads, call, left)
-        except DeadlineError:
-            if end is not None and time.monotonic() >= end:
+        except not_yet:
+            now = time.monotonic()
+            if (end is not None and now >= end) or now - began < left / 2:  # what has not waited would never end
                 raise

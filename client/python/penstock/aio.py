@@ -30,7 +30,7 @@ from penstock._core import (
     TensorInfo,
     TensorView,
 )
-from penstock.errors import DeadlineError, Error
+from penstock.errors import DeadlineError, Error, NotFoundError, UnavailableError
 from penstock.events import Event, Watch
 
 if TYPE_CHECKING:
@@ -285,7 +285,8 @@ class AsyncStore:
         def subscribe(left: Seconds | None) -> ChannelReader:
             return self._store.subscribe(name, left, shape=shape, dtype=dtype)
 
-        return AsyncChannelReader(await run_waiting(subscribe, timeout) if timeout else await run(subscribe, timeout))
+        not_yet = (DeadlineError, NotFoundError, UnavailableError)
+        return AsyncChannelReader(await run_waiting(subscribe, timeout, not_yet) if timeout else await run(subscribe, timeout))
 
     async def region(
         self, name: str, nbytes: int | None = None, *, exclusive: bool = False, timeout: Seconds | None = None
@@ -295,7 +296,8 @@ class AsyncStore:
         def region(left: Seconds | None) -> Region:
             return self._store.region(name, nbytes, exclusive=exclusive, timeout=left)
 
-        return AsyncRegion(await run_waiting(region, timeout) if timeout else await run(region, timeout))
+        not_yet = (DeadlineError, NotFoundError)
+        return AsyncRegion(await run_waiting(region, timeout, not_yet) if timeout else await run(region, timeout))
 
     def snapshot(
         self,

@@ -27,6 +27,12 @@ class GrantsForTest final : public GrantTable {
     blocks_[++last_] = {token, std::make_shared<std::vector<char>>(std::move(bytes)), writable};
     return last_;
   }
+  // A channel that the token's holder may follow. Returns the grant.
+  uint64_t AddSteps(const LaneToken& token, std::shared_ptr<StepSource> steps) {
+    std::lock_guard lock(mutex_);
+    channels_[++last_] = {token, std::move(steps)};
+    return last_;
+  }
   void AddToken(const LaneToken& token) {
     std::lock_guard lock(mutex_);
     tokens_.push_back(token);
@@ -76,6 +82,12 @@ class GrantsForTest final : public GrantTable {
     }
     return GrantedBlock{it->second.bytes->data(), it->second.bytes->size(), it->second.bytes};
   }
+  absl::StatusOr<std::shared_ptr<StepSource>> Follow(const LaneToken& token, uint64_t grant) override {
+    std::lock_guard lock(mutex_);
+    auto it = channels_.find(grant);
+    if (it == channels_.end() || it->second.first != token) return absl::PermissionDeniedError("grant: not known");
+    return it->second.second;
+  }
 
  private:
   struct Block {
@@ -87,6 +99,7 @@ class GrantsForTest final : public GrantTable {
   uint64_t last_ = 0;
   int asked_ = 0;
   std::map<uint64_t, Block> blocks_;
+  std::map<uint64_t, std::pair<LaneToken, std::shared_ptr<StepSource>>> channels_;
   std::vector<LaneToken> tokens_;
 };
 

@@ -17,12 +17,22 @@ class RemoteSessionsTest : public StoreTest {
   }
   RemoteSessions& remote() {
     if (remote_ == nullptr) {
-      remote_ = std::make_unique<RemoteSessions>(store_.get(), &recall_.emplace(store_.get()), 3);
+      channels_ = MutableMemory::Create(store_.get()).value();
+      remote_ = std::make_unique<RemoteSessions>(store_.get(), &recall_.emplace(store_.get()), 3, channels_.get());
       remote_->OnEnd([this](const LaneToken& token) { ended_.push_back(token); });
     }
     return *remote_;
   }
   void TearDown() override { remote_.reset(); }
+  // Of 100 bytes a step.
+  void OpenChannel(const std::string& name) {
+    remote();
+    if (writer_ == nullptr) writer_ = NewSession();
+    const MutableSpec spec{.kind = layout::MutableKind::kChannel, .create = true, .exclusive = false, .name = name, .nbytes = 100, .slots = 2,
+                           .dtype = DType::kU8, .shape = Shape({100})};
+    const uint32_t segment = channels_->Open(writer_->id, ++last_opened_, spec)->reply.segment;
+    ASSERT_TRUE(channels_->Mapped(writer_->id, segment, last_opened_).ok());
+  }
   absl::StatusOr<Published> Publish(const LaneToken& token, uint64_t draft) { return remote().Publish(token, {draft})[0]; }
   static std::string Text(const GrantedBlock& block) { return {block.data, block.bytes}; }
   // Puts under the name; what is pinned by nobody any more is reclaimed by the Df.
@@ -32,7 +42,9 @@ class RemoteSessionsTest : public StoreTest {
   }
 
   std::shared_ptr<Session> writer_;
+  uint64_t last_opened_ = 0;
   std::optional<LeaseRecall> recall_;
+  std::unique_ptr<MutableMemory> channels_;
   std::unique_ptr<RemoteSessions> remote_;
   std::vector<LaneToken> ended_;
 };
@@ -49,6 +61,42 @@ TEST_F(RemoteSessionsTest, AGrantOpensItsBlockToItsSessionForReading) {
   EXPECT_NE(other, token);
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(other, located.grant, TransferKind::kRead).status()));
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(LaneToken{}, located.grant, TransferKind::kRead).status()));
+}
+
+TEST_F(RemoteSessionsTest, AChannelIsFollowedByItsGrantInItsSession) {
+  OpenChannel("c");
+  const LaneToken token = Open().token, other = Open().token;
+  EXPECT_TRUE(absl::IsNotFound(remote().OpenChannel(token, "d", false).status()));
+  const RemoteSessions::OpenedChannel seen = remote().OpenChannel(token, "c", /*look=*/true).value();
+  EXPECT_EQ(seen.grant, 0u);
+  EXPECT_EQ(seen.facts.spec.nbytes, 100u);
+  const uint64_t grant = remote().OpenChannel(token, "c", false)->grant;
+  ASSERT_TRUE(remote().Follow(token, grant).ok());
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Follow(other, grant).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Follow(token, grant + 1).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, grant, TransferKind::kRead).status())) << "not a block";
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, grant, TransferKind::kWrite).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().OpenChannel(LaneToken{}, "c", false).status()));
+}
+
+TEST_F(RemoteSessionsTest, AChannelsGrantGoesWithReleaseWithAnotherOneAndWithItsSession) {
+  OpenChannel("c");
+  const uint64_t own = Df().channel_bytes();
+  const LaneToken token = Open().token;
+  const uint64_t first = remote().OpenChannel(token, "c", false)->grant;
+  std::shared_ptr<StepSource> followed = remote().Follow(token, first).value();
+  const uint64_t second = remote().OpenChannel(token, "c", false)->grant;
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Follow(token, first).status()));
+  EXPECT_EQ(followed->After(0).state, StepSource::State::kReleased);
+  EXPECT_EQ(Df().channel_bytes(), own + 200) << "a connection still has the first";
+  followed.reset();
+  EXPECT_EQ(Df().channel_bytes(), own + 100) << "one for each channel, however often it is opened";
+  ASSERT_TRUE(remote().Release(token, {second}).ok());
+  EXPECT_EQ(Df().channel_bytes(), own);
+  EXPECT_TRUE(remote().OpenChannel(token, "c", false).ok());
+  EXPECT_EQ(Df().channel_bytes(), own + 100);
+  remote().Close(token);
+  EXPECT_EQ(Df().channel_bytes(), own);
 }
 
 TEST_F(RemoteSessionsTest, WhatIsPinnedStaysThroughOverwriteAndDelete) {

@@ -25,7 +25,8 @@ class ServingTest : public StoreTest {
     service_ = std::make_unique<StoreService>(store_.get(), &recall_.emplace(store_.get()), NodeFacts{});
     rings_ = RingServer::Start(service_.get()).value();
     store_->OnChange([this](uint64_t name_hash) { rings_->Wake(name_hash); });
-    control_ = ControlServer::Start(store_.get(), rings_.get(), listener_.get(), "unix:none").value();
+    changing_ = MutableMemory::Create(store_.get()).value();
+    control_ = ControlServer::Start({.store = store_.get(), .rings = rings_.get(), .changing = changing_.get()}, listener_.get(), "unix:none").value();
   }
   void TearDown() override {
     control_->Stop();
@@ -44,6 +45,7 @@ class ServingTest : public StoreTest {
   std::optional<LeaseRecall> recall_;
   std::unique_ptr<StoreService> service_;
   std::unique_ptr<RingServer> rings_;
+  std::unique_ptr<MutableMemory> changing_;
   std::unique_ptr<ControlServer> control_;
 };
 
