@@ -91,7 +91,7 @@ bool Propose(const Rules& rules, State& s, const Message& m) {
   return true;
 }
 
-bool Resolve(const Rules&, State& s, const Message& m) {
+bool Resolve(const Rules& rules, State& s, const Message& m) {
   Node& home = s.nodes[m.to];
   const Byte op = m.entry.op;
   if (m.term < home.seen) return true;
@@ -102,11 +102,12 @@ bool Resolve(const Rules&, State& s, const Message& m) {
     AnswerCommitted(s, m.to, m.from, op, home.done_version[op]);
   } else if (home.entry.version != 0 && home.entry.op == op) {
     AnswerCommitted(s, m.to, m.from, op, home.entry.version);
-  } else if (home.incomplete || (asked.first_term < home.seen && TermOf(newest) >= asked.first_term)) {
-    SendAnswer(s, m.to, m.from, op, 0, m.a, 3, false);
   } else {
-    home.least_epoch[m.from] = std::max(home.least_epoch[m.from], m.a);
-    SendAnswer(s, m.to, m.from, op, 0, m.a, 2, false);
+    // Whatever is answered, the writer will believe it: what it proposed before must not happen any more.
+    const bool older = asked.first_term < home.seen;
+    const bool unknown = older && (home.incomplete || TermOf(newest) >= asked.first_term);
+    if (!unknown || rules.unknown_is_final) home.least_epoch[m.from] = std::max(home.least_epoch[m.from], m.a);
+    SendAnswer(s, m.to, m.from, op, 0, m.a, unknown ? 3 : 2, false);
   }
   return true;
 }
