@@ -6,7 +6,8 @@
     python -m support.linearizable FILE   # one JSON object a line, as Operation.to_json writes them
 
 The search is Lowe's and Porcupine's: operations that overlap are tried in every order, depth first without recursion, and what
-was reached with the same operations done and the same value is not tried again. Each name by itself.
+was reached with the same operations done and the same value is not tried again (nor what has used up more of those that may never
+have happened). Each name by itself.
 
 What a part that is told leaves out is left out soundly: readers of it are taken away, writers may then have happened at any later
 time or never, and still there is no order. So the part that is told is wrong, whatever the rest did.
@@ -269,6 +270,24 @@ def _unlift(event: _Event) -> None:
         event.next.previous = event
 
 
+class _Tried:
+    """What was reached and led nowhere. Optional operations have the high bits: who has used fewer of them can do all that
+    who has used more can, so the latter need not be tried again."""
+
+    def __init__(self, required: int) -> None:
+        self._required = (1 << required) - 1
+        self._used: dict[tuple[int, _Register], list[int]] = {}
+
+    def add(self, done: int, state: _Register) -> bool:
+        """False: no need to try it."""
+        used = self._used.setdefault((done & self._required, state), [])
+        mine = done & ~self._required
+        if any(theirs & ~mine == 0 for theirs in used):
+            return False
+        used.append(mine)
+        return True
+
+
 class _Search:
     def __init__(self, history: list[Operation], versions: dict[str, int], first: _Register = _Register()) -> None:
         history = _useful(history, versions)
@@ -292,7 +311,7 @@ class _Search:
         if self._required == 0:
             return True
         state, done, left = self._first, 0, self._required
-        tried: set[tuple[int, _Register]] = set()
+        tried = _Tried(self._required)
         path: list[tuple[_Event, _Register]] = []
         event = self._head.next
         while left > 0:
@@ -302,11 +321,9 @@ class _Search:
             is_call = event is not None and event.bit != 0
             if is_call:
                 after = _apply(state, event.operation, self._versions)
-                key = (done | event.bit, after)
-                if after is None or key in tried:
+                if after is None or not tried.add(done | event.bit, after):
                     event = event.next
                     continue
-                tried.add(key)
                 path.append((event, state))
                 state, done = after, done | event.bit
                 left -= self._take(event)
