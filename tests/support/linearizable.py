@@ -103,6 +103,7 @@ class _Register:
     exact: bool = True
 
 
+_UNSEEN = "\0unseen"  # what was put and nobody read
 _ANY = object()  # a value that is not known: of a part that is looked at without what was before
 
 
@@ -294,11 +295,20 @@ class _Search:
         self._first = first
         self._versions = versions
         self._required = sum(not _optional(operation) for operation in history)
+        # Those alike are taken in the order of their calls: any other order leads nowhere else.
+        self._before: dict[int, int] = {}  # by bit: that of the one alike that is taken first
+        last_alike: dict[tuple[str, object], int] = {}
+        read = {operation.value for operation in history if operation.kind == GET}
         events: list[tuple[float, int, int, _Event]] = []
         for i, operation in enumerate(sorted(history, key=lambda operation: (_optional(operation), operation.call))):
             end = None if _optional(operation) else _Event(operation, 0, None)
             if end is not None:
                 events.append((operation.end, 1, i, end))
+            if _optional(operation) and (operation.kind == DELETE or (operation.value not in versions and operation.value not in read)):
+                operation = dataclasses.replace(operation, value=None if operation.kind == DELETE else _UNSEEN)
+                alike = (operation.kind, operation.condition)
+                self._before[1 << i] = last_alike.get(alike, 0)
+                last_alike[alike] = 1 << i
             # What may never have happened is tried last.
             events.append((operation.call, 0, i, _Event(operation, 1 << i, end)))
         events.sort(key=lambda event: event[:3])
@@ -320,7 +330,8 @@ class _Search:
                 return None
             is_call = event is not None and event.bit != 0
             if is_call:
-                after = _apply(state, event.operation, self._versions)
+                first = self._before.get(event.bit, 0)
+                after = _apply(state, event.operation, self._versions) if done & first == first else None
                 if after is None or not tried.add(done | event.bit, after):
                     event = event.next
                     continue
