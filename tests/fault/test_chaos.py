@@ -13,7 +13,8 @@ from chaos.client import value_of
 from chaos.cluster import why_not
 from chaos.faults import FAULTS, OF_ETCD
 from support.daemon import ROOT, clean_environment
-from support.linearizable import AMBIGUOUS, NOTHING, check
+from support.history import AMBIGUOUS, NOTHING
+from support.linearizable import check
 from support.pattern import pattern
 
 RUN = ROOT / "tests" / "fault" / "run"
@@ -76,6 +77,19 @@ def test_a_lost_put_in_the_clients_histories_is_found(tmp_path):
     assert outcomes == {"put: done": 1, "get: not found": 1}
     (wrong,) = check(operations)
     assert wrong.name == "x" and len(wrong.part) == 2
+
+
+def test_without_a_directory_a_put_may_happen_again(tmp_path):
+    write_history(tmp_path / "history-1", ["call", 1, {"name": "x", "kind": "put", "value": "v1", "call": 1.0, "client": "1"}])
+    lines = []
+    for i, (kind, value, version) in enumerate([("get", "v1", 1), ("put", "v2", 2), ("get", "v2", 2), ("get", "v1", 3)]):
+        lines.append(["call", i, {"name": "x", "kind": kind, "call": 2.0 + i, "client": "2"} | ({"value": value} if kind == "put" else {})])
+        lines.append(["end", i, 2.5 + i, {"outcome": "done", "version": version} | ({"value": value} if kind == "get" else {})])
+    write_history(tmp_path / "history-2", *lines)
+    operations, _, _ = verdict.history_of(tmp_path)
+    assert len(check(operations)) == 1
+    split, repeated = verdict.without_repetitions(operations)
+    assert repeated == 1 and check(split) == []
 
 
 def test_bytes_of_no_put_and_errors_that_nobody_expects_are_told(tmp_path):

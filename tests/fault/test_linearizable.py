@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.linearizable import (
-    ABSENT, AMBIGUOUS, CONFLICT, DELETE, DONE, GET, NOT_FOUND, NOTHING, PUT, Operation, check, check_name, is_linearizable, main,
-)
+from support.history import ABSENT, AMBIGUOUS, CONFLICT, DELETE, DONE, GET, NOT_FOUND, NOTHING, PUT, Operation
+from support.linearizable import check, check_name, is_linearizable, main
 
 
 def put(value: str, call: float, end: float, version: int | None = None, outcome: str = DONE, condition=None) -> Operation:
@@ -74,6 +73,7 @@ BAD = {
     "if_version with the wrong one": [A, B, put("c", 4, 5, 3, condition=1)],
     "a stat of an older version": [A, B, stat(1, 4, 5)],
     "a get with another put's version": [A, B, get("b", 4, 5, 1)],
+    "an ambiguous put happens twice": [put("b", 0, 1, outcome=AMBIGUOUS), get("b", 2, 3, 1), put("a", 4, 5, 2), get("b", 6, 7, 3)],
     "a version after a delete is not above": [put("a", 0, 1, 5), delete(2, 3), put("b", 4, 5, 5)],
 }
 

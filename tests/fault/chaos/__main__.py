@@ -96,14 +96,18 @@ def run(args: argparse.Namespace, setup: Setup, where: Path) -> dict:
 def judged(where: Path, setup: Setup, seconds: float, faults: Counter, wrong: dict) -> dict:
     say("checking the histories")
     operations, outcomes, unexpected = verdict.history_of(where)
+    repeated = 0
+    if not setup.with_etcd:
+        operations, repeated = verdict.without_repetitions(operations)
     begin = time.monotonic()
     orders = [str(one) for one in check(operations)]
     wrong |= {"orders": orders[:SHOWN], "unexpected": unexpected[:SHOWN]}
     answered = sum(count for what, count in outcomes.items() if not what.endswith(("ambiguous", "nothing")))
     return {
         "ok": not any(wrong.values()), "seed": setup.seed, "seconds": seconds, "nodes": setup.nodes,
-        "coordination": "etcd" if setup.with_etcd else "peers", "faults": dict(faults), "operations": len(operations),
-        "answered": answered, "outcomes": dict(outcomes), "check_seconds": round(time.monotonic() - begin, 2), "wrong": wrong,
+        "coordination": "etcd" if setup.with_etcd else "peers", "faults": dict(faults), "operations": sum(outcomes.values()),
+        "answered": answered, "outcomes": dict(outcomes),
+        "happened_again": repeated, "check_seconds": round(time.monotonic() - begin, 2), "wrong": wrong,
     }
 
 

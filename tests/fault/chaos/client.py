@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import penstock
 
-from support.linearizable import ABSENT, AMBIGUOUS, CONFLICT, DELETE, DONE, GET, NOT_FOUND, NOTHING, PUT
+from support.history import ABSENT, AMBIGUOUS, CONFLICT, DELETE, DONE, GET, NOT_FOUND, NOTHING, PUT
 from support.pattern import pattern, shows
 
 SIZES = (8, 4096, 300_000, 1_500_000)  # in place, staged, and above what is staged

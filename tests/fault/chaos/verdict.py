@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ import penstock
 from chaos.client import Client, connect
 from chaos.cluster import Cluster
 from support.books import books
-from support.linearizable import AMBIGUOUS, GET, NOTHING, Operation
+from support.history import AMBIGUOUS, GET, NOTHING, PUT, Operation
 
 SERVES_WITHIN_S = 60.0
 EMPTY_WITHIN_S = 60.0
@@ -104,3 +105,27 @@ def history_of(where: Path) -> tuple[list[Operation], Counter, list[str]]:
             if str(operation.value).startswith("torn"):
                 unexpected.append(f"{operation}: bytes of no put")
     return operations, outcomes, unexpected
+
+
+def without_repetitions(operations: list[Operation]) -> tuple[list[Operation], int]:
+    """An ambiguous put that readers saw under several versions as so many puts, and how often that was so.
+
+    Nodes without a directory remember a put by the live record alone: when its answer was lost and it has been overwritten before it
+    is asked for again, it happens again. With a directory this is wrong like anything else.
+    """
+    versions: dict[tuple[str, str], set[int]] = {}
+    for o in operations:
+        if o.kind == GET and o.value is not None and o.version is not None:
+            versions.setdefault((o.name, o.value), set()).add(o.version)
+    unsure = {(o.name, o.value) for o in operations if o.kind == PUT and o.outcome == AMBIGUOUS}
+    repeated = {key: seen for key, seen in versions.items() if key in unsure and len(seen) > 1}
+    split: list[Operation] = []
+    for o in operations:
+        seen = repeated.get((o.name, str(o.value)))
+        if seen is None:
+            split.append(o)
+        elif o.kind == PUT:
+            split += [dataclasses.replace(o, value=f"{o.value}@{version}") for version in seen]
+        else:
+            split.append(dataclasses.replace(o, value=f"{o.value}@{o.version}"))
+    return split, sum(len(seen) - 1 for seen in repeated.values())

@@ -13,8 +13,8 @@
 #include <string_view>
 #include <vector>
 
-#include "monitor.h"
-#include "protocol.h"
+#include "tests/model/directory/monitor.h"
+#include "tests/model/directory/protocol.h"
 
 namespace model {
 

@@ -1,4 +1,4 @@
-#include "monitor.h"
+#include "tests/model/directory/monitor.h"
 
 namespace model {
 

@@ -5,8 +5,8 @@
 // made at once, and two that would answer differently are wrong already.
 #pragma once
 
-#include "rules.h"
-#include "state.h"
+#include "tests/model/directory/rules.h"
+#include "tests/model/directory/state.h"
 
 namespace model {
 

@@ -1,9 +1,9 @@
-#include "protocol.h"
+#include "tests/model/directory/protocol.h"
 
 #include <algorithm>
 
-#include "monitor.h"
-#include "wire.h"
+#include "tests/model/directory/monitor.h"
+#include "tests/model/directory/wire.h"
 
 namespace model {
 namespace {

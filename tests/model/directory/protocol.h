@@ -4,8 +4,8 @@
 #include <functional>
 #include <string>
 
-#include "rules.h"
-#include "state.h"
+#include "tests/model/directory/rules.h"
+#include "tests/model/directory/state.h"
 
 namespace model {
 

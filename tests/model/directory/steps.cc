@@ -1,7 +1,7 @@
 // All that can happen next.
-#include "monitor.h"
-#include "protocol.h"
-#include "wire.h"
+#include "tests/model/directory/monitor.h"
+#include "tests/model/directory/protocol.h"
+#include "tests/model/directory/wire.h"
 
 namespace model {
 namespace {

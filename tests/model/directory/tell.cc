@@ -1,5 +1,5 @@
 // States and messages for people.
-#include "protocol.h"
+#include "tests/model/directory/protocol.h"
 
 namespace model {
 namespace {

@@ -1,8 +1,8 @@
-#include "wire.h"
+#include "tests/model/directory/wire.h"
 
 #include <algorithm>
 
-#include "monitor.h"
+#include "tests/model/directory/monitor.h"
 
 namespace model {
 namespace {

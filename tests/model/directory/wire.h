@@ -1,8 +1,8 @@
 // Messages under way: a bag, delivered in any order; what is not delivered yet may come at any later time, or never.
 #pragma once
 
-#include "rules.h"
-#include "state.h"
+#include "tests/model/directory/rules.h"
+#include "tests/model/directory/state.h"
 
 namespace model {
 
