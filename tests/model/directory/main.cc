@@ -24,7 +24,7 @@ bool* RuleNamed(Rules& r, const std::string& name) {
       {"lease", &r.lease}, {"tombstone", &r.tombstone}, {"confirm", &r.confirm}, {"epoch", &r.epoch},
       {"commit_lease", &r.commit_lease}, {"order", &r.order}, {"sure_holdings", &r.sure_holdings}, {"listed", &r.listed},
       {"once", &r.once}, {"since", &r.since},
-      {"new_epoch", &r.new_epoch}, {"unknown_is_final", &r.unknown_is_final}, {"announce_history", &r.announce_history}};
+      {"new_epoch", &r.new_epoch}, {"announce_history", &r.announce_history}};
   for (const auto& [known, rule] : all) {
     if (name == known) return rule;
   }

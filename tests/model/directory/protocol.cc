@@ -91,7 +91,7 @@ bool Propose(const Rules& rules, State& s, const Message& m) {
   return true;
 }
 
-bool Resolve(const Rules& rules, State& s, const Message& m) {
+bool Resolve(State& s, const Message& m) {
   Node& home = s.nodes[m.to];
   const Byte op = m.entry.op;
   if (m.term < home.seen) return true;
@@ -106,7 +106,7 @@ bool Resolve(const Rules& rules, State& s, const Message& m) {
     // Whatever is answered, the writer will believe it: what it proposed before must not happen any more.
     const bool older = asked.first_term < home.seen;
     const bool unknown = older && (home.incomplete || TermOf(newest) >= asked.first_term);
-    if (!unknown || rules.unknown_is_final) home.least_epoch[m.from] = std::max(home.least_epoch[m.from], m.a);
+    home.least_epoch[m.from] = std::max(home.least_epoch[m.from], m.a);
     SendAnswer(s, m.to, m.from, op, 0, m.a, unknown ? 3 : 2, false);
   }
   return true;
@@ -381,7 +381,7 @@ void Commit(const Rules& rules, State& s, int h) {
 bool Deliver(const Rules& rules, State& s, const Message& m) {
   switch (m.type) {
     case kPropose: return Propose(rules, s, m);
-    case kResolve: return Resolve(rules, s, m);
+    case kResolve: return Resolve(s, m);
     case kAnswer: return Answered(rules, s, m);
     case kSupersedeIt: return SupersedeHere(rules, s, m), true;
     case kReplicateIt: return ReplicateHere(rules, s, m), true;

@@ -15,7 +15,6 @@ struct Rules {
   bool confirm = true;           // what a node brings back is not served before home has confirmed it
   bool epoch = true;             // home refuses proposals older than a question that it answered with "no"
   bool new_epoch = true;         // proposing again begins a new one: a doubled question is not answered for it
-  bool unknown_is_final = true;  // home refuses proposals older than a question that it answered with "unknown"
   bool commit_lease = true;      // home commits only while its own lease lasts
   bool order = true;             // Restore and Confirm do not overtake a Supersede
   bool sure_holdings = true;     // a superseded record is no candidate when history is lost
