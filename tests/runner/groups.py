@@ -43,7 +43,7 @@ GROUPS = (
     Group("runner", "the test runner's and the benchmarks' own tests", scripts.run_runner, ("pytest",), "tests/runner"),
     Group("lint", "rules that the sources keep", lint.run_lint, ("test",), "tests/runner/lint.py"),
     Group("unit", "GoogleTest binaries", cpp.run_unit, ("build", "core"), "tests/unit"),
-    Group("model", "the pin protocol, exhaustively", scripts.run_model, ("test",), "tests/model"),
+    Group("model", "the protocols, exhaustively", scripts.run_model, ("test",), "tests/model"),
     Group("python", "the Python client", scripts.run_python, _PYTHON, "tests/python"),
     Group("cluster", "real processes together", scripts.run_cluster, _PYTHON, "tests/cluster"),
     Group("fault", "death at every step", scripts.run_fault, _PYTHON, "tests/fault"),
