@@ -124,7 +124,8 @@ struct ResolveItem {
   Version version;  // {} for a prepared record
   Term prepared_in = 0;
   uint64_t question = 0;
-  bool leaving = false;  // the node wants to get rid of a live record
+  bool leaving = false;   // the node wants to get rid of a live record
+  bool evicting = false;  // and of a cache tensor even when it is the last copy
 };
 struct Resolve {
   uint64_t session = 0;
@@ -252,6 +253,13 @@ struct Activated {
   std::vector<Partition> partitions;
 };
 
+// -> a home whose message was refused: a view promised by this node is newer than its activation. A home that has that view
+// (it was home, was not in a view that it never saw, and is again) activates the partition anew.
+struct Refused {
+  Partition partition = 0;
+  Term promised = 0;
+};
+
 // ---- copies ----
 
 // -> a target: fetch the record of this op from one of these and prepare it.
@@ -284,6 +292,6 @@ struct CollectAck {
 using Message =
     std::variant<Propose, ProposeAnswer, Supersede, Recall, RunAck, Replicate, ReplicateAck, Committed, Drop, Discard,
                  Resolve, Verdicts, OpQuery, OpQueryAnswer, Lookup, LookupAnswer, HandoverAsk, HandoverPart, AnnounceAsk,
-                 AnnouncePart, Push, PushAck, Activated, Pull, PullDone, Collect, CollectAck>;
+                 AnnouncePart, Push, PushAck, Activated, Refused, Pull, PullDone, Collect, CollectAck>;
 
 }  // namespace penstock::server::directory

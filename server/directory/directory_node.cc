@@ -33,13 +33,13 @@ void DirectoryNode::OnView(Time now, const View& view) {
   node_.view = view;
   node_.assignment = Assignment(view, node_.config.partition_count);
   const Member* me = view.Find(node_.config.self);
-  if (me && me->since > node_.records->since()) {
+  const bool was_away = me && me->since > node_.records->since();
+  if (was_away || !node_.InView()) {
+    // Others may have become homes of what it served. (A view of its absence need not have come here.)
     node_.serve_until = 0;
-    holder_.NoteReturn(me->since);
-  }
-  if (!node_.InView()) {
     for (Partition p = 0; p < partitions_.count(); ++p) partitions_.StopServing(p);
   }
+  if (was_away) holder_.NoteReturn(me->since);
   placement_.OnView(view, now);
   operations_.OnView();
   takeover_.OnView();
@@ -74,17 +74,17 @@ void DirectoryNode::Deliver(NodeId from, Message message) {
     DirectoryNode& node;
     NodeId from;
     void operator()(Propose& m) { node.operations_.OnPropose(from, std::move(m)); }
-    void operator()(ProposeAnswer& m) { node.proposer_.OnProposeAnswer(m); }
+    void operator()(ProposeAnswer& m) { node.proposer_.OnProposeAnswer(from, m); }
     void operator()(Supersede& m) { node.holder_.OnSupersede(from, m); }
     void operator()(Recall& m) { node.holder_.OnRecall(from, m); }
     void operator()(RunAck& m) { node.operations_.OnRunAck(from, m); }
     void operator()(Replicate& m) { node.partitions_.OnReplicate(from, std::move(m)); }
     void operator()(ReplicateAck& m) { node.operations_.OnReplicateAck(from, m); }
-    void operator()(Committed& m) { node.holder_.OnCommitted(m); }
+    void operator()(Committed& m) { node.holder_.OnCommitted(from, m); }
     void operator()(Drop& m) { node.holder_.OnDrop(m); }
     void operator()(Discard& m) { node.holder_.OnDiscard(m); }
     void operator()(Resolve& m) { node.operations_.OnResolve(from, std::move(m)); }
-    void operator()(Verdicts& m) { node.holder_.OnVerdicts(m); }
+    void operator()(Verdicts& m) { node.holder_.OnVerdicts(from, m); }
     void operator()(OpQuery& m) { node.proposer_.OnOpQuery(from, m); }
     void operator()(OpQueryAnswer& m) { node.holder_.OnOpQueryAnswer(m); }
     void operator()(directory::Lookup& m) { node.operations_.OnLookup(from, m); }
@@ -96,6 +96,7 @@ void DirectoryNode::Deliver(NodeId from, Message message) {
     void operator()(Push& m) { node.partitions_.OnPush(from, std::move(m)); }
     void operator()(PushAck& m) { node.takeover_.OnPushAck(from, m); }
     void operator()(Activated& m) { node.partitions_.OnActivated(m); }
+    void operator()(Refused& m) { node.takeover_.OnRefused(m); }
     void operator()(Pull& m) { node.holder_.OnPull(from, m); }
     void operator()(PullDone& m) {
       node.repair_.OnPullDone(from, m);
@@ -157,9 +158,9 @@ void DirectoryNode::Lookup(Time now, uint64_t ticket, const std::vector<std::str
   DeliverToSelf();
 }
 
-void DirectoryNode::Leave(Time now, std::string_view name, OpId op) {
+void DirectoryNode::Evict(Time now, std::string_view name, OpId op) {
   node_.now = now;
-  holder_.Leave(name, op);
+  holder_.Leave(name, op, true);
   DeliverToSelf();
 }
 

@@ -70,12 +70,14 @@ class DirectoryNode {
   void Tick(Time now);
 
   // ---- local requests ----
+  // For the prepared record; must end with Put, Delete or Abandon (the record came to nothing).
   OpId NextOp() { return proposer_.NextOp(); }
+  void Abandon(OpId op) { proposer_.Abandon(op); }
   void Put(Time now, OpId op, PutRequest request);
   void Delete(Time now, OpId op, std::string name, Conditions conditions);
   // lease: the caller wants to serve a copy for a while (lease_until of FinishLookup, by this node's clock).
   void Lookup(Time now, uint64_t ticket, const std::vector<std::string>& names, bool lease);
-  void Leave(Time now, std::string_view name, OpId op);
+  void Evict(Time now, std::string_view name, OpId op);
 
   // ---- answers at once ----
   // A live record of this node may be served by name at this moment.

@@ -18,7 +18,7 @@ void Holder::Unsettle(const std::string& name, OpId op, Time next) {
   Unsettled& unsettled = unsettled_[{name, op}];
   unsettled.next = next;
   unsettled.question = 0;
-  unsettled.leaving = false;
+  unsettled.leaving = unsettled.evicting = false;
 }
 
 void Holder::NoteReturn(Term since) {
@@ -35,18 +35,20 @@ void Holder::NoteReturn(Term since) {
   for (const auto& [name, op] : proposer_.StopProposing()) Unsettle(name, op, node_.now);
 }
 
-void Holder::Leave(std::string_view name, OpId op) {
+void Holder::Leave(std::string_view name, OpId op, bool evicting) {
   const auto record = node_.records->Find(name, op);
   if (!record || record->state != RecordState::kLive) return;
   node_.records->SetState(name, op, RecordState::kSuperseded, record->version);
   Unsettle(std::string(name), op, node_.now);
-  unsettled_[{std::string(name), op}].leaving = true;
+  Unsettled& unsettled = unsettled_[{std::string(name), op}];
+  unsettled.leaving = true;
+  unsettled.evicting = evicting;
 }
 
 // ---- what homes say ----
 
 void Holder::OnSupersede(NodeId from, const Supersede& message) {
-  if (node_.Refuses(message.partition, message.term)) return;
+  if (node_.Refuses(from, message.partition, message.term)) return;
   if (const auto record = node_.records->Find(message.name, message.op)) {
     if (record->state != RecordState::kQuarantined) {
       node_.records->SetState(message.name, message.op, RecordState::kSuperseded, message.version);
@@ -63,8 +65,8 @@ void Holder::OnRecall(NodeId from, const Recall& message) {
   node_.Send(from, RunAck{message.run, message.name, false});
 }
 
-void Holder::OnCommitted(const Committed& message) {
-  if (node_.Refuses(message.partition, message.term)) return;
+void Holder::OnCommitted(NodeId from, const Committed& message) {
+  if (node_.Refuses(from, message.partition, message.term)) return;
   const auto record = node_.records->Find(message.name, message.op);
   if (!record || record->state != RecordState::kPrepared) return;
   node_.records->SetState(message.name, message.op, RecordState::kLive, message.version);
@@ -117,7 +119,8 @@ bool Holder::Ask(const Key& key, Unsettled& unsettled, std::map<NodeId, Resolve>
   if (unsettled.question == 0) unsettled.question = ++last_question_;
   unsettled.next = node_.now + 2 * node_.config.retry;
   questions[node_.assignment.Home(p)].items.push_back({p, node_.known_term[p], name, op, record->version,
-                                                       record->prepared_in, unsettled.question, unsettled.leaving});
+                                                       record->prepared_in, unsettled.question, unsettled.leaving,
+                                                       unsettled.evicting});
   return true;
 }
 
@@ -138,10 +141,10 @@ void Holder::OnOpQueryAnswer(const OpQueryAnswer& message) {
   it->second.next = std::min(it->second.next, node_.now);
 }
 
-void Holder::OnVerdicts(const Verdicts& message) {
+void Holder::OnVerdicts(NodeId from, const Verdicts& message) {
   for (const Verdict& verdict : message.items) {
     if (verdict.term > node_.known_term[verdict.partition]) node_.known_term[verdict.partition] = verdict.term;
-    if (node_.Refuses(verdict.partition, verdict.term)) continue;
+    if (node_.Refuses(from, verdict.partition, verdict.term)) continue;
     Apply(verdict);
   }
 }
@@ -221,13 +224,18 @@ void Holder::OnFetched(const std::string& name, OpId op, bool ok) {
 }
 
 void Holder::LeaveWhenDraining() {
-  const Member* me = node_.view.Find(node_.config.self);
-  if (!me || !me->draining || node_.view.CountSteady() == node_.view.members.size()) return;
+  if (!node_.InView() || node_.view.IsSteady(node_.config.self)) return;
   const Partition at_once = std::max<Partition>(1, node_.config.partition_count / 64);
   for (Partition i = 0; i < at_once; ++i) {
     drain_cursor_ = (drain_cursor_ + 1) % node_.config.partition_count;
-    for (const HeldRecord& record : node_.records->List(drain_cursor_, "", node_.config.entries_per_message)) {
-      if (record.state == RecordState::kLive) Leave(record.name, record.op);
+    std::string after;
+    while (true) {
+      const auto records = node_.records->List(drain_cursor_, after, node_.config.entries_per_message);
+      if (records.empty()) break;
+      after = records.back().name;
+      for (const HeldRecord& record : records) {
+        if (record.state == RecordState::kLive) Leave(record.name, record.op, false);
+      }
     }
   }
 }

@@ -27,15 +27,16 @@ class Holder {
 
   // The view says that this node was away: nothing that it holds is served by name before a home has confirmed it.
   void NoteReturn(Term since);
-  // Ask the home to let go of a live record (eviction, drain, damage); meanwhile it is served only through the home.
-  void Leave(std::string_view name, OpId op);
+  // Ask the home to let go of a live record; meanwhile it is served only through the home. It goes when enough other nodes
+  // hold the tensor; `evicting`: a cache tensor goes in any case, its name with the last copy.
+  void Leave(std::string_view name, OpId op, bool evicting);
 
   void OnSupersede(NodeId from, const Supersede& message);
   void OnRecall(NodeId from, const Recall& message);
-  void OnCommitted(const Committed& message);
+  void OnCommitted(NodeId from, const Committed& message);
   void OnDrop(const Drop& message);
   void OnDiscard(const Discard& message);
-  void OnVerdicts(const Verdicts& message);
+  void OnVerdicts(NodeId from, const Verdicts& message);
   void OnOpQueryAnswer(const OpQueryAnswer& message);
   void OnAnnounceAsk(NodeId from, const AnnounceAsk& message);
   void OnPull(NodeId from, const Pull& message);
@@ -52,6 +53,7 @@ class Holder {
     uint64_t question = 0;  // the one whose answer counts; 0: none
     bool proposer_is_done = false;
     bool leaving = false;
+    bool evicting = false;
   };
   struct PullUnderWay {
     NodeId asker = 0;

@@ -27,6 +27,15 @@ void HomeTakeover::OnView() {
   node_.environment->ReadActivations(node_.view.term);
 }
 
+void HomeTakeover::OnRefused(const Refused& message) {
+  const Partition p = message.partition;
+  const PartitionState& state = partitions_[p];
+  if (!state.active || message.promised <= state.term || message.promised > node_.view.term) return;
+  if (node_.assignment.Home(p) != node_.config.self || !moves_.try_emplace(p).second) return;
+  read_again_ = node_.now + 10 * node_.config.retry;
+  node_.environment->ReadActivations(node_.view.term);
+}
+
 void HomeTakeover::OnActivations(Term view, const std::vector<Activation>& activations) {
   if (view != node_.view.term) return;
   for (auto& [p, move] : moves_) {
@@ -337,7 +346,8 @@ void HomeTakeover::Tick() {
   if (moves_.empty()) return;
   if (!Keeps(Rule::kActivation) && !activating_.empty()) OnActivated(node_.view.term, true, false);
   if (moves_.empty()) return;
-  const bool reading = moves_.begin()->second.phase == Phase::kReading;
+  const bool reading =
+      std::any_of(moves_.begin(), moves_.end(), [](const auto& move) { return move.second.phase == Phase::kReading; });
   if (reading && node_.now >= read_again_) {
     read_again_ = node_.now + 10 * node_.config.retry;
     node_.environment->ReadActivations(node_.view.term);

@@ -30,6 +30,7 @@ class HomeTakeover {
   void OnActivations(Term view, const std::vector<Activation>& activations);
   void OnHandoverPart(NodeId from, HandoverPart message);
   void OnAnnouncePart(NodeId from, AnnouncePart message);
+  void OnRefused(const Refused& message);
   void OnPushAck(NodeId from, const PushAck& message);
   void OnActivated(Term view, bool ok, bool retry);
   void Tick();

@@ -312,13 +312,10 @@ VerdictKind NameOperations::VerdictOfUnknown(Partition p, const ResolveItem& cla
   return VerdictKind::kDrop;
 }
 
-bool NameOperations::MayLeave(const Entry& entry, NodeId node) const {
+bool NameOperations::MayLeave(const Entry& entry, NodeId node, bool evicting) const {
   size_t others = 0;
-  for (const NodeId holder : entry.holders) {
-    const Member* member = node_.view.Find(holder);
-    others += member && holder != node && !member->draining;
-  }
-  return entry.cache || others >= std::min<size_t>(entry.replicas, std::max<size_t>(1, node_.view.CountSteady()));
+  for (const NodeId holder : entry.holders) others += holder != node && node_.view.IsSteady(holder);
+  return (entry.cache && evicting) || others >= std::min<size_t>(entry.replicas, std::max<size_t>(1, node_.view.CountSteady()));
 }
 
 void NameOperations::JudgeClaim(Operation& operation, Request& request) {
@@ -333,7 +330,7 @@ void NameOperations::JudgeClaim(Operation& operation, Request& request) {
     AnswerClaim(operation, request, kind, claim.version);
     return PopFirst(operation);
   }
-  const bool leaves = claim.leaving && MayLeave(*entry, request.from);
+  const bool leaves = claim.leaving && MayLeave(*entry, request.from, claim.evicting);
   if (!leaves && claim.leaving) state.scan_needed = true;
   if (entry->HeldBy(request.from) != leaves) {
     AnswerClaim(operation, request, leaves ? VerdictKind::kDrop : VerdictKind::kLive, entry->version);

@@ -99,7 +99,7 @@ class NameOperations {
   void AnswerPropose(const Operation& operation, const Request& request, OperationResult result);
   void AnswerClaim(const Operation& operation, const Request& request, VerdictKind kind, Version version);
   VerdictKind VerdictOfUnknown(Partition p, const ResolveItem& claim, const Entry* entry) const;
-  bool MayLeave(const Entry& entry, NodeId node) const;
+  bool MayLeave(const Entry& entry, NodeId node, bool evicting) const;
   void PopFirst(Operation& operation);
   void AnswerReaders(Operation& operation);
   LookupResult Read(Partition p, std::string_view name, const Reader& reader);

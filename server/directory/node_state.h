@@ -60,7 +60,12 @@ struct NodeState {
   void Promise(Partition p, Term term) {
     if (promised[p] < term) promised[p] = term;
   }
-  bool Refuses(Partition p, Term term) const { return Keeps(Rule::kPromise) && term < promised[p]; }
+  // True: that home's message does not count any more; it is told.
+  bool Refuses(NodeId home, Partition p, Term term) {
+    if (!Keeps(Rule::kPromise) || term >= promised[p]) return false;
+    Send(home, Refused{p, promised[p]});
+    return true;
+  }
   void Send(NodeId to, Message message) {
     if (to == config.self) {
       to_self.emplace_back(to, std::move(message));

@@ -29,7 +29,7 @@ void Partitions::PromiseToOther(Partition p, Term view) {
 
 void Partitions::OnReplicate(NodeId from, Replicate message) {
   PartitionState& state = states_[message.partition];
-  if (node_.Refuses(message.partition, message.term)) return;
+  if (node_.Refuses(from, message.partition, message.term)) return;
   if (!state.complete || state.active || state.term != message.term) return;
   const Stamp stamp = message.entry.stamp;
   if (stamp <= state.floor.stamp && Keeps(Rule::kTombstoneFloor)) return;
@@ -40,7 +40,7 @@ void Partitions::OnReplicate(NodeId from, Replicate message) {
 
 void Partitions::OnCollect(NodeId from, const Collect& message) {
   PartitionState& state = states_[message.partition];
-  if (node_.Refuses(message.partition, message.term)) return;
+  if (node_.Refuses(from, message.partition, message.term)) return;
   if (!state.complete || state.active || state.term != message.term) return;
   state.floor.number = std::max(state.floor.number, state.table.Collect(message.upto));
   state.floor.stamp = std::max(state.floor.stamp, message.upto);

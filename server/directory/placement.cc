@@ -70,7 +70,7 @@ std::vector<Choice> Placement::Choose(const View& view, const std::vector<NodeId
     Score best{-1, {}};
     NodeId node = 0;
     for (const Member& member : view.members) {
-      if (member.draining || std::find(taken.begin(), taken.end(), member.id) != taken.end()) continue;
+      if (!view.IsSteady(member.id) || std::find(taken.begin(), taken.end(), member.id) != taken.end()) continue;
       Score score = Rate(member, view, taken, nbytes, now);
       if (score.points > best.points) {
         best = std::move(score);

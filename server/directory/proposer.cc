@@ -80,11 +80,11 @@ void Proposer::SendPropose(Operation& operation) {
   if (propose.term != 0 && (propose.first_term == 0 || propose.term < propose.first_term)) {
     propose.first_term = propose.term;
   }
-  propose.finished_below = operations_.begin()->first;
+  propose.finished_below = *open_.begin();
   node_.Send(node_.assignment.Home(p), propose);
 }
 
-void Proposer::OnProposeAnswer(const ProposeAnswer& message) {
+void Proposer::OnProposeAnswer(NodeId from, const ProposeAnswer& message) {
   const bool newer = message.term > node_.known_term[message.partition];
   if (newer) node_.known_term[message.partition] = message.term;
   auto it = operations_.find(message.op.count);
@@ -94,7 +94,7 @@ void Proposer::OnProposeAnswer(const ProposeAnswer& message) {
     if (newer && operation.phase == Phase::kProposing) SendPropose(operation);
     return;
   }
-  if (node_.Refuses(message.partition, message.term)) return;
+  if (node_.Refuses(from, message.partition, message.term)) return;
   if (message.outcome == Outcome::kCommitted) return LearnCommitted(message.op, message.version);
   // A refusal of an earlier term says nothing about what a later home did with the same proposal.
   if (operation.phase != Phase::kProposing || message.term != operation.propose.term) return;
@@ -138,6 +138,7 @@ void Proposer::Finish(uint64_t count, Outcome outcome, Version version) {
   auto it = operations_.find(count);
   const OpId op = it->second.propose.op;
   operations_.erase(it);
+  open_.erase(count);
   node_.environment->FinishOperation(op, outcome, version);
 }
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,14 +32,19 @@ class Proposer {
  public:
   Proposer(NodeState& node, Placement& placement) : node_(node), placement_(placement) {}
 
-  // The id of the next operation: for the prepared record, before Put.
-  OpId NextOp() { return {node_.config.session, ++last_count_}; }
+  // The id of the next operation: for the prepared record, before Put. It must end with Put, Delete or Abandon.
+  OpId NextOp() {
+    open_.insert(++last_count_);
+    return {node_.config.session, last_count_};
+  }
+  // Nothing was proposed under this id and nothing will be.
+  void Abandon(OpId op) { open_.erase(op.count); }
   // The record of `op` is prepared here. With replicas > 1 other nodes copy it first.
   void Put(OpId op, PutRequest request);
   void Delete(OpId op, std::string name, Conditions conditions);
   void Lookup(uint64_t ticket, const std::vector<std::string>& names, bool lease);
 
-  void OnProposeAnswer(const ProposeAnswer& message);
+  void OnProposeAnswer(NodeId from, const ProposeAnswer& message);
   void OnPullDone(NodeId from, const PullDone& message);
   void OnOpQuery(NodeId from, const OpQuery& message);
   void OnLookupAnswer(const LookupAnswer& message);
@@ -85,6 +91,7 @@ class Proposer {
   NodeState& node_;
   Placement& placement_;
   uint64_t last_count_ = 0;
+  std::set<uint64_t> open_;  // counts that are given out and not finished
   std::map<uint64_t, Operation> operations_;  // by OpId::count
   uint64_t last_request_ = 0;
   std::map<uint64_t, PendingLookup> lookups_;

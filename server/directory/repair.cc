@@ -56,10 +56,8 @@ void Repair::Look(Partition p, const Entry& entry) {
   std::vector<NodeId> present;
   size_t steady = 0;
   for (const NodeId node : entry.holders) {
-    if (const Member* member = node_.view.Find(node)) {
-      present.push_back(node);
-      steady += !member->draining;
-    }
+    if (node_.view.Has(node)) present.push_back(node);
+    steady += node_.view.IsSteady(node);
   }
   const bool has_lost_holders = present.size() != entry.holders.size();
   const size_t wanted = std::min<size_t>(entry.replicas, node_.view.CountSteady());

@@ -34,10 +34,18 @@ const Member* View::FindSession(uint64_t session) const {
   return nullptr;
 }
 
+size_t View::CountUp() const {
+  return std::count_if(members.begin(), members.end(), [](const Member& m) { return !m.draining; });
+}
+
 size_t View::CountSteady() const {
-  const size_t steady =
-      std::count_if(members.begin(), members.end(), [](const Member& m) { return !m.draining; });
-  return steady ? steady : members.size();
+  const size_t up = CountUp();
+  return up ? up : members.size();
+}
+
+bool View::IsSteady(NodeId id) const {
+  const Member* member = Find(id);
+  return member && (!member->draining || CountUp() == 0);
 }
 
 Partition PartitionOf(std::string_view name, uint32_t partition_count) {

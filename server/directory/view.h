@@ -35,8 +35,12 @@ struct View {
   const Member* Find(NodeId id) const;
   const Member* FindSession(uint64_t session) const;
   bool Has(NodeId id) const { return Find(id) != nullptr; }
-  // Members that may keep replicas: those that are not draining, or all when everybody drains.
+  // Members that shall keep replicas: those that are not draining, or all when everybody drains.
+  bool IsSteady(NodeId id) const;
   size_t CountSteady() const;
+
+ private:
+  size_t CountUp() const;
 };
 
 // The partition of a name; the same in every process and version.
