@@ -107,6 +107,7 @@ struct Committed {
 struct Drop {
   std::string name;
   OpId op;
+  Version version;
 };
 // Proposer -> its targets: that put came to nothing.
 struct Discard {
@@ -267,6 +268,7 @@ struct Pull {
   std::string name;
   OpId op;
   Version version;  // {}: of a put that is still going on; tell the sender with PullDone
+  Term view = 0;    // the sender's; the record's prepared_in is at least this
   PutInfo info;
   std::vector<NodeId> from;
 };

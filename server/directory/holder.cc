@@ -31,8 +31,15 @@ void Holder::NoteReturn(Term since) {
     node_.records->SetState(record.name, record.op, RecordState::kUnconfirmed, record.version);
     Unsettle(record.name, record.op, node_.now);
   }
-  for (auto& [key, unsettled] : unsettled_) unsettled.question = 0;
   for (const auto& [name, op] : proposer_.StopProposing()) Unsettle(name, op, node_.now);
+  // News of their commit that comes only now may be old.
+  for (auto& [key, unsettled] : unsettled_) {
+    unsettled.question = 0;
+    const auto record = node_.records->Find(key.first, key.second);
+    if (record && record->state == RecordState::kPrepared && Keeps(Rule::kReturningConfirmed)) {
+      node_.records->SetState(key.first, key.second, RecordState::kUnconfirmed, {});
+    }
+  }
 }
 
 void Holder::Leave(std::string_view name, OpId op, bool evicting) {
@@ -74,13 +81,14 @@ void Holder::OnCommitted(NodeId from, const Committed& message) {
 }
 
 void Holder::OnDrop(const Drop& message) {
+  proposer_.LearnCommitted(message.op, message.version);
   node_.records->Drop(message.name, message.op);
   unsettled_.erase({message.name, message.op});
 }
 
 void Holder::OnDiscard(const Discard& message) {
   const auto record = node_.records->Find(message.name, message.op);
-  if (!record || record->state != RecordState::kPrepared) return;
+  if (!record || record->version != Version{}) return;
   node_.records->Drop(message.name, message.op);
   unsettled_.erase({message.name, message.op});
 }
@@ -113,7 +121,7 @@ bool Holder::Ask(const Key& key, Unsettled& unsettled, std::map<NodeId, Resolve>
   const auto record = node_.records->Find(name, op);
   if (!record || record->state == RecordState::kLive || record->state == RecordState::kQuarantined) return false;
   if (!node_.InView()) return true;
-  if (record->state == RecordState::kPrepared && !unsettled.proposer_is_done && AskProposer(key, unsettled)) return true;
+  if (record->version == Version{} && !unsettled.proposer_is_done && AskProposer(key, unsettled)) return true;
   const Partition p = node_.PartitionFor(name);
   // The same question as long as nothing has happened to the record: a slow answer counts, too.
   if (unsettled.question == 0) unsettled.question = ++last_question_;
@@ -127,6 +135,8 @@ bool Holder::Ask(const Key& key, Unsettled& unsettled, std::map<NodeId, Resolve>
 // True: its proposer is there and may still work on it.
 bool Holder::AskProposer(const Key& key, Unsettled& unsettled) {
   unsettled.next = node_.now + node_.config.settle_after;
+  const auto record = node_.records->Find(key.first, key.second);
+  if (record->prepared_in > node_.view.term) return true;
   if (key.second.session == node_.config.session) return proposer_.IsProposing(key.second);
   const Member* proposer = node_.view.FindSession(key.second.session);
   if (!proposer) return false;

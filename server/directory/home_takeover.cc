@@ -54,7 +54,7 @@ void HomeTakeover::StartWaiting() {
   }
   for (auto& [p, move] : moves_) {
     if (under_way >= node_.config.moves_at_once) return;
-    if (move.phase != Phase::kWaiting) continue;
+    if (move.phase != Phase::kWaiting || Overtaken(p)) continue;
     Begin(p, move);
     ++under_way;
   }
@@ -127,7 +127,7 @@ void HomeTakeover::SendAsks(NodeId to) {
 void HomeTakeover::OnHandoverPart(NodeId from, HandoverPart message) {
   if (message.view != node_.view.term) return;
   auto it = moves_.find(message.partition);
-  if (it == moves_.end() || it->second.phase != Phase::kGathering) return;
+  if (it == moves_.end() || it->second.phase != Phase::kGathering || Overtaken(it->first)) return;
   Move& move = it->second;
   Source* source = Expected(move, from, message.after);
   if (!source) return;
@@ -181,7 +181,7 @@ void HomeTakeover::BeginAnnouncing(Move& move) {
 void HomeTakeover::OnAnnouncePart(NodeId from, AnnouncePart message) {
   if (message.view != node_.view.term) return;
   auto it = moves_.find(message.partition);
-  if (it == moves_.end() || it->second.phase != Phase::kAnnouncing) return;
+  if (it == moves_.end() || it->second.phase != Phase::kAnnouncing || Overtaken(it->first)) return;
   Move& move = it->second;
   Source* source = Expected(move, from, message.after);
   if (!source) return;
@@ -211,7 +211,9 @@ void HomeTakeover::Rebuild(Partition p, Move& move) {
   }
   move.announced.clear();
   if (move.last.term != 0) node_.environment->OnHistoryLost(p);
-  state.floor = {.number = move.floor.number, .lost_before = node_.view.term};
+  // Nothing was ever active, and nobody has anything that was put: the beginning of a cluster.
+  const bool beginning = move.last.term == 0 && move.floor.number == 0;
+  state.floor = {.number = move.floor.number, .lost_before = beginning ? 0 : node_.view.term};
   state.complete = true;
   state.staging.reset();
   state.term = node_.view.term;
@@ -270,8 +272,9 @@ void HomeTakeover::SendPush(Partition p, Move& move) {
 void HomeTakeover::OnPushAck(NodeId from, const PushAck& message) {
   if (message.view != node_.view.term || from != node_.assignment.Backup(message.partition)) return;
   auto it = moves_.find(message.partition);
-  if (it == moves_.end() || it->second.phase != Phase::kPushing || it->second.chunk != message.chunk) return;
+  if (it == moves_.end() || it->second.phase != Phase::kPushing || Overtaken(it->first)) return;
   Move& move = it->second;
+  if (move.chunk != message.chunk) return;
   if (move.last_chunk) {
     move.phase = Phase::kReady;
     ActivateReady();
@@ -288,7 +291,7 @@ void HomeTakeover::ActivateReady() {
   if (!activating_.empty()) return;
   std::vector<ActivatePartition> ready;
   for (auto& [p, move] : moves_) {
-    if (move.phase != Phase::kReady) continue;
+    if (move.phase != Phase::kReady || Overtaken(p)) continue;
     move.phase = Phase::kActivating;
     PartitionState& state = partitions_[p];
     if (state.term != node_.view.term) {  // this node was home and stays it
@@ -328,7 +331,7 @@ void HomeTakeover::OnActivated(Term view, bool ok, bool retry) {
 
 void HomeTakeover::Serve(Partition p, Move& move) {
   PartitionState& state = partitions_[p];
-  if (node_.promised[p] > node_.view.term) return;  // a newer home was faster than the news of its view
+  if (Overtaken(p)) return;
   const Member* backup = node_.view.Find(node_.assignment.Backup(p));
   state.active = true;
   state.frozen = false;
@@ -355,7 +358,7 @@ void HomeTakeover::Tick() {
   StartWaiting();
   if (node_.now >= next_ask_) SendAllAsks();
   for (auto& [p, move] : moves_) {
-    if (move.phase == Phase::kPushing && node_.now >= move.next_send) SendPush(p, move);
+    if (move.phase == Phase::kPushing && node_.now >= move.next_send && !Overtaken(p)) SendPush(p, move);
   }
   if (activate_again_ != 0 && node_.now >= activate_again_) {
     activate_again_ = 0;

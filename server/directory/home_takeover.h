@@ -61,6 +61,8 @@ class HomeTakeover {
   };
 
   bool IsRight(Partition p) const;
+  // A home of a newer view was here before the news of that view: this move must not touch the partition any more.
+  bool Overtaken(Partition p) const { return node_.promised[p] > node_.view.term; }
   void StartWaiting();
   void Begin(Partition p, Move& move);
   void AfterGathering(Partition p, Move& move);

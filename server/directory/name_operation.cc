@@ -53,7 +53,8 @@ void NameOperations::OnResolve(NodeId from, Resolve message) {
   Verdicts elsewhere;
   for (ResolveItem& item : message.items) {
     const Partition p = node_.PartitionFor(item.name);
-    if (!partitions_.CanDecide(p) || partitions_[p].term != item.term) {
+    const bool old_view = item.version == Version{} && item.prepared_in > node_.view.term;
+    if (!partitions_.CanDecide(p) || partitions_[p].term != item.term || old_view) {
       const Term term = partitions_.CanDecide(p) ? partitions_[p].term : 0;
       elsewhere.items.push_back({p, term, item.name, item.op, item.question, VerdictKind::kElsewhere, {}});
       continue;
@@ -254,7 +255,7 @@ void NameOperations::Commit(Operation& operation) {
   if (!next.deleted && next.holders.size() != next.replicas) state.scan_needed = true;
   if (request.kind == Kind::kPropose) {
     for (const NodeId node : old && !old->deleted ? old->holders : Entry().holders) {
-      node_.Send(node, Drop{operation.name, old->op});
+      node_.Send(node, Drop{operation.name, old->op, old->version});
     }
     for (const NodeId node : next.holders) {
       if (node != request.from) {

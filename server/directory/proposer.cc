@@ -43,7 +43,7 @@ void Proposer::ContinueCopying(Operation& operation) {
       copying.push_back(choice.node);
     }
     for (const NodeId node : copying) {
-      node_.Send(node, Pull{propose.name, propose.op, {}, propose.info, {node_.config.self}});
+      node_.Send(node, Pull{propose.name, propose.op, {}, node_.view.term, propose.info, {node_.config.self}});
     }
   }
   operation.next_send = node_.now + 4 * node_.config.retry;
@@ -145,7 +145,13 @@ void Proposer::Finish(uint64_t count, Outcome outcome, Version version) {
 std::vector<std::pair<std::string, OpId>> Proposer::StopProposing() {
   std::vector<std::pair<std::string, OpId>> stopped;
   for (auto& [count, operation] : operations_) {
-    if (operation.propose.remove || operation.propose.first_term == 0) continue;
+    if (operation.propose.remove) continue;
+    if (operation.propose.first_term == 0) {  // nobody can have carried it out, but its targets may have given up
+      operation.propose.holders = {node_.config.self};
+      operation.copying.clear();
+      operation.phase = Phase::kProposing;
+      continue;
+    }
     operation.phase = Phase::kResolving;
     stopped.emplace_back(operation.propose.name, operation.propose.op);
   }

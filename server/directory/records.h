@@ -31,7 +31,7 @@ struct HeldRecord {
   std::string name;
   OpId op;
   Version version;       // {} while prepared
-  Term prepared_in = 0;  // the view in which its bytes were prepared here
+  Term prepared_in = 0;  // a view in which its proposer was a member: what an older view lacks says nothing about it
   RecordState state = RecordState::kPrepared;
   uint64_t nbytes = 0;
   uint8_t replicas = 1;

@@ -86,7 +86,7 @@ void Repair::StartPull(const Entry& entry, const std::vector<NodeId>& from, size
   if (choices.empty()) return;
   pulls_[name] = {choices.front().node, node_.now + node_.config.pull_patience};
   const PutInfo info{entry.nbytes, entry.replicas, entry.cache, std::string(entry.info())};
-  node_.Send(choices.front().node, Pull{name, entry.op, entry.version, info, from});
+  node_.Send(choices.front().node, Pull{name, entry.op, entry.version, node_.view.term, info, from});
 }
 
 void Repair::OnPullDone(NodeId from, const PullDone& message) {

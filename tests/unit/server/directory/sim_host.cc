@@ -227,7 +227,7 @@ void SimHost::Fetch(const Pull& pull) {
       ok = ok || (host && host->HasBytes(pull.name, pull.op) && cluster_.DataOpen(number_, host->number()));
     }
     if (ok && !records_->Find(pull.name, pull.op)) {
-      HeldRecord record{pull.name, pull.op, {}, node_->view().term};
+      HeldRecord record{pull.name, pull.op, {}, std::max(node_->view().term, pull.view)};
       record.nbytes = pull.info.nbytes;
       record.replicas = pull.info.replicas;
       record.cache = pull.info.cache;

@@ -197,6 +197,12 @@ class Schedule {
   }
 
   void Dump() {
+    for (auto& host : cluster_.hosts()) {
+      const DirectoryStats s = host->node().Stats();
+      Say("host %d: view %d of %d, active %d moving %d operations %d requests %d unsettled %d pulls %d", host->number(),
+          int(host->node().view().term), int(cluster_.etcd().view().term), int(s.home_active), int(s.home_moving),
+          int(s.open_operations), int(s.open_requests), int(s.unsettled_records), int(s.pulls));
+    }
     static constexpr const char* kStates[] = {"prepared", "live", "superseded", "unconfirmed", "quarantined"};
     for (auto& host : cluster_.hosts()) {
       Say("host %d id %d session %d:", host->number(), int(host->id()), int(host->session()));
