@@ -174,7 +174,8 @@ std::optional<std::vector<ListedName>> DirectoryNode::List(Time now, std::string
   std::vector<ListedName> names;
   for (Partition p = 0; p < partitions_.count(); ++p) {
     if (node_.assignment.Home(p) != node_.config.self) continue;
-    if (!partitions_[p].active || now >= node_.serve_until) return std::nullopt;
+    const PartitionState& state = partitions_[p];
+    if (!state.active || now < state.read_from || now >= node_.serve_until) return std::nullopt;
     const EntryTable& table = partitions_[p].table;
     const bool from_prefix = after < prefix;
     size_t taken = 0;

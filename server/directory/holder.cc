@@ -186,6 +186,7 @@ void Holder::Apply(const Verdict& verdict) {
 // ---- losses of history ----
 
 void Holder::OnAnnounceAsk(NodeId from, const AnnounceAsk& message) {
+  if (message.view < node_.view.term) return;
   if (message.since > node_.records->since()) NoteReturn(message.since);
   for (const Partition p : message.partitions) partitions_.PromiseToOther(p, message.view);
   size_t budget = node_.config.entries_per_message;

@@ -79,7 +79,7 @@ void HomeTakeover::Begin(Partition p, Move& move) {
   }
   move.phase = Phase::kGathering;
   next_ask_ = node_.now;
-  if (move.sources.empty()) AfterGathering(p, move);
+  if (move.sources.empty() || (history && !Keeps(Rule::kAllAnswer))) AfterGathering(p, move);
 }
 
 // ---- gathering ----
@@ -338,6 +338,7 @@ void HomeTakeover::Serve(Partition p, Move& move) {
   state.backup = backup ? backup->id : 0;
   state.backup_session = backup ? backup->session : 0;
   if (!move.keeps_serving) state.quiet_until = node_.now + node_.config.name_lease;
+  state.read_from = state.floor.lost_before == state.term ? state.quiet_until : 0;
   state.scan_needed = true;
   state.scan_after.clear();
   state.collect_at = node_.now + node_.config.tombstone_age;

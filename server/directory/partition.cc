@@ -9,7 +9,7 @@ Partitions::Partitions(NodeState& node, std::function<void(Partition)> give_up)
     : node_(node), give_up_(std::move(give_up)), states_(node.config.partition_count) {}
 
 bool Partitions::CanRead(Partition p) const {
-  return states_[p].active && (node_.LeaseValid() || !Keeps(Rule::kLeaseAtHome));
+  return states_[p].active && node_.now >= states_[p].read_from && (node_.LeaseValid() || !Keeps(Rule::kLeaseAtHome));
 }
 
 bool Partitions::CanDecide(Partition p) const { return CanRead(p) && !states_[p].frozen; }
@@ -48,6 +48,7 @@ void Partitions::OnCollect(NodeId from, const Collect& message) {
 }
 
 void Partitions::OnHandoverAsk(NodeId from, const HandoverAsk& message) {
+  if (message.view < node_.view.term) return;  // etcd refuses that activation: no promise is needed
   for (const HandoverItem& item : message.items) PromiseToOther(item.partition, message.view);
   size_t budget = node_.config.entries_per_message;
   bool first = true;
@@ -82,7 +83,7 @@ size_t Partitions::AnswerHandover(NodeId from, Term view, const HandoverItem& it
 void Partitions::OnPush(NodeId from, Push message) {
   const Partition p = message.partition;
   PartitionState& state = states_[p];
-  if (message.view < node_.promised[p]) return;
+  if (message.view < node_.promised[p] || message.view < node_.view.term) return;
   PromiseToOther(p, message.view);
   if (state.active) return;
   auto acknowledge = [&] { node_.Send(from, PushAck{message.view, p, message.chunk}); };

@@ -31,7 +31,8 @@ struct PartitionState {
   NodeId backup = 0;
   uint64_t backup_session = 0;
   uint64_t last_change = 0;
-  Time quiet_until = 0;  // before this, cached copies may live on leases of an earlier home
+  Time quiet_until = 0;  // before this, cached copies may live on leases of an earlier home: no changes
+  Time read_from = 0;    // nor answers, when history was lost: what the copies show may be gone
 
   // A push in progress (this node becomes backup).
   struct Staging {

@@ -21,6 +21,9 @@ void Repair::Tick() {
 }
 
 void Repair::ScanSome() {
+  // Names that went meanwhile must not keep their places.
+  const Time past = node_.now - node_.config.pull_patience;
+  absl::erase_if(pulls_, [past](const auto& pull) { return pull.second.until <= past; });
   size_t budget = node_.config.work_per_tick;
   for (Partition i = 0; i < partitions_.count() && budget > 0; ++i) {
     if (partitions_[cursor_].scan_needed && partitions_.CanDecide(cursor_)) {

@@ -16,6 +16,7 @@ namespace penstock::server::directory {
 
 struct SimOptions {
   int hosts = 3;
+  Time tombstone_age = 2 * kSecond;
   uint32_t partition_count = 4;
   bool verbose = false;
 };
