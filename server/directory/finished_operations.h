@@ -6,7 +6,8 @@
 // Threading:  one thread
 // Ownership:  values
 // Errors:     none
-// Limits:     one result for each operation that a proposer started after its oldest open one
+// Limits:     one result for each operation that a proposer started after its oldest open one; what a process that is no
+//             member did is forgotten after kKeep (no message is under way for so long)
 #pragma once
 
 #include <map>
@@ -14,6 +15,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "server/directory/directory_messages.h"
+#include "server/directory/view.h"
 
 namespace penstock::server::directory {
 
@@ -24,13 +26,24 @@ struct OperationResult {
 
 class FinishedOperations {
  public:
+  static constexpr Time kKeep = 3600 * kSecond;
+
   void ForgetBelow(uint64_t session, uint64_t count) {
     Window& window = windows_[session];
     if (count <= window.below) return;
     window.below = count;
     window.results.erase(window.results.begin(), window.results.lower_bound(count));
   }
-  void Remember(OpId op, OperationResult result) { windows_[op.session].results.emplace(op.count, result); }
+  void Remember(OpId op, OperationResult result) {
+    Window& window = windows_[op.session];
+    if (op.count >= window.below) window.results.emplace(op.count, result);
+  }
+  void ForgetStrangers(const View& view, Time now) {
+    for (auto& [session, window] : windows_) {
+      if (window.met == 0 || view.FindSession(session)) window.met = now;
+    }
+    absl::erase_if(windows_, [now](const auto& item) { return item.second.met + kKeep < now; });
+  }
   // Its proposer has an answer and does not wait for another.
   bool IsForgotten(OpId op) const {
     auto it = windows_.find(op.session);
@@ -47,6 +60,7 @@ class FinishedOperations {
  private:
   struct Window {
     uint64_t below = 0;
+    Time met = 0;  // when its process was last a member
     std::map<uint64_t, OperationResult> results;
   };
   absl::flat_hash_map<uint64_t, Window> windows_;

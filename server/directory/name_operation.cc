@@ -254,6 +254,8 @@ void NameOperations::Commit(Operation& operation) {
   const Entry& next = operation.next;
   if (!next.deleted && next.holders.size() != next.replicas) state.scan_needed = true;
   if (request.kind == Kind::kPropose) {
+    // An earlier home may have committed it; its proposals may still be under way, or wait behind this one.
+    if (old) finished_.Remember(old->op, {Outcome::kCommitted, old->version});
     for (const NodeId node : old && !old->deleted ? old->holders : Entry().holders) {
       node_.Send(node, Drop{operation.name, old->op, old->version});
     }
@@ -395,6 +397,7 @@ void NameOperations::GiveUp(Partition p) {
 }
 
 void NameOperations::OnView() {
+  finished_.ForgetStrangers(node_.view, node_.now);
   std::vector<Operation*> all;
   for (auto& [name, operation] : operations_) {
     auto& recalling = operation->recalling;
