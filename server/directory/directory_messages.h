@@ -39,6 +39,7 @@ struct Propose {
   OpId op;
   Term term = 0;       // under which the home is thought to be active; a home of another term does nothing but say so
   Term first_term = 0;  // the smallest that this op was ever proposed under
+  Term since = 0;       // Member::since of the sender as it knows it: a sender that does not know yet that it was away is refused
   uint64_t finished_below = 0;  // the sender's ops below this count are finished: the home may forget them
   bool remove = false;          // a delete
   std::string name;

@@ -27,7 +27,7 @@ void NameOperations::Elsewhere(NodeId to, const Propose& propose) {
 void NameOperations::OnPropose(NodeId from, Propose message) {
   const Partition p = node_.PartitionFor(message.name);
   const Member* sender = node_.view.FindSession(message.op.session);
-  if (!sender || sender->id != from) return;
+  if (!sender || sender->id != from || sender->since != message.since) return;
   finished_.ForgetBelow(message.op.session, message.finished_below);
   if (!partitions_.CanDecide(p) || (partitions_[p].term != message.term && Keeps(Rule::kOperationOnce))) {
     return Elsewhere(from, message);
@@ -121,7 +121,9 @@ void NameOperations::Judge(Operation& operation) {
   Request& request = operation.queue.front();
   if (request.kind == Kind::kLose) return JudgeLose(operation);
   const Member* sender = node_.view.FindSession(request.session);
-  if (!sender) return PopFirst(operation);  // that process is gone; its next one asks by itself
+  // A process that is gone asks no more; one that was away meanwhile asks again, if it still may.
+  const bool was_away = request.kind == Kind::kPropose && sender && sender->since != request.propose.since;
+  if (!sender || was_away) return PopFirst(operation);
   if (request.kind == Kind::kPropose) return JudgePropose(operation, request);
   JudgeClaim(operation, request);
 }

@@ -80,6 +80,7 @@ void Proposer::SendPropose(Operation& operation) {
   if (propose.term != 0 && (propose.first_term == 0 || propose.term < propose.first_term)) {
     propose.first_term = propose.term;
   }
+  propose.since = node_.records->since();
   propose.finished_below = *open_.begin();
   node_.Send(node_.assignment.Home(p), propose);
 }
