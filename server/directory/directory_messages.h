@@ -63,6 +63,7 @@ struct ProposeAnswer {
   Term term = 0;
   Outcome outcome = Outcome::kElsewhere;
   Version version;
+  bool held = true;  // committed: the entry lists the proposer as a holder (else, after a loss of history, it claims)
 };
 
 // Home -> old holders (`op` is the operation that made what they hold), and its node's cached copies.

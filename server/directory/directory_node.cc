@@ -74,7 +74,7 @@ void DirectoryNode::Deliver(NodeId from, Message message) {
     DirectoryNode& node;
     NodeId from;
     void operator()(Propose& m) { node.operations_.OnPropose(from, std::move(m)); }
-    void operator()(ProposeAnswer& m) { node.proposer_.OnProposeAnswer(from, m); }
+    void operator()(ProposeAnswer& m) { node.holder_.OnProposeAnswer(from, m); }
     void operator()(Supersede& m) { node.holder_.OnSupersede(from, m); }
     void operator()(Recall& m) { node.holder_.OnRecall(from, m); }
     void operator()(RunAck& m) { node.operations_.OnRunAck(from, m); }

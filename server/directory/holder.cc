@@ -72,6 +72,11 @@ void Holder::OnRecall(NodeId from, const Recall& message) {
   node_.Send(from, RunAck{message.run, message.name, false});
 }
 
+void Holder::OnProposeAnswer(NodeId from, const ProposeAnswer& message) {
+  const std::string name = proposer_.NameOf(message.op);
+  if (proposer_.OnProposeAnswer(from, message)) Unsettle(name, message.op, node_.now);
+}
+
 void Holder::OnCommitted(NodeId from, const Committed& message) {
   if (node_.Refuses(from, message.partition, message.term)) return;
   const auto record = node_.records->Find(message.name, message.op);

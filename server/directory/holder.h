@@ -33,6 +33,7 @@ class Holder {
 
   void OnSupersede(NodeId from, const Supersede& message);
   void OnRecall(NodeId from, const Recall& message);
+  void OnProposeAnswer(NodeId from, const ProposeAnswer& message);
   void OnCommitted(NodeId from, const Committed& message);
   void OnDrop(const Drop& message);
   void OnDiscard(const Discard& message);

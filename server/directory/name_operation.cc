@@ -134,9 +134,10 @@ std::optional<OperationResult> NameOperations::Refusal(const Operation& operatio
   const PartitionState& state = partitions_[operation.partition];
   if (entry && entry->op == propose.op) return OperationResult{Outcome::kCommitted, entry->version};
   if (Keeps(Rule::kOperationOnce)) {
+    // Before all else: what this home decided before history was lost may be gone with it.
+    if (propose.first_term < state.floor.lost_before) return OperationResult{Outcome::kAmbiguous, {}};
     if (auto done = finished_.Find(propose.op)) return done;
     if (finished_.IsForgotten(propose.op)) return OperationResult{Outcome::kAborted, {}};
-    if (propose.first_term < state.floor.lost_before) return OperationResult{Outcome::kAmbiguous, {}};
     // An older home may have carried out this delete, and somebody has changed the name since. (A put's proposer learns
     // that from the Supersede, because it is a holder.)
     const Term changed_in = entry ? entry->stamp.term : state.floor.stamp.term;
@@ -292,8 +293,11 @@ void NameOperations::PopFirst(Operation& operation) {
 }
 
 void NameOperations::AnswerPropose(const Operation& operation, const Request& request, OperationResult result) {
-  node_.Send(request.from, ProposeAnswer{request.propose.op, operation.partition,
-                                         partitions_[operation.partition].term, result.outcome, result.version});
+  const PartitionState& state = partitions_[operation.partition];
+  const Entry* entry = state.table.Find(operation.name);
+  const bool held = !entry || entry->op != request.propose.op || entry->HeldBy(request.from);
+  node_.Send(request.from, ProposeAnswer{request.propose.op, operation.partition, state.term, result.outcome,
+                                         result.version, held});
 }
 
 // ---- claims and losses ----

@@ -85,20 +85,24 @@ void Proposer::SendPropose(Operation& operation) {
   node_.Send(node_.assignment.Home(p), propose);
 }
 
-void Proposer::OnProposeAnswer(NodeId from, const ProposeAnswer& message) {
+bool Proposer::OnProposeAnswer(NodeId from, const ProposeAnswer& message) {
   const bool newer = message.term > node_.known_term[message.partition];
   if (newer) node_.known_term[message.partition] = message.term;
   auto it = operations_.find(message.op.count);
-  if (message.op.session != node_.config.session || it == operations_.end()) return;
+  if (message.op.session != node_.config.session || it == operations_.end()) return false;
   Operation& operation = it->second;
   if (message.outcome == Outcome::kElsewhere) {
     if (newer && operation.phase == Phase::kProposing) SendPropose(operation);
-    return;
+    return false;
   }
-  if (node_.Refuses(from, message.partition, message.term)) return;
-  if (message.outcome == Outcome::kCommitted) return LearnCommitted(message.op, message.version);
+  if (node_.Refuses(from, message.partition, message.term)) return false;
+  if (message.outcome == Outcome::kCommitted) {
+    const bool claims = !message.held && !operation.propose.remove;
+    LearnCommitted(message.op, message.version, claims ? RecordState::kUnconfirmed : RecordState::kLive);
+    return claims;
+  }
   // A refusal of an earlier term says nothing about what a later home did with the same proposal.
-  if (operation.phase != Phase::kProposing || message.term != operation.propose.term) return;
+  if (operation.phase != Phase::kProposing || message.term != operation.propose.term) return false;
   if (!operation.propose.remove) {
     if (message.outcome == Outcome::kAmbiguous) {
       node_.records->SetState(operation.propose.name, message.op, RecordState::kQuarantined, {});
@@ -108,6 +112,7 @@ void Proposer::OnProposeAnswer(NodeId from, const ProposeAnswer& message) {
     }
   }
   Finish(message.op.count, message.outcome, message.version);
+  return false;
 }
 
 void Proposer::OnOpQuery(NodeId from, const OpQuery& message) {
@@ -120,13 +125,18 @@ bool Proposer::IsProposing(OpId op) const {
   return it != operations_.end() && it->second.phase != Phase::kResolving;
 }
 
-void Proposer::LearnCommitted(OpId op, Version version) {
+std::string Proposer::NameOf(OpId op) const {
+  auto it = operations_.find(op.count);
+  return op.session == node_.config.session && it != operations_.end() ? it->second.propose.name : std::string();
+}
+
+void Proposer::LearnCommitted(OpId op, Version version, RecordState state) {
   auto it = operations_.find(op.count);
   if (op.session != node_.config.session || it == operations_.end()) return;
   const Propose& propose = it->second.propose;
   const auto record = node_.records->Find(propose.name, op);
   if (record && record->state == RecordState::kPrepared) {
-    node_.records->SetState(propose.name, op, RecordState::kLive, version);
+    node_.records->SetState(propose.name, op, state, version);
   }
   Finish(op.count, Outcome::kCommitted, version);
 }

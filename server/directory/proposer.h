@@ -44,7 +44,8 @@ class Proposer {
   void Delete(OpId op, std::string name, Conditions conditions);
   void Lookup(uint64_t ticket, const std::vector<std::string>& names, bool lease);
 
-  void OnProposeAnswer(NodeId from, const ProposeAnswer& message);
+  // True: the record of the op is not known as held to its home: it is unconfirmed now, and must claim.
+  bool OnProposeAnswer(NodeId from, const ProposeAnswer& message);
   void OnPullDone(NodeId from, const PullDone& message);
   void OnOpQuery(NodeId from, const OpQuery& message);
   void OnLookupAnswer(const LookupAnswer& message);
@@ -55,7 +56,8 @@ class Proposer {
   // them); what is returned are their records. Deletes go on.
   std::vector<std::pair<std::string, OpId>> StopProposing();
   bool IsProposing(OpId op) const;
-  void LearnCommitted(OpId op, Version version);
+  std::string NameOf(OpId op) const;
+  void LearnCommitted(OpId op, Version version, RecordState state = RecordState::kLive);
   void LearnLost(OpId op);
   // A home wants copies that were leased to this node not to be served any more.
   void RecallCopy(std::string_view name);
