@@ -206,6 +206,7 @@ struct HistoryFloor {
   Stamp stamp;            // tombstones up to this were collected
   uint64_t number = 0;    // no version that was forgotten has a larger number
   Term lost_before = 0;   // what happened before this term may be unknown
+  bool loss_is_recent = false;  // copies may still be served, under name leases, of what the loss took
 };
 struct HandoverPart {
   Term view = 0;

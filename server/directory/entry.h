@@ -3,7 +3,8 @@
 // Threading:  one thread (DirectoryNode's)
 // Ownership:  EntryTable owns its entries; a pointer that it gave is good until the next change of the table
 // Errors:     none
-// Limits:     about 150 bytes an entry, its name and its info; find and change cost a few comparisons of names (< 1 us)
+// Limits:     about 155 bytes an entry, its name and its info; find and change cost a few comparisons of names (some us when
+//             they are not in the cache)
 #pragma once
 
 #include <memory>

@@ -140,6 +140,7 @@ void HomeTakeover::OnHandoverPart(NodeId from, HandoverPart message) {
     floor.stamp = std::max(floor.stamp, message.floor.stamp);
     floor.number = std::max(floor.number, message.floor.number);
     floor.lost_before = std::max(floor.lost_before, message.floor.lost_before);
+    floor.loss_is_recent |= message.floor.loss_is_recent;
   }
   if (!message.entries.empty()) source->after = std::string(message.entries.back().name());
   for (Entry& entry : message.entries) table.Put(std::move(entry));
@@ -162,6 +163,7 @@ void HomeTakeover::TakeGathered(Partition p, Move& move) {
     state.table = std::move(move.gathered);
     state.floor = move.floor;
   }
+  state.read_from = 0;
   state.complete = true;
   state.staging.reset();
   state.term = node_.view.term;
@@ -213,7 +215,9 @@ void HomeTakeover::Rebuild(Partition p, Move& move) {
   if (move.last.term != 0) node_.environment->OnHistoryLost(p);
   // Nothing was ever active, and nobody has anything that was put: the beginning of a cluster.
   const bool beginning = move.last.term == 0 && move.floor.number == 0;
-  state.floor = {.number = move.floor.number, .lost_before = beginning ? 0 : node_.view.term};
+  state.floor = {.number = move.floor.number, .lost_before = beginning ? 0 : node_.view.term,
+                 .loss_is_recent = !beginning};
+  state.read_from = 0;
   state.complete = true;
   state.staging.reset();
   state.term = node_.view.term;
@@ -256,7 +260,7 @@ void HomeTakeover::BeginPushing(Partition p, Move& move) {
 void HomeTakeover::SendPush(Partition p, Move& move) {
   const PartitionState& state = partitions_[p];
   Push push{.view = node_.view.term, .partition = p, .base = move.last.term, .chunk = move.chunk};
-  push.floor = state.floor;
+  push.floor = state.FloorAt(node_.now);
   const Entry* entry = state.table.Next(move.pushed_from, move.chunk == 0);
   while (entry && push.entries.size() < node_.config.entries_per_message) {
     push.entries.push_back(*entry);
@@ -337,8 +341,10 @@ void HomeTakeover::Serve(Partition p, Move& move) {
   state.frozen = false;
   state.backup = backup ? backup->id : 0;
   state.backup_session = backup ? backup->session : 0;
-  if (!move.keeps_serving) state.quiet_until = node_.now + node_.config.name_lease;
-  state.read_from = state.floor.lost_before == state.term ? state.quiet_until : 0;
+  if (!move.keeps_serving) {
+    state.quiet_until = node_.now + node_.config.name_lease;
+    state.read_from = state.floor.loss_is_recent ? state.quiet_until : 0;
+  }
   state.scan_needed = true;
   state.scan_after.clear();
   state.collect_at = node_.now + node_.config.tombstone_age;

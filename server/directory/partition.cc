@@ -68,7 +68,7 @@ size_t Partitions::AnswerHandover(NodeId from, Term view, const HandoverItem& it
   part.complete = state.HasHistory(item.base);
   part.last = true;
   if (part.complete) {
-    part.floor = state.floor;
+    part.floor = state.FloorAt(node_.now);
     const Entry* entry = state.table.Next(after);
     for (; entry && budget > 0; --budget, entry = state.table.Next(entry->name())) {
       part.entries.push_back(*entry);
@@ -100,6 +100,7 @@ void Partitions::OnPush(NodeId from, Push message) {
     if (message.last) {
       state.table = std::move(staging.table);
       state.floor = message.floor;
+      state.read_from = 0;
       state.complete = true;
       state.term = message.view;
       state.base = message.base;

@@ -50,6 +50,12 @@ struct PartitionState {
   Stamp collect_upto;
   Time collect_at = 0;
 
+  // For whoever takes the partition over, or its backup.
+  HistoryFloor FloorAt(Time now) const {
+    HistoryFloor told = floor;
+    if (read_from != 0 && now >= read_from) told.loss_is_recent = false;
+    return told;
+  }
   bool HasHistory(Term activation) const {
     return complete && activation != 0 && (term == activation || base == activation);
   }
