@@ -81,8 +81,9 @@ void Holder::OnCommitted(NodeId from, const Committed& message) {
   if (node_.Refuses(from, message.partition, message.term)) return;
   const auto record = node_.records->Find(message.name, message.op);
   if (!record || record->state != RecordState::kPrepared) return;
-  node_.records->SetState(message.name, message.op, RecordState::kLive, message.version);
-  unsettled_.erase({message.name, message.op});
+  // Only a reason to ask at once: the record may have been dropped since and fetched again by a late Pull.
+  node_.records->SetState(message.name, message.op, RecordState::kUnconfirmed, message.version);
+  Unsettle(message.name, message.op, node_.now);
 }
 
 void Holder::OnDrop(const Drop& message) {
