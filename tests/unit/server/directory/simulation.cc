@@ -250,7 +250,9 @@ class Schedule {
     clients_.StartFinalGets();
     world_.RunUntil(world_.now() + 45 * kSecond);
     if (clients_.open_count() > 0) return "a final get did not end";
-    for (const auto& [name, value] : clients_.lost()) {
+    for (const auto& lost : clients_.lost()) {
+      const std::string& name = lost.first;
+      const std::string& value = lost.second;
       for (auto& host : cluster_.hosts()) {
         std::string found;
         host->records().ForEach([&](const HeldRecord& record) {
