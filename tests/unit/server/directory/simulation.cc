@@ -56,12 +56,9 @@ class Schedule {
     return options;
   }
   template <typename... Args>
-  void Say(const char* format, Args... args) {
-    if (cluster_.options().verbose) {
-      std::printf("%9.3f ", double(world_.now()) / kSecond);
-      std::printf(format, args...);
-      std::printf("\n");
-    }
+  void Say(const absl::FormatSpec<Args...>& format, const Args&... args) {
+    if (!cluster_.options().verbose) return;
+    std::printf("%9.3f %s\n", double(world_.now()) / kSecond, absl::StrFormat(format, args...).c_str());
   }
 
   void BootHosts() {
