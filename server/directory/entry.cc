@@ -1,0 +1,72 @@
+#include "server/directory/entry.h"
+
+#include <algorithm>
+
+namespace penstock::server::directory {
+
+void Entry::SetText(std::string_view name, std::string_view info) {
+  text.clear();
+  text.reserve(name.size() + info.size());
+  text.append(name).append(info);
+  name_bytes = static_cast<uint16_t>(name.size());
+}
+
+bool Entry::HeldBy(NodeId node) const {
+  return std::find(holders.begin(), holders.end(), node) != holders.end();
+}
+
+void Entry::RemoveHolder(NodeId node) {
+  holders.erase(std::remove(holders.begin(), holders.end(), node), holders.end());
+}
+
+const Entry* EntryTable::Find(std::string_view name) const {
+  auto it = entries_.find(name);
+  return it == entries_.end() ? nullptr : it->get();
+}
+
+bool EntryTable::Put(Entry entry) {
+  auto it = entries_.find(entry.name());
+  if (it != entries_.end()) {
+    if ((*it)->stamp >= entry.stamp) return false;
+    tombstones_ += static_cast<size_t>(entry.deleted) - static_cast<size_t>((*it)->deleted);
+    **it = std::move(entry);  // the same name: the order stays
+    return true;
+  }
+  tombstones_ += entry.deleted;
+  entries_.insert(std::make_unique<Entry>(std::move(entry)));
+  return true;
+}
+
+void EntryTable::Erase(std::string_view name) {
+  auto it = entries_.find(name);
+  if (it == entries_.end()) return;
+  tombstones_ -= (*it)->deleted;
+  entries_.erase(it);
+}
+
+void EntryTable::Clear() {
+  entries_.clear();
+  tombstones_ = 0;
+}
+
+const Entry* EntryTable::Next(std::string_view after, bool inclusive) const {
+  auto it = inclusive ? entries_.lower_bound(after) : entries_.upper_bound(after);
+  return it == entries_.end() ? nullptr : it->get();
+}
+
+uint64_t EntryTable::Collect(Stamp upto) {
+  uint64_t largest = 0;
+  if (tombstones_ == 0) return 0;
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    if ((*it)->deleted && (*it)->stamp <= upto) {
+      largest = std::max(largest, (*it)->version.number);
+      it = entries_.erase(it);
+      --tombstones_;
+    } else {
+      ++it;
+    }
+  }
+  return largest;
+}
+
+}  // namespace penstock::server::directory

@@ -1,0 +1,74 @@
+// One name in the directory, and the table of a partition's entries.
+//
+// Threading:  one thread (DirectoryNode's)
+// Ownership:  EntryTable owns its entries; a pointer that it gave is good until the next change of the table
+// Errors:     none
+// Limits:     about 155 bytes an entry, its name and its info; find and change cost a few comparisons of names (some us when
+//             they are not in the cache)
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/container/btree_set.h"
+#include "absl/container/inlined_vector.h"
+#include "server/directory/ids.h"
+
+namespace penstock::server::directory {
+
+struct Entry {
+  std::string text;  // the name, then the info: what the node wants kept with it (dtype, shape, created; opaque here)
+  Version version;
+  Stamp stamp;
+  OpId op;  // of the put or delete that made this version
+  uint64_t nbytes = 0;
+  absl::InlinedVector<NodeId, 2> holders;
+  uint16_t name_bytes = 0;
+  uint8_t replicas = 1;  // wanted
+  bool deleted = false;
+  bool cache = false;  // may be evicted when it is the last copy
+
+  std::string_view name() const { return std::string_view(text).substr(0, name_bytes); }
+  std::string_view info() const { return std::string_view(text).substr(name_bytes); }
+  void SetText(std::string_view name, std::string_view info);
+  bool HeldBy(NodeId node) const;
+  void RemoveHolder(NodeId node);
+};
+static_assert(sizeof(Entry) <= 128);
+
+class EntryTable {
+ public:
+  const Entry* Find(std::string_view name) const;
+  // Takes the entry unless the table has one of the same name with this or a larger stamp.
+  bool Put(Entry entry);
+  void Erase(std::string_view name);
+  void Clear();
+  size_t size() const { return entries_.size(); }
+  size_t tombstones() const { return tombstones_; }
+
+  // In the order of names: the first whose name is above `after` (with `inclusive`: not below); null at the end.
+  const Entry* Next(std::string_view after, bool inclusive = false) const;
+  // Removes tombstones up to `upto`; the largest version number that went, 0 for none.
+  uint64_t Collect(Stamp upto);
+
+  template <typename Visit>
+  void ForEach(Visit visit) const {
+    for (const auto& entry : entries_) visit(*entry);
+  }
+
+ private:
+  struct ByName {
+    using is_transparent = void;
+    static std::string_view Name(const std::unique_ptr<Entry>& entry) { return entry->name(); }
+    static std::string_view Name(std::string_view name) { return name; }
+    template <typename A, typename B>
+    bool operator()(const A& a, const B& b) const {
+      return Name(a) < Name(b);
+    }
+  };
+  absl::btree_set<std::unique_ptr<Entry>, ByName> entries_;
+  size_t tombstones_ = 0;
+};
+
+}  // namespace penstock::server::directory
