@@ -112,6 +112,7 @@ class ShardPut {
     if (!swapped.ok()) return swapped;
     added_ = true;
     PENSTOCK_FAULT_POINT("client.shards.added");
+    if (spec_.options.version != 0) ForgetIfLate();
     return Step::kDone;
   }
 
@@ -295,6 +296,12 @@ class ShardPut {
     if (absl::IsCancelled(swapped) || absl::IsAborted(swapped)) return false;
     if (!swapped.ok()) return swapped;
     return true;
+  }
+
+  // A replica may have completed the tensor, and swept, between the look at its version and the swap: then nobody waits for this shard.
+  void ForgetIfLate() {
+    const absl::StatusOr<uint64_t> present = PresentVersion();
+    if (present.ok() && *present >= spec_.options.version) Forget();
   }
 
   // What fails here, the next put of a shard does.

@@ -20,7 +20,7 @@ DF_FIELDS = {
 NODE_FIELDS = {
     "node_uuid", "generation", "version", "layout_version", "socket_dir", "started_ns", "pid", "warden_pid",
     "grpc_address", "page_kind", "data_address", "lanes", "peers", "tls", "tcp_address", "reads_by_rdma",
-    "http_address",
+    "http_address", "cluster",
 }
 SESSION_FIELDS = {
     "id", "pid", "uid", "label", "pins", "drafts", "extent_bytes", "pinned_retired_bytes", "opened_ns", "requests",
@@ -49,7 +49,7 @@ def test_nodes_shows_the_one_that_answers(cli: Cli, daemon: Daemon) -> None:
     (node,) = cli.json("nodes")
     assert set(node) == NODE_FIELDS
     assert node["warden_pid"] == daemon.process.pid and node["socket_dir"] == str(daemon.socket_dir)
-    assert node["lanes"] == ["stream", "rdma"][:1 + HAS_RDMA] and node["peers"] == []
+    assert node["lanes"] == ["stream", "rdma"][:1 + HAS_RDMA] and node["peers"] == [] and node["cluster"]["name"] == ""
     assert node["tcp_address"] == f"127.0.0.1:{daemon.ready['grpc_port']}" and node["tcp_address"] in cli.text("nodes")
     assert node["tls"] is False and "TLS" not in cli.text("nodes")
     assert node["node_uuid"] in cli.text("nodes") and "PEER" not in cli.text("nodes")

@@ -98,7 +98,7 @@ const Verb kNodes = {
         "grpc_address, page_kind, data_address, lanes (an array of texts), and peers (an array of objects: "
         "address, node_uuid, lane, why, reads, read_bytes), tls (whether gRPC over TCP and the data port speak TLS only), "
         "tcp_address (of gRPC, for other hosts; empty: none), reads_by_rdma (whether it reads its peers by RDMA where they "
-        "offer it), http_address (of HTTP: /metrics; empty: none), and, where there is etcd, cluster (an object: name, term, serving, "
+        "offer it), http_address (of HTTP: /metrics; empty: none), and cluster (an object: name, empty without etcd, term, serving, "
         "why not, and nodes, an array of objects: node_uuid, address, state \"up\" or \"absent\", zone, version, absent_since_ns). "
         "With --forget an object: node_uuid, term",
     .flags = kFlags,

@@ -53,7 +53,7 @@ def work(store: penstock.Store) -> None:
         with torch.no_grad():
             model(torch.randn(1, 64, dtype=torch.bfloat16))
     assert addresses == [parameter.data_ptr() for parameter in model.parameters()], "in place"
-    print(f"worker: {updates} updates, the last is step {step}")
+    print(f"worker: {updates} updates, the last is step {step}\n", end="", flush=True)  # in one piece: the others print, too
 
 
 def main() -> None:
