@@ -26,6 +26,8 @@ def main(argv: list[str]) -> int:
             print(f"{group.name:12} {group.about} ({group.folder})")
         return 0
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's `tests/run &`: what ignores it cannot be interrupted by the tests
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = [group for group in GROUPS if not options.group or group.name in options.group]
     session = Session(Workspace(Path(__file__).resolve().parents[2]), Report())
     session.name_filter = options.k
