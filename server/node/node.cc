@@ -160,9 +160,18 @@ std::unique_ptr<Membership> JoinCluster(const NodeConfig& config, Scratch* scrat
     Say(text);
     store->LogEvent(v1::Event::NODE, text);
   };
-  auto view = [others, self = options.self.id()](const v1::View& now, uint64_t) { others->SetMembers(now, self); };
+  auto view = [others, store, self = options.self.id()](const v1::View& now, uint64_t) {
+    others->SetMembers(now, self);
+    store->SetKnowsOthers();
+  };
   return std::make_unique<Membership>(options, &scratch->member,
                                       Membership::Callbacks{.view = view, .serve_until = [store](uint64_t ns) { store->SetServeUntil(ns); }, .event = event});
+}
+
+// Requests that an earlier process left in the rings are about names that may be at home elsewhere: they wait for the others to be known.
+void AwaitView(const Membership* membership) {
+  const absl::Time end = MonotonicNow() + absl::Seconds(1);  // without etcd exact versions are served all the same
+  while (membership != nullptr && membership->now().term == 0 && MonotonicNow() < end) absl::SleepFor(absl::Milliseconds(1));
 }
 
 // Until this node is a member, or a signal to stop came (true), or it can be none.
@@ -228,8 +237,6 @@ absl::Status RunNode(warden::NodeContext* context) {
                       .ucx_tcp = ucx_tcp->get(),
                       .new_names_at_peers = config.new_names == NewNames::kPeers,
                       .channels = changing->get()});
-  absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
-  if (!rings.ok()) return rings.status();
   std::atomic<int> tcp_port{0}, http_port{0};
   std::atomic<const Membership*> member{nullptr};
   service.OnNodeInfo([&](v1::NodeInfoResponse* response) {
@@ -238,6 +245,19 @@ absl::Status RunNode(warden::NodeContext* context) {
     if (const int port = tcp_port.load(); port > 0) response->set_tcp_address(TcpAddress(config.host, port));
     if (const int port = http_port.load(); port > 0) response->set_http_address(TcpAddress(config.http_net, port));
   });
+  const int port = scratch->grpc_port != 0 ? scratch->grpc_port : config.grpc_port;
+  absl::StatusOr<std::unique_ptr<GrpcServer>> grpc =
+      GrpcServer::Start(&service, data != nullptr ? &peer : nullptr, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port, .tls = config.tls});
+  if (!grpc.ok()) return grpc.status();
+  scratch->grpc_port = (*grpc)->port();
+  tcp_port.store((*grpc)->port());
+  const std::unique_ptr<Membership> membership = JoinCluster(config, scratch, (*grpc)->port(), store->get(), &others);
+  member.store(membership.get());
+  if (membership != nullptr) others.OnForget([raw = membership.get()](const std::string& id) { return raw->Forget(id); });
+  const bool restarted = context->generation > 1;
+  if (restarted) AwaitView(membership.get());
+  absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
+  if (!rings.ok()) return rings.status();
   others.OnDone([raw = rings->get()](uint64_t key) { raw->Wake(key); });
   (*store)->OnChange([raw = rings->get()](uint64_t name_hash) { raw->Wake(name_hash); });
   absl::StatusOr<std::unique_ptr<ControlServer>> control =
@@ -245,20 +265,11 @@ absl::Status RunNode(warden::NodeContext* context) {
                            context->fd_listener, "unix:" + config.GrpcSocketPath());
   if (!control.ok()) return control.status();
   (*store)->ShowIndex();
-  const int port = scratch->grpc_port != 0 ? scratch->grpc_port : config.grpc_port;
-  absl::StatusOr<std::unique_ptr<GrpcServer>> grpc =
-      GrpcServer::Start(&service, data != nullptr ? &peer : nullptr, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port, .tls = config.tls});
-  if (!grpc.ok()) return grpc.status();
-  scratch->grpc_port = (*grpc)->port();
-  tcp_port.store((*grpc)->port());
   absl::StatusOr<std::unique_ptr<MetricsServer>> metrics = StartMetrics(config, scratch, &service);
   if (!metrics.ok()) return metrics.status();
   if (*metrics != nullptr) http_port.store((*metrics)->port());
   Maintenance maintenance(store->get(), &remote);
-  const std::unique_ptr<Membership> membership = JoinCluster(config, scratch, (*grpc)->port(), store->get(), &others);
-  member.store(membership.get());
-  if (membership != nullptr) others.OnForget([raw = membership.get()](const std::string& id) { return raw->Forget(id); });
-  const absl::StatusOr<bool> stopped = WaitToJoin(context->generation > 1 ? nullptr : membership.get(), stop_signals);
+  const absl::StatusOr<bool> stopped = WaitToJoin(restarted ? nullptr : membership.get(), stop_signals);
   if (stopped.ok() && !*stopped) {
     TellReady(*context, (*grpc)->port());
     int signal_number = 0;

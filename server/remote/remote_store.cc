@@ -297,6 +297,8 @@ std::vector<bool> RemoteStore::StatAt(PeerNode& peer, const v1::StatRequest& ask
       found[k] = true;
     } else if (!answered) {  // not found would be more than is known
       Encode(absl::UnavailableError(asked.message()), results[k]->mutable_status());
+    } else if (answer.results(static_cast<int>(k)).status().code() != static_cast<int>(absl::StatusCode::kNotFound)) {
+      *results[k]->mutable_status() = answer.results(static_cast<int>(k)).status();  // it has no place in the cluster now, say
     }
   }
   return found;

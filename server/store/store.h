@@ -203,6 +203,7 @@ class Store {
   // In a cluster names are served, and changed, until then (CLOCK_MONOTONIC; the header's serve_until_ns); afterwards UNAVAILABLE.
   void SetServeUntil(uint64_t ns) { header_->serve_until_ns.store(ns); }
   absl::Status MayServeNames() const;
+  void SetKnowsOthers() { knows_others_.store(true); }  // before, a name could be taken for nobody's
   NodeUuid uuid() const { return std::to_array(header_->node_uuid); }
 
   absl::StatusOr<Published> Lookup(std::string_view name, uint64_t version);  // a copy of another node's, too
@@ -344,6 +345,8 @@ class Store {
   const uint64_t generation_;
   const uint64_t started_ns_;
   SharedSegments shared_;
+  std::atomic<bool> knows_others_{false};  // of the cluster
+  bool recovering_ = false;
   std::vector<uint32_t> earlier_indexes_;  // of an earlier process; clients use it until ShowIndex
   std::vector<SharedSegment> inherited_mutable_;
   layout::CatalogHeader* header_ = nullptr;

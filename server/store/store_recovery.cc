@@ -24,7 +24,9 @@ Store::Store(warden::NodeContext* context, const StoreLimits& limits)
       generation_(context->generation),
       started_ns_(context->started_ns),
       shared_(context->warden.get()),
-      blocks_(BlockPolicy(limits.memory_bytes), &shared_) {}
+      blocks_(BlockPolicy(limits.memory_bytes), &shared_) {
+  knows_others_.store(!limits.in_cluster);
+}
 
 Store::~Store() { work_.Stop(); }
 
@@ -123,7 +125,9 @@ absl::Status Store::Recover(warden::NodeContext* context) {
     if (absl::Status s = RecoverRecord(ref, &unsettled); !s.ok()) return s;
   }
   for (RecordRef ref : unsettled.superseded) Retire(ref);
+  recovering_ = true;
   for (RecordRef ref : unsettled.publishing) MakeLive(ref).IgnoreError();  // its conditions were checked before
+  recovering_ = false;
   header_->node_generation.store(generation_);  // last: clients that wait for it may ask now
   return absl::OkStatus();
 }

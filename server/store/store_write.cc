@@ -247,7 +247,7 @@ absl::StatusOr<Published> Store::MakeLive(RecordRef ref) {
   const uint64_t hash = record->name_hash;
   const RecordRef current = index_->Find(name, hash);
   const bool fetched = record->flags & layout::kRecordFetched;
-  absl::Status conditions = fetched ? CheckCopy(name, current) : MayServeNames();
+  absl::Status conditions = fetched ? CheckCopy(name, current) : recovering_ ? absl::OkStatus() : MayServeNames();
   if (conditions.ok() && !fetched) conditions = CheckConditions(name, record->version_number, record->created_ns, current);
   if (conditions.ok() && current == 0) conditions = index_->Insert(hash, ref);  // a hint to a record that is not live yet
   if (!conditions.ok()) {

@@ -84,7 +84,7 @@ class Setup:
     memory: str = "128MiB"
     clients: int = 6
     names: int = 8
-    deletes: bool = False
+    deletes: bool = False  # and no put happens twice: the nodes use the directory
     seed: int = 1
 
 
