@@ -345,8 +345,8 @@ class Store {
   const uint64_t generation_;
   const uint64_t started_ns_;
   SharedSegments shared_;
-  std::atomic<bool> knows_others_{false};  // of the cluster
-  bool recovering_ = false;
+  std::atomic<bool> knows_others_;  // of the cluster
+  bool recovering_ ABSL_GUARDED_BY(mutex_) = false;  // what was being published is completed, whatever may be served
   std::vector<uint32_t> earlier_indexes_;  // of an earlier process; clients use it until ShowIndex
   std::vector<SharedSegment> inherited_mutable_;
   layout::CatalogHeader* header_ = nullptr;

@@ -20,8 +20,8 @@ constexpr int kListSlice = 256;
 }  // namespace
 
 absl::Status Store::MayServeNames() const {
-  const uint64_t until = header_->serve_until_ns.load();
   if (!knows_others_.load()) return absl::UnavailableError("this node does not know the other nodes of its cluster yet; try again");
+  const uint64_t until = header_->serve_until_ns.load();
   if (until == UINT64_MAX || static_cast<uint64_t>(absl::ToUnixNanos(MonotonicNow())) < until) return absl::OkStatus();
   return absl::UnavailableError("this node has no place in its cluster now, and serves no names (exact versions and views go on); `penstock nodes` tells why");
 }

@@ -24,9 +24,8 @@ Store::Store(warden::NodeContext* context, const StoreLimits& limits)
       generation_(context->generation),
       started_ns_(context->started_ns),
       shared_(context->warden.get()),
-      blocks_(BlockPolicy(limits.memory_bytes), &shared_) {
-  knows_others_.store(!limits.in_cluster);
-}
+      knows_others_(!limits.in_cluster),
+      blocks_(BlockPolicy(limits.memory_bytes), &shared_) {}
 
 Store::~Store() { work_.Stop(); }
 

@@ -26,7 +26,8 @@ class StoreTest : public ::testing::Test {
 
   void Start(bool adopt_always = false) {
     context_ = NextNode(&memory_, ++generation_);
-    absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(&context_, {.memory_bytes = kMemory, .max_drafts_per_session = kMaxDrafts, .adopt_always = adopt_always});
+    absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(&context_, {.memory_bytes = kMemory, .max_drafts_per_session = kMaxDrafts, .adopt_always = adopt_always,
+                                                                         .in_cluster = in_cluster_});
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
   }
@@ -99,6 +100,7 @@ class StoreTest : public ::testing::Test {
   uint64_t generation_ = 0;
   warden::NodeContext context_;
   std::vector<UniqueFd> peers_;
+  bool in_cluster_ = false;  // of the next Start
   std::unique_ptr<Store> store_;
 };
 

@@ -107,6 +107,37 @@ TEST_F(StoreTest, PublishThatWasCutInTheMiddleIsCompleted) {
   EXPECT_EQ(Df().drafts(), 0);
 }
 
+// A name that another node has would be taken for nobody's.
+TEST_F(StoreTest, NextNodeOfAClusterServesNoNamesBeforeItKnowsTheOthers) {
+  auto session = NewSession();
+  Put(*session, Spec("a", 100)).value();
+  in_cluster_ = true;
+  KillAndRestart();
+  session = store_->Sessions().at(0);
+  EXPECT_TRUE(absl::IsUnavailable(store_->Lookup("a", 0).status()));
+  EXPECT_TRUE(absl::IsUnavailable(store_->Lookup("nobody's", 0).status()));
+  EXPECT_TRUE(absl::IsUnavailable(Put(*session, Spec("b", 100)).status()));
+  EXPECT_TRUE(absl::IsUnavailable(store_->Delete("a", 0).status()));
+  EXPECT_EQ(store_->Lookup("a", 1)->version_number, 1) << "an exact version is nobody else's to change";
+  store_->SetKnowsOthers();
+  EXPECT_EQ(store_->Lookup("a", 0)->version_number, 1);
+  EXPECT_TRUE(absl::IsNotFound(store_->Lookup("b", 0).status())) << "nothing was changed meanwhile";
+  EXPECT_EQ(Put(*session, Spec("b", 100))->version_number, 1);
+}
+
+// It was decided before, when names were served.
+TEST_F(StoreTest, PublishThatWasCutInTheMiddleIsCompletedBeforeTheOthersAreKnown) {
+  auto session = NewSession();
+  CreateSpec spec = Spec("a", 5000);
+  spec.in_arena = false;
+  const Placed draft = Reserve(*session, spec).value();
+  RecordAt(*store_, memory_, draft.record)->state.store(static_cast<uint8_t>(layout::RecordState::kPublishing));
+  in_cluster_ = true;
+  KillAndRestart();
+  store_->SetKnowsOthers();
+  EXPECT_EQ(store_->Lookup("a", 0)->version_number, 1);
+}
+
 TEST_F(StoreTest, OlderOfTwoLiveVersionsIsRetired) {
   auto session = NewSession();
   const Published first = Put(*session, Spec("a", 100)).value();
