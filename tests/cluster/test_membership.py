@@ -274,12 +274,16 @@ def test_three_members_and_the_leader_dies(short_tmp):
                     time.sleep(0.05)
                 agree([a, b], "up", "up")
                 assert int(store.get("x").numpy()[0]) == 0
+                # Before it is back: a leader of Debian's etcd, 3.4.23, that wakes up may revoke leases that were renewed without it
+                # (etcd-io/etcd#15247); nodes register again then.
+                assert seen(a)["term"] == term, "nobody was expelled"
                 if leader.process is None:
                     leader.start()
                 else:
                     leader.resume()
                 etcd.wait()
-            assert seen(a)["term"] == term, "nobody was expelled"
+            agree([a, b], "up", "up")
+            until(lambda: refused(lambda: store.get("x")) is None, "x is served")
             c = cluster.start()
             agree([a, b, c], "up", "up", "up")
         finally:
