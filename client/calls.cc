@@ -45,7 +45,9 @@ uint64_t CallNanos(const Deadline& deadline) {
 absl::StatusOr<TensorInfo> StatBy(client::Connection& connection, std::string_view name, uint64_t version, const Deadline& deadline) {
   const absl::StatusOr<Session*> session = connection.Live(deadline);
   if (!session.ok()) return session.status();
-  if (const auto pinned = (*session)->AcquireHere(name, version)) {
+  // In a cluster the home of the name knows which other nodes have it.
+  const bool alone = (*session)->catalog().header().serve_until_ns.load() == UINT64_MAX;
+  if (const auto pinned = alone ? (*session)->AcquireHere(name, version) : std::nullopt) {
     TensorInfo info = client::InfoOf(pinned->record, (*session)->catalog().node_uuid());
     (*session)->Release(*pinned);
     return info;

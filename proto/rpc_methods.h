@@ -31,6 +31,7 @@ enum class Method : uint32_t {
   kMeasurePeer = 20,
   kCommit = 21,
   kForgetNode = 22,
+  kDrainNode = 23,
 };
 
 }  // namespace penstock::rpc

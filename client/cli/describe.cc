@@ -52,7 +52,7 @@ std::string ShortTimeText(absl::Time time) {
 }
 
 std::string VersionText(Version version) {
-  return version.term == 0 ? StrCat(version.number) : StrCat(version.term, ".", version.number);
+  return StrCat(version.number);
 }
 
 std::string AgeText(absl::Duration age) {

@@ -31,7 +31,7 @@
 namespace penstock::layout {
 
 inline constexpr uint64_t kCatalogMagic = 0x314b434f54534e50;  // "PNSTOCK1"
-inline constexpr uint32_t kLayoutVersion = 5;
+inline constexpr uint32_t kLayoutVersion = 6;
 
 using RecordRef = uint32_t;  // 0 = none
 inline constexpr uint64_t kRecordUnit = 64;
@@ -63,12 +63,15 @@ struct CatalogHeader {
   std::atomic<uint64_t> last_session;  // node only: ids are never given twice, for a request is known by its session's and its own
   alignas(64) std::atomic<uint32_t> chunk_segment[kMaxChunks];  // segment ids of the record chunks
   alignas(64) std::atomic<uint32_t> mutable_turns;  // grows when a channel or region gets its name: who waits for one sleeps on it
+  std::atomic<uint64_t> cluster_id;       // node only: of the cluster whose records of the directory these are; 0: of none yet
+  std::atomic<uint64_t> directory_since;  // node only: the view since which their states are right (server/directory/records.h)
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
 static_assert(offsetof(CatalogHeader, node_generation) == 64);
 static_assert(offsetof(CatalogHeader, index_segment) == 80);
 static_assert(offsetof(CatalogHeader, chunk_segment) == 128);
 static_assert(offsetof(CatalogHeader, mutable_turns) == 128 + 4 * kMaxChunks);
+static_assert(offsetof(CatalogHeader, cluster_id) == 136 + 4 * kMaxChunks);
 static_assert(sizeof(CatalogHeader) == 192 + 4 * kMaxChunks);
 
 struct ChunkHeader {
@@ -85,16 +88,20 @@ enum RecordFlags : uint8_t {
   kRecordFetched = 4,          // a copy of a tensor whose home is another node
   kRecordPrivate = 8,          // never in a catalog: a client's own (client/private_tensor.h)
   kRecordBound = 16,           // goes with the session that made it, unless that keeps it first (a member of a snapshot)
+  kRecordDirectory = 32,       // has room for a DirectoryPart
 };
 
 // State of a record, for the node (recovery). Readers look only at the sequence. Order of the stores: publish =
 // kPublishing, fields, seq odd, kLive; retire = seq even, kRetired. So (kLive, even) is retired, an odd one is live,
 // and a node that finds (kPublishing, even) completes the publish, whose conditions were checked.
+// kPrepared is a draft that is complete, of an operation of the cluster's directory: it outlives its session and the node's
+// process. Its sequence is even until the directory says that it is live, as is the one of a tensor that the directory gave
+// up before that; what its cluster_state says counts, whatever the sequence is.
 // In a draft version_number holds the requested version (0 = next), created_ns the condition (kAnyVersion = none) and
 // expires_ns the time to live.
-enum class RecordState : uint8_t { kFree = 0, kDraft = 1, kLive = 2, kRetired = 3, kPublishing = 4 };
+enum class RecordState : uint8_t { kFree = 0, kDraft = 1, kLive = 2, kRetired = 3, kPublishing = 4, kPrepared = 5 };
 
-// Followed by int64_t shape[rank], the name, the metadata (MetadataEntry by MetadataEntry).
+// Followed by int64_t shape[rank], the name, the metadata (MetadataEntry by MetadataEntry), the DirectoryPart if it has one.
 struct alignas(64) Record {
   std::atomic<uint64_t> seq;  // odd = live; grows by 1 with publish and with retire
   uint64_t name_hash;         // HashName with the header's key
@@ -112,17 +119,19 @@ struct alignas(64) Record {
   std::atomic<uint8_t> state;  // RecordState; node only
   // 64
   // CLOCK_REALTIME; 0 = never. Of a copy: kLeaseBase + the time (CLOCK_MONOTONIC) until which it may be served by name
-  // without asking its home; the only field that changes while the record is live.
+  // without asking its home; kLeaseBase alone: not without asking, as is a tensor that the directory has put aside. The only
+  // field that changes while the record is live.
   std::atomic<uint64_t> expires_ns;
   uint64_t request_id;  // of the request that made it: a repeated request after a node restart is recognised
   uint32_t owner_session;
   uint16_t replicas;
-  uint16_t reserved;
+  std::atomic<uint8_t> cluster_state;  // node only; 0 = not the directory's, else directory::RecordState + 1
+  uint8_t reserved;
 };
 static_assert(offsetof(Record, segment) == 28 && offsetof(Record, nbytes) == 40);
 static_assert(offsetof(Record, state) == 63 && offsetof(Record, expires_ns) == 64);
 inline constexpr uint64_t kRecordFixedBytes = 88;
-static_assert(offsetof(Record, reserved) + 2 == kRecordFixedBytes);
+static_assert(offsetof(Record, cluster_state) == 86 && offsetof(Record, reserved) + 1 == kRecordFixedBytes);
 
 struct MetadataEntry {  // then key, then value; no padding
   uint16_t key_bytes;
@@ -141,6 +150,30 @@ inline const char* RecordMetadata(const Record* r) { return RecordName(r) + r->n
 constexpr uint64_t RecordBytes(uint32_t rank, uint32_t name_bytes, uint32_t metadata_bytes) {
   return kRecordFixedBytes + 8 * uint64_t{rank} + name_bytes + metadata_bytes;
 }
+
+// What the node keeps of a record of the cluster's directory. It lies behind all that readers look at, so that a get touches
+// no more of the cache than without it; node only.
+struct DirectoryPart {
+  uint64_t op_session;   // directory::OpId of the put that made it
+  uint64_t op_count;
+  uint64_t prepared_in;  // directory::HeldRecord
+  uint64_t created_ns;   // what the record's own field says from kPrepared on (in a draft that one holds the condition)
+  uint64_t expires_ns;   // CLOCK_REALTIME, 0 = never: what the record's own field says while it is served by name
+  uint32_t place;        // this and the next: server/store/directory_book.h, anew in every process
+  uint32_t aside;
+};
+static_assert(sizeof(DirectoryPart) == 48 && alignof(DirectoryPart) == 8);
+constexpr uint64_t DirectoryPartOffset(uint64_t record_bytes) { return (record_bytes + 7) / 8 * 8; }
+// Of the whole record, with its DirectoryPart.
+inline uint64_t RecordBytesOf(const Record* r) {
+  const uint64_t bytes = RecordBytes(r->rank, r->name_bytes, r->metadata_bytes);
+  return r->flags & kRecordDirectory ? DirectoryPartOffset(bytes) + sizeof(DirectoryPart) : bytes;
+}
+// Of a record that has one.
+inline DirectoryPart* DirectoryPartOf(Record* r) {
+  return reinterpret_cast<DirectoryPart*>(reinterpret_cast<char*>(r) + DirectoryPartOffset(RecordBytes(r->rank, r->name_bytes, r->metadata_bytes)));
+}
+inline const DirectoryPart* DirectoryPartOf(const Record* r) { return DirectoryPartOf(const_cast<Record*>(r)); }
 
 // Index: entry = upper 32 bits of the hash << 32 | RecordRef; 0 = empty; kIndexTombstone = removed, probe on.
 struct IndexHeader {

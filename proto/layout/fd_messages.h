@@ -43,7 +43,7 @@ enum class FdType : uint16_t {
 
 enum class SegmentKind : uint32_t {
   kCatalogHeader = 1, kCatalogChunk = 2, kIndex = 3, kArena = 4, kExtent = 5, kRing = 6, kPins = 7,
-  kMutableBook = 8, kChannel = 9, kRegion = 10,
+  kMutableBook = 8, kChannel = 9, kRegion = 10, kTableLog = 11,
 };
 
 struct FdHeader {

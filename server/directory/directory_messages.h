@@ -1,4 +1,4 @@
-// What the nodes tell each other about names. Plain values; rpc/ puts them on the wire. Never tensor bytes.
+// What the nodes tell each other about names. Plain values; server/directory_link/ puts them on the wire. Never tensor bytes.
 //
 // Every message may be lost, doubled, late or out of order: who wants an answer asks again, and every question carries what
 // its receiver needs to see that it is old (README.md says which field guards what).

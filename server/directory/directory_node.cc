@@ -6,11 +6,12 @@
 namespace penstock::server::directory {
 namespace {
 
-NodeState MakeState(const Config& config, Environment& environment, Records& records) {
+NodeState MakeState(const Config& config, Environment& environment, Records& records, Tables* tables) {
   NodeState state;
   state.config = config;
   state.environment = &environment;
   state.records = &records;
+  state.tables = tables;
   state.promised.resize(config.partition_count);
   state.known_term.resize(config.partition_count);
   return state;
@@ -18,8 +19,8 @@ NodeState MakeState(const Config& config, Environment& environment, Records& rec
 
 }  // namespace
 
-DirectoryNode::DirectoryNode(const Config& config, Environment& environment, Records& records)
-    : node_(MakeState(config, environment, records)),
+DirectoryNode::DirectoryNode(const Config& config, Environment& environment, Records& records, Tables* tables)
+    : node_(MakeState(config, environment, records, tables)),
       partitions_(node_, [this](Partition p) { operations_.GiveUp(p); }),
       operations_(node_, partitions_),
       takeover_(node_, partitions_, operations_),

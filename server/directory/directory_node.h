@@ -54,7 +54,8 @@ struct ListedName {
 
 class DirectoryNode {
  public:
-  DirectoryNode(const Config& config, Environment& environment, Records& records);
+  // `tables`: null if nothing outlives the process; else it must outlive this, as the records must.
+  DirectoryNode(const Config& config, Environment& environment, Records& records, Tables* tables = nullptr);
 
   // ---- the world ----
   void OnView(Time now, const View& view);

@@ -54,12 +54,18 @@ const Entry* EntryTable::Next(std::string_view after, bool inclusive) const {
   return it == entries_.end() ? nullptr : it->get();
 }
 
-uint64_t EntryTable::Collect(Stamp upto) {
+bool EntryTable::AnyTombstone(Stamp upto) const {
+  if (tombstones_ == 0) return false;
+  return std::any_of(entries_.begin(), entries_.end(), [upto](const auto& entry) { return entry->deleted && entry->stamp <= upto; });
+}
+
+uint64_t EntryTable::Collect(Stamp upto, const std::function<void(std::string_view)>& going) {
   uint64_t largest = 0;
   if (tombstones_ == 0) return 0;
   for (auto it = entries_.begin(); it != entries_.end();) {
     if ((*it)->deleted && (*it)->stamp <= upto) {
       largest = std::max(largest, (*it)->version.number);
+      if (going) going((*it)->name());
       it = entries_.erase(it);
       --tombstones_;
     } else {

@@ -7,6 +7,7 @@
 //             they are not in the cache)
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -49,8 +50,9 @@ class EntryTable {
 
   // In the order of names: the first whose name is above `after` (with `inclusive`: not below); null at the end.
   const Entry* Next(std::string_view after, bool inclusive = false) const;
-  // Removes tombstones up to `upto`; the largest version number that went, 0 for none.
-  uint64_t Collect(Stamp upto);
+  bool AnyTombstone(Stamp upto) const;
+  // Removes tombstones up to `upto`, and tells each before; the largest version number that went, 0 for none.
+  uint64_t Collect(Stamp upto, const std::function<void(std::string_view name)>& going = {});
 
   template <typename Visit>
   void ForEach(Visit visit) const {

@@ -32,6 +32,7 @@ struct NameEvent {
   NameEventKind kind = NameEventKind::kPut;
   std::string name;
   Version version;
+  PutInfo info;  // of kPut
 };
 
 class Environment {
@@ -43,7 +44,7 @@ class Environment {
 
   // Read all activations, linearizably, after this call; answer with OnActivations(view, ...).
   virtual void ReadActivations(Term view) = 0;
-  // One transaction: if the view key's mod revision is `view`, add these to this node's activation key under term `view`.
+  // One transaction: if etcd's view is the one of term `view`, add these to this node's activation key under that term.
   // Answer with OnActivated. An outcome that is not known is answered as failed with retry = true.
   virtual void Activate(Term view, const std::vector<ActivatePartition>& partitions) = 0;
 

@@ -22,7 +22,6 @@ void Holder::Unsettle(const std::string& name, OpId op, Time next) {
 }
 
 void Holder::NoteReturn(Term since) {
-  node_.records->SetSince(since);
   std::vector<HeldRecord> mine;
   node_.records->ForEach([&](const HeldRecord& record) {
     if (record.state == RecordState::kLive && Keeps(Rule::kReturningConfirmed)) mine.push_back(record);
@@ -40,6 +39,7 @@ void Holder::NoteReturn(Term since) {
       node_.records->SetState(key.first, key.second, RecordState::kUnconfirmed, {});
     }
   }
+  node_.records->SetSince(since);  // last: a process that dies before it begins again
 }
 
 void Holder::Leave(std::string_view name, OpId op, bool evicting) {

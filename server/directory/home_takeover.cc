@@ -168,6 +168,7 @@ void HomeTakeover::TakeGathered(Partition p, Move& move) {
   state.staging.reset();
   state.term = node_.view.term;
   state.base = move.last.term;
+  partitions_.SaveAll(p);
 }
 
 // ---- history is lost ----
@@ -222,6 +223,7 @@ void HomeTakeover::Rebuild(Partition p, Move& move) {
   state.staging.reset();
   state.term = node_.view.term;
   state.base = move.last.term;
+  partitions_.SaveAll(p);
 }
 
 Entry HomeTakeover::RebuiltEntry(Partition p, const std::string& name,
@@ -302,6 +304,7 @@ void HomeTakeover::ActivateReady() {
       state.base = move.last.term;
       state.term = node_.view.term;
       state.last_change = 0;
+      partitions_.SaveHeader(p);
     }
     activating_.push_back(p);
     ready.push_back({p, node_.assignment.Backup(p)});

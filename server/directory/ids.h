@@ -3,8 +3,8 @@
 // Threading:  plain values
 // Ownership:  none
 // Errors:     none
-// Limits:     a NodeId is the first 8 bytes of a node's uuid; a node whose id another member has is refused by membership.
-//             A node id names *memory*: a host that lost its memory (warden gone) comes back under a new id.
+// Limits:     a NodeId names *memory* (v1::Member.boot, random): a node that has lost its memory comes back under a new one, whatever
+//             its uuid
 #pragma once
 
 #include <compare>
@@ -15,7 +15,7 @@
 namespace penstock::server::directory {
 
 using NodeId = uint64_t;     // 0 = none
-using Term = uint64_t;       // the etcd revision of a cluster view
+using Term = uint64_t;       // the number of a cluster view
 using Partition = uint32_t;  // 0 .. partition_count - 1
 // Nanoseconds of a clock that never goes back and runs at the same rate on every host. Always passed in.
 using Time = int64_t;

@@ -253,7 +253,7 @@ void NameOperations::Commit(Operation& operation) {
   Request& request = operation.queue.front();
   const Entry* found = state.table.Find(operation.name);
   const std::optional<Entry> old = found ? std::optional<Entry>(*found) : std::nullopt;
-  state.table.Put(operation.next);
+  partitions_.Put(operation.partition, operation.next);
   const Entry& next = operation.next;
   if (!next.deleted && next.holders.size() != next.replicas) state.scan_needed = true;
   if (request.kind == Kind::kPropose) {
@@ -271,15 +271,16 @@ void NameOperations::Commit(Operation& operation) {
     finished_.Remember(next.op, result);
     AnswerPropose(operation, request, result);
     node_.environment->OnNameEvent(
-        {next.deleted ? NameEventKind::kDeleted : NameEventKind::kPut, operation.name, next.version});
+        {next.deleted ? NameEventKind::kDeleted : NameEventKind::kPut, operation.name, next.version,
+         {next.nbytes, next.replicas, next.cache, std::string(next.info())}});
   } else if (request.kind == Kind::kClaim) {
     const bool kept = !next.deleted && next.HeldBy(request.from);
     AnswerClaim(operation, request, kept ? VerdictKind::kLive : VerdictKind::kDrop, next.version);
     if (kept && old && old->holders.empty()) {
-      node_.environment->OnNameEvent({NameEventKind::kFoundAgain, operation.name, next.version});
+      node_.environment->OnNameEvent({NameEventKind::kFoundAgain, operation.name, next.version, {}});
     }
   } else if (next.holders.empty() && old && !old->holders.empty()) {
-    node_.environment->OnNameEvent({NameEventKind::kLost, operation.name, next.version});
+    node_.environment->OnNameEvent({NameEventKind::kLost, operation.name, next.version, {}});
   }
   PopFirst(operation);
 }

@@ -14,6 +14,7 @@
 #include "server/directory/environment.h"
 #include "server/directory/records.h"
 #include "server/directory/rules.h"
+#include "server/directory/tables.h"
 #include "server/directory/view.h"
 
 namespace penstock::server::directory {
@@ -38,6 +39,7 @@ struct NodeState {
   Config config;
   Environment* environment = nullptr;
   Records* records = nullptr;
+  Tables* tables = nullptr;  // null: nothing outlives the process
 
   Time now = 0;
   Time serve_until = 0;  // of this node's own lease
@@ -58,7 +60,9 @@ struct NodeState {
   Partition PartitionFor(std::string_view name) const { return PartitionOf(name, config.partition_count); }
   NodeId HomeOf(std::string_view name) const { return assignment.Home(PartitionFor(name)); }
   void Promise(Partition p, Term term) {
-    if (promised[p] < term) promised[p] = term;
+    if (promised[p] >= term) return;
+    promised[p] = term;
+    if (tables != nullptr) tables->SetPromise(p, term);
   }
   // True: that home's message does not count any more; it is told.
   bool Refuses(NodeId home, Partition p, Term term) {

@@ -6,7 +6,65 @@
 namespace penstock::server::directory {
 
 Partitions::Partitions(NodeState& node, std::function<void(Partition)> give_up)
-    : node_(node), give_up_(std::move(give_up)), states_(node.config.partition_count) {}
+    : node_(node), give_up_(std::move(give_up)), states_(node.config.partition_count) {
+  if (node.tables != nullptr) Load();
+}
+
+// What an earlier process of this memory had. It is active nowhere: the view that names this process makes its homes activate anew.
+void Partitions::Load() {
+  node_.tables->Load({.promise = [this](Partition p, Term promised) {
+                        if (p < count()) node_.promised[p] = promised;
+                      },
+                      .complete = [this](Partition p, const TableHeader& header) {
+                        if (p >= count()) return;
+                        PartitionState& state = states_[p];
+                        state.floor = header.floor;
+                        state.term = header.term;
+                        state.base = header.base;
+                        state.complete = true;
+                      },
+                      .entry = [this](Partition p, Entry entry) {
+                        if (p < count()) states_[p].table.Put(std::move(entry));
+                      }});
+}
+
+bool Partitions::Put(Partition p, Entry entry) {
+  EntryTable& table = states_[p].table;
+  const std::string name(entry.name());
+  if (!table.Put(std::move(entry))) return false;
+  if (node_.tables != nullptr) node_.tables->Put(p, *table.Find(name));
+  return true;
+}
+
+// The floor is saved first: between the two there are tombstones below it, which do no harm.
+void Partitions::CollectUpTo(Partition p, Stamp upto) {
+  PartitionState& state = states_[p];
+  state.table.ForEach([&](const Entry& entry) {
+    if (entry.deleted && entry.stamp <= upto) state.floor.number = std::max(state.floor.number, entry.version.number);
+  });
+  state.floor.stamp = std::max(state.floor.stamp, upto);
+  SaveHeader(p);
+  state.table.Collect(upto, [&](std::string_view name) {
+    if (node_.tables != nullptr) node_.tables->Erase(p, name);
+  });
+}
+
+void Partitions::SaveHeader(Partition p) {
+  const PartitionState& state = states_[p];
+  if (node_.tables != nullptr && state.complete) node_.tables->SetComplete(p, {state.FloorAt(node_.now), state.term, state.base});
+}
+
+void Partitions::SaveAll(Partition p) {
+  if (node_.tables == nullptr) return;
+  node_.tables->Clear(p);
+  states_[p].table.ForEach([&](const Entry& entry) { node_.tables->Put(p, entry); });
+  SaveHeader(p);
+}
+
+void Partitions::Forget(Partition p) {
+  states_[p] = PartitionState();
+  if (node_.tables != nullptr) node_.tables->Clear(p);
+}
 
 bool Partitions::CanRead(Partition p) const {
   return states_[p].active && node_.now >= states_[p].read_from && (node_.LeaseValid() || !Keeps(Rule::kLeaseAtHome));
@@ -34,7 +92,7 @@ void Partitions::OnReplicate(NodeId from, Replicate message) {
   const Stamp stamp = message.entry.stamp;
   if (stamp <= state.floor.stamp && Keeps(Rule::kTombstoneFloor)) return;
   std::string name(message.entry.name());
-  state.table.Put(std::move(message.entry));
+  Put(message.partition, std::move(message.entry));
   node_.Send(from, ReplicateAck{message.partition, message.term, stamp, std::move(name)});
 }
 
@@ -42,8 +100,7 @@ void Partitions::OnCollect(NodeId from, const Collect& message) {
   PartitionState& state = states_[message.partition];
   if (node_.Refuses(from, message.partition, message.term)) return;
   if (!state.complete || state.active || state.term != message.term) return;
-  state.floor.number = std::max(state.floor.number, state.table.Collect(message.upto));
-  state.floor.stamp = std::max(state.floor.stamp, message.upto);
+  CollectUpTo(message.partition, message.upto);
   node_.Send(from, CollectAck{message.partition, message.term, message.upto});
 }
 
@@ -105,6 +162,7 @@ void Partitions::OnPush(NodeId from, Push message) {
       state.term = message.view;
       state.base = message.base;
       state.staging.reset();
+      SaveAll(p);
     }
   }
   acknowledge();
@@ -117,7 +175,7 @@ void Partitions::OnActivated(const Activated& message) {
     PartitionState& state = states_[p];
     const bool part_of_it = state.complete && state.term >= message.term;
     if (part_of_it || state.active || state.staging) continue;
-    state = PartitionState();
+    Forget(p);
   }
 }
 

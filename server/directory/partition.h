@@ -75,6 +75,13 @@ class Partitions {
   bool CanDecide(Partition p) const;
   Stamp NextStamp(Partition p) { return {states_[p].term, ++states_[p].last_change}; }
 
+  // Changes of a table, which the next process of this node will know (tables.h).
+  bool Put(Partition p, Entry entry);
+  void CollectUpTo(Partition p, Stamp upto);  // tombstones
+  void SaveHeader(Partition p);
+  void SaveAll(Partition p);  // after the table was made anew
+  void Forget(Partition p);   // its history
+
   // Another home takes p over under `view`: from now on nothing older counts here.
   void PromiseToOther(Partition p, Term view);
   void StopServing(Partition p);
@@ -87,6 +94,7 @@ class Partitions {
   void OnActivated(const Activated& message);
 
  private:
+  void Load();
   size_t AnswerHandover(NodeId from, Term view, const HandoverItem& item, const std::string& after, size_t budget);
 
   NodeState& node_;

@@ -32,7 +32,7 @@ void Proposer::ContinueCopying(Operation& operation) {
   copying.erase(std::remove_if(copying.begin(), copying.end(), [&](NodeId n) { return !node_.view.Has(n); }),
                 copying.end());
   const Propose& propose = operation.propose;
-  const size_t wanted = propose.info.replicas;
+  const size_t wanted = std::min<size_t>(propose.info.replicas, std::max<size_t>(1, node_.view.CountSteady()));
   if (node_.now >= operation.copy_until) copying.clear();
   if (propose.holders.size() < wanted && node_.now < operation.copy_until) {
     const size_t missing = wanted - std::min(wanted, propose.holders.size() + copying.size());
@@ -48,8 +48,17 @@ void Proposer::ContinueCopying(Operation& operation) {
   }
   operation.next_send = node_.now + 4 * node_.config.retry;
   if (!copying.empty()) return;
-  operation.phase = Phase::kProposing;  // with fewer copies, if it must be: the home makes the others later
+  if (propose.holders.size() < wanted) return GiveUp(operation);  // it would be less safe than its client was told
+  operation.phase = Phase::kProposing;
   SendPropose(operation);
+}
+
+// Nothing was proposed, so nothing can have happened.
+void Proposer::GiveUp(const Operation& operation) {
+  const Propose& propose = operation.propose;
+  for (const NodeId node : operation.tried) node_.Send(node, Discard{propose.name, propose.op});
+  node_.records->Drop(propose.name, propose.op);
+  Finish(propose.op.count, Outcome::kAborted, {});
 }
 
 void Proposer::OnPullDone(NodeId from, const PullDone& message) {
@@ -160,7 +169,10 @@ std::vector<std::pair<std::string, OpId>> Proposer::StopProposing() {
     if (operation.propose.first_term == 0) {  // nobody can have carried it out, but its targets may have given up
       operation.propose.holders = {node_.config.self};
       operation.copying.clear();
-      operation.phase = Phase::kProposing;
+      operation.tried.clear();
+      operation.phase = Phase::kCopying;
+      operation.copy_until = node_.now + node_.config.pull_patience;
+      operation.next_send = node_.now;
       continue;
     }
     operation.phase = Phase::kResolving;

@@ -86,6 +86,7 @@ class Proposer {
   };
 
   void ContinueCopying(Operation& operation);
+  void GiveUp(const Operation& operation);
   void SendPropose(Operation& operation);
   void SendLookup(uint64_t request, PendingLookup& lookup);
   void Finish(uint64_t count, Outcome outcome, Version version);

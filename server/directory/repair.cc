@@ -125,9 +125,7 @@ void Repair::OnCollectAck(NodeId from, const CollectAck& message) {
 
 void Repair::FinishCollecting(Partition p) {
   PartitionState& state = partitions_[p];
-  const size_t before = state.table.tombstones();
-  state.floor.number = std::max(state.floor.number, state.table.Collect(state.collect_upto));
-  if (before != state.table.tombstones()) state.floor.stamp = std::max(state.floor.stamp, state.collect_upto);
+  if (state.table.AnyTombstone(state.collect_upto)) partitions_.CollectUpTo(p, state.collect_upto);
   state.collect_upto = {state.term, state.last_change};
   state.collect_at = node_.now + node_.config.tombstone_age;
 }

@@ -45,12 +45,27 @@ bool IsOldToken(const absl::Status& status) {
 
 }  // namespace
 
-std::string PrefixEnd(std::string_view prefix) {
+EtcdRange WithPrefix(std::string_view prefix) {
   std::string end(prefix);
   while (!end.empty() && static_cast<uint8_t>(end.back()) == 0xff) end.pop_back();
-  if (end.empty()) return std::string(1, '\0');  // etcd's word for: all keys
+  if (end.empty()) return {std::string(prefix), std::string(1, '\0')};  // etcd's word for: all keys
   end.back() = static_cast<char>(end.back() + 1);
-  return end;
+  return {std::string(prefix), std::move(end)};
+}
+
+void CompareRevision(etcdserverpb::TxnRequest* txn, const std::string& key, int64_t mod_revision) {
+  etcdserverpb::Compare* compare = txn->add_compare();
+  compare->set_result(etcdserverpb::Compare::EQUAL);
+  compare->set_key(key);
+  compare->set_target(etcdserverpb::Compare::MOD);
+  compare->set_mod_revision(mod_revision);
+}
+
+etcdserverpb::PutRequest* PutOnSuccess(etcdserverpb::TxnRequest* txn, const std::string& key, std::string value) {
+  etcdserverpb::PutRequest* put = txn->add_success()->mutable_request_put();
+  put->set_key(key);
+  put->set_value(std::move(value));
+  return put;
 }
 
 EtcdClient::EtcdClient(const std::vector<std::string>& endpoints, const EtcdAccess& access) : access_(access) {
@@ -116,10 +131,10 @@ absl::Status EtcdClient::Ask(const Call& call, absl::Duration patience) {
   return absl::UnavailableError(status.message());
 }
 
-absl::StatusOr<etcdserverpb::RangeResponse> EtcdClient::List(std::string_view prefix, absl::Duration patience) {
+absl::StatusOr<etcdserverpb::RangeResponse> EtcdClient::List(const EtcdRange& range, absl::Duration patience) {
   etcdserverpb::RangeRequest request;
-  request.set_key(std::string(prefix));
-  request.set_range_end(PrefixEnd(prefix));
+  request.set_key(range.from);
+  request.set_range_end(range.to);
   etcdserverpb::RangeResponse response;
   const absl::Status status = Ask([&](const auto& channel, grpc::ClientContext* context) {
     return etcdserverpb::KV::NewStub(channel)->Range(context, request, &response);
@@ -176,7 +191,7 @@ absl::Status EtcdClient::RevokeLease(int64_t lease, absl::Duration patience) {
   }, patience);
 }
 
-absl::Status EtcdClient::Watching::Run(std::string_view prefix, int64_t from, const std::function<void(const etcdserverpb::WatchResponse&)>& changed) {
+absl::Status EtcdClient::Watching::Run(const EtcdRange& range, int64_t from, const std::function<void(const etcdserverpb::WatchResponse&)>& changed) {
   grpc::ClientContext context;
   client_->Authorize(&context);
   context.AddMetadata("hasleader", "true");  // a member that lost its quorum ends the watch instead of staying silent
@@ -189,8 +204,8 @@ absl::Status EtcdClient::Watching::Run(std::string_view prefix, int64_t from, co
   const auto stub = etcdserverpb::Watch::NewStub(endpoint.channel);
   const auto stream = stub->Watch(&context);
   etcdserverpb::WatchRequest request;
-  request.mutable_create_request()->set_key(std::string(prefix));
-  request.mutable_create_request()->set_range_end(PrefixEnd(prefix));
+  request.mutable_create_request()->set_key(range.from);
+  request.mutable_create_request()->set_range_end(range.to);
   request.mutable_create_request()->set_start_revision(from);
   absl::Status ended;
   bool live = stream->Write(request);

@@ -1,4 +1,4 @@
-// EtcdClient: the few calls of etcd's API (proto/etcd.proto) that membership makes.
+// EtcdClient: the few calls of etcd's API (proto/etcd.proto) that membership and the directory's activations make.
 //
 // Asks one of the endpoints, and another one when that is not reached, is no member of a quorum, or answers too late. With a user and a
 // password it authenticates, and again when etcd has forgotten the token.
@@ -29,25 +29,35 @@
 
 namespace penstock::server {
 
+// Keys from `from` on, and before `to`.
+struct EtcdRange {
+  std::string from, to;
+};
+EtcdRange WithPrefix(std::string_view prefix);
+
+// What a transaction demands: the key's mod revision is that one (0: it is not there); that key's next value.
+void CompareRevision(etcdserverpb::TxnRequest* txn, const std::string& key, int64_t mod_revision);
+etcdserverpb::PutRequest* PutOnSuccess(etcdserverpb::TxnRequest* txn, const std::string& key, std::string value);
+
 class EtcdClient {
  public:
   // `endpoints`: host:port; at least one.
   EtcdClient(const std::vector<std::string>& endpoints, const EtcdAccess& access);
 
-  // All keys that begin with `prefix`.
-  absl::StatusOr<etcdserverpb::RangeResponse> List(std::string_view prefix, absl::Duration patience);
+  // As of one revision, which has all that was acknowledged before the call (linearizable).
+  absl::StatusOr<etcdserverpb::RangeResponse> List(const EtcdRange& range, absl::Duration patience);
   absl::StatusOr<etcdserverpb::TxnResponse> Txn(const etcdserverpb::TxnRequest& request, absl::Duration patience);
   absl::StatusOr<int64_t> GrantLease(absl::Duration ttl, absl::Duration patience);
   // What is left of the lease, once more its whole length; NOT_FOUND: it is over.
   absl::StatusOr<absl::Duration> KeepAlive(int64_t lease, absl::Duration patience);
   absl::Status RevokeLease(int64_t lease, absl::Duration patience);
 
-  // Changes of the keys that begin with a prefix, from a revision on.
+  // Changes of a range's keys, from a revision on.
   class Watching {
    public:
     explicit Watching(EtcdClient* client) : client_(client) {}
     // Calls back with each change's answer, on this thread, until Stop or until etcd ends it. OUT_OF_RANGE: `from` is compacted away.
-    absl::Status Run(std::string_view prefix, int64_t from, const std::function<void(const etcdserverpb::WatchResponse&)>& changed);
+    absl::Status Run(const EtcdRange& range, int64_t from, const std::function<void(const etcdserverpb::WatchResponse&)>& changed);
     void Stop();  // any thread; idempotent
 
    private:
@@ -76,8 +86,5 @@ class EtcdClient {
   std::mutex mutex_;
   std::string token_ ABSL_GUARDED_BY(mutex_);
 };
-
-// The key after all that begin with `prefix`.
-std::string PrefixEnd(std::string_view prefix);
 
 }  // namespace penstock::server

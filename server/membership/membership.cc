@@ -7,7 +7,6 @@
 #include <optional>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "proto/strcat.h"
 #include "proto/uuid_text.h"
 #include "server/membership/cluster_view.h"
@@ -17,35 +16,6 @@ namespace penstock::server {
 
 namespace {
 
-constexpr absl::Duration kBetweenProposers = absl::Milliseconds(200);
-constexpr absl::Duration kRetryWatch = absl::Milliseconds(200);
-constexpr absl::Duration kForgetPatience = absl::Seconds(5);
-constexpr absl::Duration kLeavePatience = absl::Seconds(1);
-
-uint64_t RandomBoot() {
-  uint64_t boot = 0;
-  while (boot == 0) {
-    if (getrandom(&boot, sizeof(boot), 0) != static_cast<ssize_t>(sizeof(boot))) boot = 0;
-  }
-  return boot;
-}
-
-// 0: it is not there.
-void CompareRevision(etcdserverpb::TxnRequest* txn, const std::string& key, int64_t mod_revision) {
-  etcdserverpb::Compare* compare = txn->add_compare();
-  compare->set_result(etcdserverpb::Compare::EQUAL);
-  compare->set_key(key);
-  compare->set_target(etcdserverpb::Compare::MOD);
-  compare->set_mod_revision(mod_revision);
-}
-
-etcdserverpb::PutRequest* Put(etcdserverpb::TxnRequest* txn, const std::string& key, std::string value) {
-  etcdserverpb::PutRequest* put = txn->add_success()->mutable_request_put();
-  put->set_key(key);
-  put->set_value(std::move(value));
-  return put;
-}
-
 // What no retry mends.
 bool IsFinal(const absl::Status& status) {
   return absl::IsPermissionDenied(status) || absl::IsInvalidArgument(status) || absl::IsUnauthenticated(status) || absl::IsFailedPrecondition(status) || absl::IsUnimplemented(status);
@@ -53,13 +23,22 @@ bool IsFinal(const absl::Status& status) {
 
 }  // namespace
 
+uint64_t Membership::RandomWord() {
+  uint64_t word = 0;
+  while (word == 0) {
+    if (getrandom(&word, sizeof(word), 0) != static_cast<ssize_t>(sizeof(word))) word = 0;
+  }
+  return word;
+}
+
 Membership::Membership(const MembershipOptions& options, Kept* kept, Callbacks callbacks)
-    : options_(options), prefix_(StrCat("/penstock/", options.cluster, "/")), patience_(options.ttl / 3), self_(options.self), kept_(kept),
-      callbacks_(std::move(callbacks)), client_(options.etcd, options.access) {
-  if (kept_->boot == 0) kept_->boot = RandomBoot();
+    : options_(options), prefix_(StrCat("/penstock/", options.cluster, "/")), watched_{prefix_ + "nodes/", WithPrefix(prefix_ + "view").to},
+      patience_(options.ttl / 3), self_(options.self), kept_(kept), callbacks_(std::move(callbacks)), client_(options.etcd, options.access) {
+  if (kept_->boot == 0) kept_->boot = RandomWord();
   self_.set_boot(kept_->boot);
+  if (self_.session() == 0) self_.set_session(RandomWord());
   // What an earlier process of this node was granted goes on.
-  if (kept_->lease == 0) callbacks_.serve_until(0);
+  if (kept_->lease == 0) callbacks_.serve_until(0, 0);
   keeper_ = std::thread([this] { Keep(); });
   watcher_ = std::thread([this] { Watch(); });
 }
@@ -79,10 +58,10 @@ void Membership::Stop(bool leave) {
 
 Membership::Now Membership::now() const {
   std::lock_guard lock(mutex_);
-  Now now{.view = seen_.view, .term = static_cast<uint64_t>(seen_.view_revision)};
+  Now now{.view = seen_.view, .term = seen_.view.number()};
   const v1::Member* self = FindMember(seen_.view, self_.id());
-  const bool member = self != nullptr && self->boot() == self_.boot();
-  now.serving = member && MonotonicNow() < lease_until_;
+  const bool member = self != nullptr && self->session() == self_.session();
+  now.serving = ViewNamesThisLease() && MonotonicNow() < lease_until_;
   if (now.serving) return now;
   if (!failed_.ok()) now.why = std::string(failed_.message());
   else if (!trouble_.ok()) now.why = std::string(trouble_.message());
@@ -102,10 +81,11 @@ void Membership::Tell(v1::ClusterInfo* info) const {
     node->set_address(member.address());
     node->set_state(state);
     node->set_zone(member.zone());
+    node->set_host(member.host());
     node->set_version(member.version());
     return node;
   };
-  for (const v1::Member& member : now.view.members()) add(member, "up");
+  for (const v1::Member& member : now.view.members()) add(member, member.draining() ? "draining" : "up");
   for (const v1::View::Absent& absent : now.view.absent()) add(absent.member(), "absent")->set_absent_since_ns(absent.since_ns());
 }
 
@@ -134,41 +114,75 @@ void Membership::Keep() {
   absl::Time renew_at = MonotonicNow();
   while (true) {
     Seen seen;
-    absl::Duration turn;
+    std::optional<v1::View> next;
     {
       std::unique_lock lock(mutex_);
       const absl::Duration wait = std::min(renew_at - MonotonicNow(), UntilMyTurn());
       if (!stopping_ && wait > absl::ZeroDuration()) changed_.wait_for(lock, absl::ToChronoNanoseconds(wait));
       if (stopping_) return;
-      turn = UntilMyTurn();
-      if (turn <= absl::ZeroDuration()) seen = seen_;
+      if (UntilMyTurn() <= absl::ZeroDuration()) {
+        seen = seen_;
+        next = Wanted(seen_);
+      }
     }
     if (MonotonicNow() >= renew_at) {
       renew_at = MonotonicNow() + every;
       const absl::Status renewed = Renew();
       Note(renewed);
       if (!renewed.ok()) renew_at = MonotonicNow() + every / 4;
-      (void)Refresh();  // a watch that has gone silent is not missed
     }
-    if (turn > absl::ZeroDuration()) continue;
-    if (const std::optional<v1::View> next = Wanted(seen)) (void)Propose(seen, *next);
+    if (!next) continue;
+    (void)Propose(seen, *next);
     (void)Refresh();  // also tells who was faster
     std::lock_guard lock(mutex_);
     if (differ_since_ != absl::InfinitePast()) differ_since_ = MonotonicNow() + kBetweenProposers;  // it did not help: not at once again
   }
 }
 
+// All ways refresh what is seen: a watch that has gone silent is not missed.
 absl::Status Membership::Renew() {
   if (kept_->lease == 0) return Register();
   const absl::Time sent = MonotonicNow();
   const absl::StatusOr<absl::Duration> ttl = client_.KeepAlive(kept_->lease, patience_);
   if (ttl.ok()) {
-    Renewed(sent, *ttl);
-    return absl::OkStatus();
+    const absl::StatusOr<bool> there = KeepKey();
+    if (!there.ok()) return there.status();
+    if (*there) {
+      Renewed(sent, *ttl);
+      return absl::OkStatus();
+    }
+    (void)client_.RevokeLease(kept_->lease, patience_);
+  } else if (!absl::IsNotFound(ttl.status())) {
+    return ttl.status();
   }
-  if (!absl::IsNotFound(ttl.status())) return ttl.status();
   LeaseIsOver();
   return Register();
+}
+
+// Whether this node's key is there under its lease; then it is as this process describes it. A key that is not must not come back under
+// the same lease: who saw it gone has expelled this node.
+absl::StatusOr<bool> Membership::KeepKey() {
+  if (absl::Status s = Refresh(); !s.ok()) return s;
+  if (absl::Status s = MayRegister(); !s.ok()) return s;
+  Key key;
+  {
+    std::lock_guard lock(mutex_);
+    const auto it = seen_.nodes.find(UuidText(self_.id()));
+    if (it == seen_.nodes.end()) return false;
+    key = it->second;
+  }
+  if (key.member.boot() != self_.boot() || key.member.lease() != kept_->lease) return false;
+  const std::string mine = Described(kept_->lease);
+  if (key.member.SerializeAsString() == mine) return true;
+  etcdserverpb::TxnRequest txn;  // an earlier process of this node has written it
+  CompareRevision(&txn, NodeKey(self_.id()), key.mod_revision);
+  PutOnSuccess(&txn, NodeKey(self_.id()), mine)->set_lease(kept_->lease);
+  const absl::StatusOr<etcdserverpb::TxnResponse> response = client_.Txn(txn, patience_);
+  if (absl::IsNotFound(response.status())) return false;  // the lease has just ended
+  if (!response.ok()) return response.status();
+  if (!response->succeeded()) return absl::UnavailableError("etcd: this node's key changed while it was renewed");
+  (void)Refresh();
+  return true;
 }
 
 void Membership::LeaseIsOver() {
@@ -177,15 +191,34 @@ void Membership::LeaseIsOver() {
   {
     std::lock_guard lock(mutex_);
     lease_until_ = absl::InfinitePast();
+    lease_ = 0;
   }
-  TellServeUntil();
+  TellServeUntil(false);
   callbacks_.event("this node's lease at etcd is over: it serves no names until it is a member again");
+}
+
+// The ids that begin with the same bytes as this one's.
+absl::Status Membership::MayRegister() {
+  std::lock_guard lock(mutex_);
+  const std::vector<v1::Member> alive = Alive(seen_);
+  const v1::Member* other = WhoBars(self_.id(), seen_.view, alive);
+  if (other == nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError(StrCat("node id ", UuidText(self_.id()), " begins with the same 16 digits as that of the node at ", other->address(), ", ",
+                                              UuidText(other->id()), ": give this one another --node_id"));
+}
+
+// As it lies in etcd under that lease.
+std::string Membership::Described(int64_t lease) const {
+  v1::Member member = self_;
+  member.set_lease(lease);
+  return member.SerializeAsString();
 }
 
 // A key that is there is this node's own (etcd's answer was lost), what is left of another life of it, or another node's with the same id.
 // The view is part of the condition: a node that was expelled must not take itself for a member because it has not heard of it yet.
 absl::Status Membership::Register() {
   if (absl::Status s = Refresh(); !s.ok()) return s;
+  if (absl::Status s = MayRegister(); !s.ok()) return s;
   int64_t view = 0;
   {
     std::lock_guard lock(mutex_);
@@ -200,13 +233,14 @@ absl::Status Membership::Register() {
     etcdserverpb::TxnRequest txn;
     CompareRevision(&txn, key, over);
     CompareRevision(&txn, ViewKey(), view);
-    Put(&txn, key, self_.SerializeAsString())->set_lease(*lease);
+    PutOnSuccess(&txn, key, Described(*lease))->set_lease(*lease);
     txn.add_failure()->mutable_request_range()->set_key(key);
     const absl::StatusOr<etcdserverpb::TxnResponse> response = client_.Txn(txn, patience_);
     if (!response.ok()) return response.status();  // the lease ends by itself
     if (response->succeeded()) {
       kept_->lease = *lease;
       Renewed(sent, options_.ttl);
+      (void)Refresh();
       return absl::OkStatus();
     }
     if (response->responses_size() != 1 || response->responses(0).response_range().kvs_size() != 1) break;  // the view has changed
@@ -239,186 +273,32 @@ void Membership::Renewed(absl::Time sent, absl::Duration ttl) {
   {
     std::lock_guard lock(mutex_);
     if (stopping_) return;
+    lease_ = kept_->lease;
     lease_until_ = sent + ttl - margin;
     taken_since_ = absl::InfinitePast();
   }
-  TellServeUntil();
+  TellServeUntil(false);
+}
+
+bool Membership::ViewNamesThisLease() const {
+  const v1::Member* self = FindMember(seen_.view, self_.id());
+  return self != nullptr && self->session() == self_.session() && self->boot() == self_.boot() && lease_ != 0 && self->lease() == lease_;
 }
 
 // Names are served by members, while their lease goes on.
-void Membership::TellServeUntil() {
+void Membership::TellServeUntil(bool again) {
   uint64_t until = 0;
+  int64_t lease = 0;
   {
     std::lock_guard lock(mutex_);
-    const v1::Member* self = FindMember(seen_.view, self_.id());
-    if (self != nullptr && self->boot() == self_.boot() && lease_until_ != absl::InfinitePast()) {
+    if (ViewNamesThisLease()) {
       until = static_cast<uint64_t>(absl::ToUnixNanos(lease_until_));
+      lease = lease_;
     }
   }
-  if (until == told_until_) return;
+  if (until == told_until_ && !(again && until != 0)) return;
   told_until_ = until;
-  callbacks_.serve_until(until);
-}
-
-// --- what is in etcd --------------------------------------------------------------------------------------------------------
-
-void Membership::Watch() {
-  while (true) {
-    absl::Status status = Refresh();
-    if (status.ok()) {
-      int64_t from = 0;
-      {
-        std::lock_guard lock(mutex_);
-        if (stopping_) return;
-        from = seen_.revision + 1;
-      }
-      status = watching_.Run(prefix_, from, [this](const etcdserverpb::WatchResponse& response) { Apply(response); });
-    }
-    std::unique_lock lock(mutex_);
-    if (stopping_) return;
-    if (absl::IsOutOfRange(status)) continue;  // all is read anew
-    if (changed_.wait_for(lock, absl::ToChronoNanoseconds(kRetryWatch), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; })) return;
-  }
-}
-
-absl::Status Membership::Refresh() {
-  const absl::StatusOr<etcdserverpb::RangeResponse> all = client_.List(prefix_, patience_);
-  if (!all.ok()) return all.status();
-  Seen seen{.revision = all->header().revision()};
-  for (const etcdserverpb::KeyValue& kv : all->kvs()) ApplyKey(options_, kv, false, &seen);
-  Told(std::move(seen));
-  return absl::OkStatus();
-}
-
-void Membership::Apply(const etcdserverpb::WatchResponse& response) {
-  Seen seen;
-  {
-    std::lock_guard lock(mutex_);
-    seen = seen_;
-  }
-  int64_t last = seen.revision;
-  for (const etcdserverpb::Event& event : response.events()) {
-    if (event.kv().mod_revision() <= seen.revision) continue;  // a list was faster
-    ApplyKey(options_, event.kv(), event.type() == etcdserverpb::Event::DELETE, &seen);
-    last = std::max(last, event.kv().mod_revision());
-  }
-  if (last == seen.revision) return;
-  seen.revision = last;
-  Told(std::move(seen));
-}
-
-void Membership::ApplyKey(const MembershipOptions& options, const etcdserverpb::KeyValue& kv, bool deleted, Seen* seen) {
-  const std::string prefix = StrCat("/penstock/", options.cluster, "/");
-  const std::string key = kv.key().substr(std::min(prefix.size(), kv.key().size()));
-  if (key == "view") {
-    seen->view.Clear();
-    if (!deleted) seen->view.ParseFromString(kv.value());
-    seen->view_revision = deleted ? 0 : kv.mod_revision();
-  } else if (key.rfind("nodes/", 0) == 0) {
-    const std::string id = key.substr(6);
-    Key node{.mod_revision = kv.mod_revision()};
-    if (deleted || !node.member.ParseFromString(kv.value()) || UuidText(node.member.id()) != id || node.member.id().size() != sizeof(NodeUuid)) seen->nodes.erase(id);
-    else seen->nodes[id] = std::move(node);
-  }
-}
-
-// Newer than what is known, or nothing happens.
-void Membership::Told(Seen next) {
-  std::lock_guard telling(telling_);
-  v1::View before;
-  bool new_view = false;
-  {
-    std::lock_guard lock(mutex_);
-    if (next.revision < seen_.revision) return;
-    new_view = next.view_revision != seen_.view_revision;
-    before = seen_.view;
-    seen_ = next;
-    const bool differ = Wanted(seen_).has_value();
-    if (!differ) differ_since_ = absl::InfinitePast();
-    else if (differ_since_ == absl::InfinitePast()) differ_since_ = MonotonicNow();
-  }
-  changed_.notify_all();
-  if (new_view) {
-    const std::string change = DescribeChange(before, next.view);
-    callbacks_.event(StrCat("cluster ", options_.cluster, ": term ", next.view_revision, ", ", next.view.members_size(), " node(s)",
-                            change.empty() ? "" : "; ", change));
-    callbacks_.view(next.view, static_cast<uint64_t>(next.view_revision));
-  }
-  TellServeUntil();
-}
-
-// --- the view ---------------------------------------------------------------------------------------------------------------
-
-std::optional<v1::View> Membership::Wanted(const Seen& seen) const {
-  std::vector<v1::Member> alive;
-  for (const auto& [id, key] : seen.nodes) alive.push_back(key.member);
-  return NextView(seen.view, alive, static_cast<uint64_t>(absl::GetCurrentTimeNanos()));
-}
-
-absl::Duration Membership::UntilMyTurn() {
-  if (differ_since_ == absl::InfinitePast() || seen_.nodes.count(UuidText(self_.id())) == 0) return absl::InfiniteDuration();
-  const auto rank = std::distance(seen_.nodes.begin(), seen_.nodes.find(UuidText(self_.id())));
-  return differ_since_ + rank * kBetweenProposers - MonotonicNow();
-}
-
-// False: etcd has other keys than those that it was made from.
-absl::StatusOr<bool> Membership::Propose(const Seen& seen, const v1::View& next) {
-  etcdserverpb::TxnRequest txn;
-  CompareRevision(&txn, ViewKey(), seen.view_revision);
-  for (const v1::Member& member : next.members()) {
-    if (const auto it = seen.nodes.find(UuidText(member.id())); it != seen.nodes.end()) CompareRevision(&txn, NodeKey(member.id()), it->second.mod_revision);
-  }
-  for (const v1::Member& member : seen.view.members()) {
-    if (FindMember(next, member.id()) == nullptr) CompareRevision(&txn, NodeKey(member.id()), 0);
-  }
-  Put(&txn, ViewKey(), next.SerializeAsString());
-  const absl::StatusOr<etcdserverpb::TxnResponse> response = client_.Txn(txn, patience_);
-  if (!response.ok()) return response.status();
-  return response->succeeded();
-}
-
-// The term; NOT_FOUND: there is nothing to change.
-absl::StatusOr<uint64_t> Membership::Change(const std::function<std::optional<v1::View>(const v1::View&)>& change, const std::string& deleted_key,
-                                            absl::Duration patience) {
-  const absl::Time deadline = MonotonicNow() + patience;
-  absl::Status status = absl::UnavailableError("etcd: the view changes all the time");
-  while (MonotonicNow() < deadline) {
-    const absl::StatusOr<etcdserverpb::RangeResponse> all = client_.List(prefix_, patience_);
-    if (!all.ok()) {
-      status = all.status();
-      continue;
-    }
-    Seen seen;
-    for (const etcdserverpb::KeyValue& kv : all->kvs()) ApplyKey(options_, kv, false, &seen);
-    const std::optional<v1::View> next = change(seen.view);
-    if (!next) return absl::NotFoundError("no such node in the view");
-    etcdserverpb::TxnRequest txn;
-    CompareRevision(&txn, ViewKey(), seen.view_revision);
-    Put(&txn, ViewKey(), next->SerializeAsString());
-    if (!deleted_key.empty()) txn.add_success()->mutable_request_delete_range()->set_key(deleted_key);
-    const absl::StatusOr<etcdserverpb::TxnResponse> response = client_.Txn(txn, patience_);
-    if (response.ok() && response->succeeded()) return static_cast<uint64_t>(response->header().revision());
-    if (!response.ok()) status = response.status();
-  }
-  return status;
-}
-
-absl::StatusOr<uint64_t> Membership::Forget(const std::string& id) {
-  const absl::StatusOr<uint64_t> term = Change([&](const v1::View& view) { return ViewWithoutAbsent(view, id); }, "", kForgetPatience);
-  if (absl::IsNotFound(term.status())) return absl::NotFoundError(StrCat("node: ", UuidText(id), " is not absent; `penstock nodes` lists the absent ones"));
-  (void)Refresh();
-  return term;
-}
-
-void Membership::Leave() {
-  {
-    std::lock_guard telling(telling_);
-    callbacks_.serve_until(0);
-  }
-  if (kept_->lease == 0) return;
-  // Both at once: with the key there, the others would make this node a member again; without it, an absent one.
-  (void)Change([&](const v1::View& view) { return ViewWithoutMember(view, self_.id()); }, NodeKey(self_.id()), kLeavePatience);
-  (void)client_.RevokeLease(std::exchange(kept_->lease, 0), kLeavePatience);
+  callbacks_.serve_until(until, lease);
 }
 
 }  // namespace penstock::server

@@ -14,7 +14,7 @@
 #include "proto/strcat.h"
 #include "proto/uuid_text.h"
 #include "server/control/control_server.h"
-#include "server/membership/membership.h"
+#include "server/cluster/cluster.h"
 #include "server/metrics/metrics_server.h"
 #include "server/penstockd/config.h"
 #include "server/ring/ring_server.h"
@@ -148,26 +148,6 @@ absl::StatusOr<std::unique_ptr<MetricsServer>> StartMetrics(const NodeConfig& co
   return server;
 }
 
-// Null: there is no etcd.
-std::unique_ptr<Membership> JoinCluster(const NodeConfig& config, Scratch* scratch, int port, Store* store, RemoteStore* others) {
-  if (config.etcd.empty()) return nullptr;
-  MembershipOptions options{.etcd = config.etcd, .access = config.etcd_access, .cluster = config.cluster, .ttl = absl::Seconds(config.member_ttl_s), .self = {}};
-  options.self.set_id(store->uuid().data(), store->uuid().size());
-  options.self.set_address(TcpAddress(config.advertise, port));
-  options.self.set_zone(config.zone);
-  options.self.set_version(PENSTOCK_VERSION);
-  auto event = [store](const std::string& text) {
-    Say(text);
-    store->LogEvent(v1::Event::NODE, text);
-  };
-  auto view = [others, store, self = options.self.id()](const v1::View& now, uint64_t) {
-    others->SetMembers(now, self);
-    store->SetKnowsOthers();
-  };
-  return std::make_unique<Membership>(options, &scratch->member,
-                                      Membership::Callbacks{.view = view, .serve_until = [store](uint64_t ns) { store->SetServeUntil(ns); }, .event = event});
-}
-
 // Requests that an earlier process left in the rings are about names that may be at home elsewhere: they wait for the others to be known.
 void AwaitView(const Membership* membership) {
   const absl::Time end = MonotonicNow() + absl::Seconds(1);  // without etcd exact versions are served all the same
@@ -195,7 +175,8 @@ absl::Status RunNode(warden::NodeContext* context) {
   absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(
       context, {.memory_bytes = scratch->memory_bytes, .max_sessions = config.max_sessions,
                 .huge_pages = config.huge_pages != HugePages::kOff, .adopt_always = config.adopt == Adopt::kAlways,
-                .node_id = config.node_id.empty() ? std::string() : *UuidOf(config.node_id), .in_cluster = !config.etcd.empty()});
+                .node_id = config.node_id.empty() ? std::string() : *UuidOf(config.node_id), .in_cluster = !config.etcd.empty(),
+                .directory = !config.etcd.empty()});
   if (!store.ok()) return store.status();
   const absl::StatusOr<std::unique_ptr<MutableMemory>> changing = MutableMemory::Create(store->get(), context->bell_fd);
   if (!changing.ok()) return changing.status();
@@ -238,6 +219,15 @@ absl::Status RunNode(warden::NodeContext* context) {
                       .new_names_at_peers = config.new_names == NewNames::kPeers,
                       .channels = changing->get()});
   std::atomic<int> tcp_port{0}, http_port{0};
+  std::unique_ptr<Cluster> cluster;
+  if (!config.etcd.empty()) {
+    cluster = std::make_unique<Cluster>(config, &scratch->member, store->get(), &others, Say);
+    remote.UseDirectory({.publish = [raw = others.cluster_puts()](const std::shared_ptr<Session>& session, const Placed& draft) {
+                           return raw->PublishNow(session, {{draft.record, draft.record_seq}})[0];
+                         },
+                         .fetch = [raw = &others](const std::string& name, uint64_t version) { return raw->GetNow(name, version); }});
+    service.UseDirectory(others.names(), others.cluster_puts(), others.events());
+  }
   std::atomic<const Membership*> member{nullptr};
   service.OnNodeInfo([&](v1::NodeInfoResponse* response) {
     others.AddPeers(response);
@@ -247,15 +237,21 @@ absl::Status RunNode(warden::NodeContext* context) {
   });
   const int port = scratch->grpc_port != 0 ? scratch->grpc_port : config.grpc_port;
   absl::StatusOr<std::unique_ptr<GrpcServer>> grpc =
-      GrpcServer::Start(&service, data != nullptr ? &peer : nullptr, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port, .tls = config.tls});
+      GrpcServer::Start(&service, data != nullptr ? &peer : nullptr, {.unix_socket = config.GrpcSocketPath(), .socket_mode = config.SocketFileMode(), .host = config.host, .port = port, .tls = config.tls,
+                         .directory = cluster != nullptr ? cluster->link() : nullptr});
   if (!grpc.ok()) return grpc.status();
   scratch->grpc_port = (*grpc)->port();
   tcp_port.store((*grpc)->port());
-  const std::unique_ptr<Membership> membership = JoinCluster(config, scratch, (*grpc)->port(), store->get(), &others);
-  member.store(membership.get());
-  if (membership != nullptr) others.OnForget([raw = membership.get()](const std::string& id) { return raw->Forget(id); });
+  const Membership* membership = nullptr;
+  if (cluster != nullptr) {
+    cluster->Join(TcpAddress(config.advertise, (*grpc)->port()));
+    membership = &cluster->membership();
+    others.OnDrain([raw = cluster.get()](const std::string& id, bool draining) { return raw->SetDraining(id, draining); });
+    others.OnForget([raw = cluster.get()](const std::string& id) { return raw->Forget(id); });
+  }
+  member.store(membership);
   const bool restarted = context->generation > 1;
-  if (restarted) AwaitView(membership.get());
+  if (restarted) AwaitView(membership);
   absl::StatusOr<std::unique_ptr<RingServer>> rings = RingServer::Start(&service, &others);
   if (!rings.ok()) return rings.status();
   others.OnDone([raw = rings->get()](uint64_t key) { raw->Wake(key); });
@@ -269,7 +265,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (!metrics.ok()) return metrics.status();
   if (*metrics != nullptr) http_port.store((*metrics)->port());
   Maintenance maintenance(store->get(), &remote);
-  const absl::StatusOr<bool> stopped = WaitToJoin(restarted ? nullptr : membership.get(), stop_signals);
+  const absl::StatusOr<bool> stopped = WaitToJoin(restarted ? nullptr : membership, stop_signals);
   if (stopped.ok() && !*stopped) {
     TellReady(*context, (*grpc)->port());
     int signal_number = 0;
@@ -277,7 +273,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   }
   member.store(nullptr);
   metrics->reset();
-  if (membership != nullptr) membership->Stop(/*leave=*/true);  // first: the others need not find out
+  if (cluster != nullptr) cluster->Stop();  // first: the others need not find out
   recall.Stop();
   (*grpc)->Stop();
   if (data != nullptr) data->Stop();

@@ -54,6 +54,15 @@ absl::Status ResolveMemory(NodeConfig* config) {
   return absl::OkStatus();
 }
 
+// This machine's, as --host_label may be.
+std::string HostName() {
+  char name[256] = {};
+  (void)gethostname(name, sizeof(name) - 1);
+  std::string label = std::string(name).substr(0, kMaxLabelLetters);
+  std::replace_if(label.begin(), label.end(), [](char c) { return !IsLabelLetter(c); }, '-');
+  return label.empty() ? "localhost" : label;
+}
+
 absl::Status ResolveEtcd(NodeConfig* config) {
   const EtcdAccess& access = config->etcd_access;
   if (access.tls.cert.empty() != access.tls.key.empty() || (access.tls.on() && access.tls.ca.empty())) {
@@ -69,6 +78,10 @@ absl::Status ResolveEtcd(NodeConfig* config) {
     return absl::InvalidArgumentError(StrCat("flag --", config->grpc_port == kNoTcp ? "grpc_port" : "data_port",
                                              " cannot be 'none' beside --etcd: the other nodes could not reach this one"));
   }
+  if (config->node_id.compare(0, 16, "0000000000000000") == 0) {
+    return absl::InvalidArgumentError("flag --node_id cannot begin with 16 zeros beside --etcd: by its first half the nodes tell each other apart");
+  }
+  if (config->host_label.empty()) config->host_label = HostName();
   if (!config->advertise.empty()) return absl::OkStatus();
   if (config->host == "0.0.0.0" || config->host == "::" || config->host == "*") {
     return absl::InvalidArgumentError(StrCat("flag --advertise is missing: with --host=", config->host,

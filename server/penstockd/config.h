@@ -61,6 +61,7 @@ struct NodeConfig {
   int member_ttl_s = 3;
   std::string node_id;                 // 32 hexadecimal digits; empty: a random one
   std::string zone;
+  std::string host_label;              // what two replicas of one tensor do not share; never empty after LoadConfig where there is etcd
   std::string advertise;               // host that other nodes reach --grpc_port by; never empty after LoadConfig where there is etcd
   NewNames new_names = NewNames::kHere;  // who is the home of a name that no node has
   Rdma rdma = Rdma::kAuto;

@@ -116,12 +116,8 @@ absl::Status SetNodeId(std::string_view value, NodeConfig* config) {
   return absl::OkStatus();
 }
 
-// A word that may stand in keys of etcd, and in tables.
 absl::Status SetLabel(std::string_view value, std::string* out) {
-  const bool word = std::all_of(value.begin(), value.end(), [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.';
-  });
-  if (!word || value.size() > 63) return NotAllowed();
+  if (!std::all_of(value.begin(), value.end(), IsLabelLetter) || value.size() > kMaxLabelLetters) return NotAllowed();
   *out = std::string(value);
   return absl::OkStatus();
 }
@@ -225,6 +221,11 @@ constexpr Flag kFlags[] = {
      "what fails together with this host: a rack, a power feed (default: nothing)", false,
      [](std::string_view v, NodeConfig* c) { return SetLabel(v, &c->zone); },
      [](const NodeConfig& c) { return c.zone; }},
+    {"host_label", "letters, digits, - _ . (at most 63), or nothing",
+     "the machine that this node is on: replicas of one tensor are kept on different ones (default: the\n"
+     "host's name; nodes in containers of one machine take the machine's)", false,
+     [](std::string_view v, NodeConfig* c) { return SetLabel(v, &c->host_label); },
+     [](const NodeConfig& c) { return c.host_label; }},
     {"advertise", "an address or host name of this host",
      "where other nodes reach --grpc_port (default: --host, unless that is every address)", false,
      [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->advertise); },

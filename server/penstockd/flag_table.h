@@ -7,6 +7,7 @@
 #ifndef PENSTOCK_SERVER_PENSTOCKD_FLAG_TABLE_H_
 #define PENSTOCK_SERVER_PENSTOCKD_FLAG_TABLE_H_
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,12 @@ absl::Span<const Flag> AllFlags();
 const Flag* FindFlag(std::string_view name);
 
 std::string HelpText();
+
+// Of labels (--cluster, --zone, --host_label): they stand in keys of etcd, and in tables.
+inline constexpr size_t kMaxLabelLetters = 63;
+constexpr bool IsLabelLetter(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.';
+}
 
 }  // namespace penstock::server
 

@@ -2,6 +2,7 @@
 
 #include "proto/names.h"
 #include "proto/strcat.h"
+#include "server/cluster/set_version.h"
 #include "transport/monotonic.h"
 
 namespace penstock::server {
@@ -40,12 +41,18 @@ void ClientReads::Forget(const Key& key, std::string_view token) {
   if (auto it = readers_.find(key); it != readers_.end() && it->second.reader.token == token) readers_.erase(it);
 }
 
-absl::StatusOr<v1::LocateResult> ClientReads::LocateAt(const Key& key, const v1::OpenReadRequest& request, PeerNode::Reader* reader) {
+ClientReads::Places ClientReads::PlacesOf(const std::string& name, uint64_t version) const {
+  if (find_places_) return find_places_(name, version);
+  return {.peers = homes_->InOrder(name), .missing = absl::NotFoundError(StrCat("'", name, "': no such tensor, on none of ", homes_->node_count(), " nodes"))};
+}
+
+absl::StatusOr<v1::LocateResult> ClientReads::LocateAt(const Key& key, const v1::OpenReadRequest& request, const Places& places, PeerNode::Reader* reader) {
   for (int attempt = 0;; ++attempt) {
     absl::StatusOr<PeerNode::Reader> opened = ReaderOf(key);
     if (!opened.ok()) return opened.status();
     *reader = *std::move(opened);
-    absl::StatusOr<v1::LocateResult> located = key.second->LocateFor(*reader, request.name(), request.version());
+    absl::StatusOr<v1::LocateResult> located = key.second->LocateFor(*reader, request.name(), request.version(), places.op);
+    if (located.ok() && places.op.session != 0) SetVersion(places.version, located->mutable_info());
     if (!located.ok() || located->grant() == 0) Done(key, reader->token);
     if (!absl::IsPermissionDenied(located.status()) || attempt > 0) return located;
     Forget(key, reader->token);  // lapsed, or of an earlier process there
@@ -83,8 +90,13 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
     response->set_here(true);
     return absl::OkStatus();
   }
-  absl::Status missing = absl::NotFoundError(StrCat("'", request.name(), "': no such tensor, on none of ", homes_->node_count(), " nodes"));
-  for (const PeerRef& peer : homes_->InOrder(request.name())) {
+  const Places places = PlacesOf(request.name(), request.version());
+  if (places.here) {
+    response->set_here(true);
+    return absl::OkStatus();
+  }
+  absl::Status missing = places.missing;
+  for (const PeerRef& peer : places.peers) {
     const Key key{session, peer};
     if (!request.refused_token().empty()) Forget(key, request.refused_token());
     if (request.whole() && !request.rdma() && peer->reads_by_rdma()) {  // faster by the node
@@ -92,7 +104,7 @@ absl::Status ClientReads::Open(uint64_t session, const v1::OpenReadRequest& requ
       return absl::OkStatus();
     }
     PeerNode::Reader reader;
-    absl::StatusOr<v1::LocateResult> located = LocateAt(key, request, &reader);
+    absl::StatusOr<v1::LocateResult> located = LocateAt(key, request, places, &reader);
     if (!located.ok()) {
       if (!absl::IsNotFound(located.status())) missing = located.status();
       continue;

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <functional>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -19,6 +20,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/directory/ids.h"
 #include "server/remote/homes.h"
 #include "server/remote/peer_table.h"
 #include "server/store/store.h"
@@ -29,6 +31,17 @@ class ClientReads {
  public:
   // `rdma_only`: what cannot be read by RDMA is to be copied by the node, which knows what to say.
   ClientReads(Store* store, const PeerTable* peers, Homes* homes, bool rdma_only) : store_(store), peers_(peers), homes_(homes), rdma_only_(rdma_only) {}
+
+  // Where to read a name, in the order in which to ask.
+  struct Places {
+    std::vector<PeerRef> peers;
+    directory::OpId op{};            // with a directory: the record, and
+    directory::Version version{};    // its version
+    bool here = false;               // this node is one of them
+    absl::Status missing;            // what it means that none of them has it
+  };
+  // In a cluster with a directory; before the first Open.
+  void FindPlacesBy(std::function<Places(const std::string& name, uint64_t version)> find) { find_places_ = std::move(find); }
 
   absl::Status Open(uint64_t session, const v1::OpenReadRequest& request, v1::OpenReadResponse* response);
   absl::Status Close(uint64_t session, const v1::CloseReadRequest& request, v1::CloseReadResponse* response);
@@ -48,7 +61,8 @@ class ClientReads {
 
   absl::StatusOr<PeerNode::Reader> ReaderOf(const Key& key);  // Done follows, at once or when the grant is given back
   void Done(const Key& key, std::string_view token);
-  absl::StatusOr<v1::LocateResult> LocateAt(const Key& key, const v1::OpenReadRequest& request, PeerNode::Reader* reader);
+  Places PlacesOf(const std::string& name, uint64_t version) const;
+  absl::StatusOr<v1::LocateResult> LocateAt(const Key& key, const v1::OpenReadRequest& request, const Places& places, PeerNode::Reader* reader);
   bool IsHere(const v1::OpenReadRequest& request) const;
   // False: not to be read in this way.
   bool Answer(const v1::OpenReadRequest& request, const PeerNode::Reader& reader, v1::LocateResult located, v1::OpenReadResponse* response) const;
@@ -59,6 +73,7 @@ class ClientReads {
   const PeerTable* const peers_;
   Homes* const homes_;
   const bool rdma_only_;
+  std::function<Places(const std::string&, uint64_t)> find_places_;  // null: by homes_
   std::mutex mutex_;
   std::map<Key, Entry> readers_ ABSL_GUARDED_BY(mutex_);
 };

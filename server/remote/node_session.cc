@@ -46,7 +46,14 @@ absl::StatusOr<Placed> NodeSession::Reserve(CreateSpec spec, absl::Duration long
 absl::StatusOr<Published> NodeSession::Publish(const Placed& draft, LeaseRule leases) {
   const absl::StatusOr<std::shared_ptr<Session>> session = Open();
   if (!session.ok()) return session.status();
+  if (publisher_) return publisher_(*session, draft);
   return store_->Publish(**session, draft.record, draft.record_seq, leases);
+}
+
+absl::StatusOr<Store::TakenDraft> NodeSession::Take(const Placed& draft) {
+  const absl::StatusOr<std::shared_ptr<Session>> session = Open();
+  if (!session.ok()) return session.status();
+  return store_->TakeDraft(**session, draft.record, draft.record_seq);
 }
 
 void NodeSession::Abort(const Placed& draft) {

@@ -8,6 +8,7 @@
 // Limits:     the store's drafts a session
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -27,13 +28,19 @@ class NodeSession {
   // A draft in an arena (Placed::Kind::kPlaced); waits for memory, at most so long.
   absl::StatusOr<Placed> Reserve(CreateSpec spec, absl::Duration longest);
   absl::StatusOr<Published> Publish(const Placed& draft, LeaseRule leases = LeaseRule::kRespect);
+  // For Store::Prepare: it is not the session's any more.
+  absl::StatusOr<Store::TakenDraft> Take(const Placed& draft);
   void Abort(const Placed& draft);
+  // In a cluster with a directory: how Publish does it, for the home of a name decides. Before the first Publish.
+  using Publisher = std::function<absl::StatusOr<Published>(const std::shared_ptr<Session>& session, const Placed& draft)>;
+  void PublishBy(Publisher publisher) { publisher_ = std::move(publisher); }
 
  private:
   absl::StatusOr<std::shared_ptr<Session>> Open();
 
   Store* const store_;
   const std::string label_;
+  Publisher publisher_;  // null: the store itself
   std::mutex mutex_;
   std::shared_ptr<Session> session_ ABSL_GUARDED_BY(mutex_);
   UniqueFd peer_ ABSL_GUARDED_BY(mutex_);

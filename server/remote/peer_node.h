@@ -62,6 +62,7 @@ class PeerNode {
     uint64_t have_version = 0;  // of a copy here, which need not be read again
     uint64_t have_created_ns = 0;
     bool lease = false;
+    directory::OpId op{};  // the record that this put made; {}: by name and version
   };
   struct Found {
     v1::TensorInfo info;
@@ -127,7 +128,7 @@ class PeerNode {
     absl::Time deadline;   // MonotonicNow: until when what is pinned there certainly is
   };
   absl::StatusOr<Reader> OpenReader(const std::string& label);
-  absl::StatusOr<v1::LocateResult> LocateFor(const Reader& reader, const std::string& name, uint64_t version);
+  absl::StatusOr<v1::LocateResult> LocateFor(const Reader& reader, const std::string& name, uint64_t version, directory::OpId op);
   void ReleaseFor(const Reader& reader, absl::Span<const uint64_t> grants) { GiveBack(reader.token, grants); }
   absl::StatusOr<absl::Time> RenewFor(const Reader& reader);  // its deadline now; PERMISSION_DENIED: it is over
   void CloseReader(const Reader& reader);

@@ -28,11 +28,13 @@ absl::StatusOr<PeerNode::Reader> PeerNode::OpenReader(const std::string& label) 
   return reader;
 }
 
-absl::StatusOr<v1::LocateResult> PeerNode::LocateFor(const Reader& reader, const std::string& name, uint64_t version) {
+absl::StatusOr<v1::LocateResult> PeerNode::LocateFor(const Reader& reader, const std::string& name, uint64_t version, directory::OpId op) {
   if (absl::Status s = CheckUp(); !s.ok()) return s;
   v1::LocateRequest request;
   request.add_items()->set_name(name);
   request.mutable_items(0)->set_version(version);
+  request.mutable_items(0)->set_op_session(op.session);
+  request.mutable_items(0)->set_op_count(op.count);
   v1::LocateResponse response;
   grpc::ClientContext context;
   Prepare(&context, reader.token);

@@ -28,6 +28,8 @@ absl::StatusOr<PeerNode::Open> PeerNode::AskLocate(absl::Span<const Wanted> want
     item->set_have_version(one.have_version);
     item->set_have_created_ns(one.have_created_ns);
     item->set_lease(one.lease);
+    item->set_op_session(one.op.session);
+    item->set_op_count(one.op.count);
   }
   absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::Locate, request, response, kCallSeconds);
   if (session.ok() && response->results_size() != request.items_size()) {

@@ -4,9 +4,13 @@
 #include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/layout/metadata_codec.h"
 #include "proto/strcat.h"
+#include "server/cluster/cluster_names.h"
+#include "server/store/record_info.h"
+#include "server/remote/each_at_once.h"
 #include "transport/fault_point.h"
 #include "transport/monotonic.h"
 
@@ -14,12 +18,15 @@ namespace penstock::server {
 
 namespace {
 
+constexpr int kTries = 10;  // a name that is overwritten all the time, or whose holders come and go
+constexpr absl::Duration kBetweenTries = absl::Milliseconds(10);
+
 absl::StatusOr<CreateSpec> SpecOf(const v1::TensorInfo& info, std::string* metadata) {
   const absl::StatusOr<Shape> shape = Shape::Create(absl::MakeConstSpan(info.shape().data(), static_cast<size_t>(info.shape_size())));
   if (!shape.ok()) return shape.status();
   *metadata = layout::EncodeMetadata({info.metadata().begin(), info.metadata().end()});
   return CreateSpec{.name = info.name(), .dtype = static_cast<DType>(info.dtype()), .shape = *shape, .nbytes = info.nbytes(),
-                    .version = info.version().number(), .keep = false, .metadata = *metadata, .fetched = true, .created_ns = info.created_ns()};
+                    .version = info.version().number(), .keep = false, .metadata = *metadata, .fetched = true, .created_ns = info.created_ns(), .version_term = static_cast<uint32_t>(info.version().term())};
 }
 
 // The version's number alone is not enough: a home that has lost its memory, or another home, begins with 1 again.
@@ -51,7 +58,7 @@ void RemoteGets::GetAll(std::vector<Asked> asked) {
   Locate(&missing);
   std::vector<Asked> found;
   for (Asked& one : missing) {
-    if (one.peer != nullptr) {
+    if (one.located) {
       found.push_back(std::move(one));
     } else {
       if (absl::IsNotFound(one.status) && one.item.version == 0) store_->DropCopy(one.item.name);
@@ -78,6 +85,7 @@ void RemoteGets::GetAll(std::vector<Asked> asked) {
 
 // At whoever has it as its own. NOT_FOUND is only said when everybody has said so.
 void RemoteGets::Locate(std::vector<Asked>* asked) {
+  if (cluster_.directory != nullptr) return LocateByDirectory(asked);
   std::vector<std::string_view> names;
   for (Asked& one : *asked) {
     one.status = absl::NotFoundError(StrCat("'", one.item.name, "': no such tensor, on none of ", homes_->node_count(), " nodes"));
@@ -95,7 +103,7 @@ std::vector<bool> RemoteGets::LocateAt(const PeerRef& peer, absl::Span<Asked* co
   std::vector<PeerNode::Wanted> wanted;
   for (const Asked* one : asked) {
     wanted.push_back({.name = one->item.name, .version = one->item.version, .have_version = one->here.ok() ? one->here->version_number : 0,
-                      .have_created_ns = one->here.ok() ? one->here->created_ns : 0, .lease = one->item.version == 0});
+                      .have_created_ns = one->here.ok() ? one->here->created_ns : 0, .lease = one->item.version == 0, .op = one->place.op});
   }
   std::vector<absl::StatusOr<PeerNode::Found>> found = peer->Locate(wanted);
   std::vector<bool> settled;
@@ -103,12 +111,87 @@ std::vector<bool> RemoteGets::LocateAt(const PeerRef& peer, absl::Span<Asked* co
     settled.push_back(found[i].ok());
     if (found[i].ok()) {
       asked[i]->peer = peer;
+      asked[i]->located = true;
       asked[i]->found = *std::move(found[i]);
+      if (asked[i]->place.op.session != 0) SetVersion(asked[i]->place.version, &asked[i]->found.info);  // the holder may not know it yet
     } else if (!absl::IsNotFound(found[i].status())) {
       asked[i]->status = found[i].status();
     }
   }
   return settled;
+}
+
+// ---- with a directory ----
+
+void RemoteGets::LocateByDirectory(std::vector<Asked>* asked) {
+  std::vector<std::string> names;
+  for (const Asked& one : *asked) names.push_back(one.item.name);
+  const absl::Time at = MonotonicNow();
+  auto looked = cluster_.directory->LookupNow(names, /*lease=*/true, at + ClusterNames::kPatience);
+  std::vector<Asked*> elsewhere;
+  for (size_t i = 0; i < asked->size(); ++i) {
+    Asked& one = (*asked)[i];
+    one.status = looked ? StatusOf(one.item.name, one.item.version, looked->results[i], *cluster_.directory) : NotYet(StrCat("'", one.item.name, "'"));
+    if (!one.status.ok()) continue;
+    one.place = std::move(looked->results[i]);
+    one.asked_at = at;
+    if (one.item.version == 0) one.lease_until = looked->lease_until;
+    if (!LocateHere(&one)) elsewhere.push_back(&one);
+  }
+  LocateAtHolders(std::move(elsewhere));
+}
+
+// Whether this node has it, or nothing more is to be found out.
+bool RemoteGets::LocateHere(Asked* one) {
+  absl::StatusOr<v1::TensorInfo> info = TensorInfoOf(one->item.name, one->place.version, one->place.info);
+  if (!info.ok()) {
+    one->status = info.status();
+    return true;
+  }
+  one->found.info = *std::move(info);
+  const auto& holders = one->place.holders;
+  if (std::find(holders.begin(), holders.end(), cluster_.self) != holders.end()) {
+    one->own = true;
+    one->here = AwaitOwn(one->item.name, one->place.op);
+    one->status = one->here.status();
+  }
+  one->located = one->here.ok() && (one->own || IsOf(one->here, one->found.info));
+  one->found.unchanged = one->located;
+  return one->own || one->located;
+}
+
+// A home may know of the commit before the news is here.
+absl::StatusOr<Published> RemoteGets::AwaitOwn(const std::string& name, directory::OpId op) {
+  const absl::Time end = MonotonicNow() + absl::Seconds(1);
+  while (true) {
+    const uint64_t epoch = store_->change_epoch();
+    if (const std::optional<Published> own = store_->PublishedByOp(name, op)) return *own;
+    if (MonotonicNow() >= end) return absl::UnavailableError(StrCat("'", name, "': this node's copy is not settled yet; try again"));
+    store_->WaitForChange(epoch, absl::Milliseconds(20));
+  }
+}
+
+// Each at the first of its holders that gives it; all holders of a round at the same time.
+void RemoteGets::LocateAtHolders(std::vector<Asked*> open) {
+  for (size_t round = 0; !open.empty(); ++round) {
+    std::map<PeerRef, std::vector<Asked*>> at;
+    for (Asked* one : open) {
+      const auto& holders = one->place.holders;
+      if (round == 0) one->status = absl::UnavailableError(StrCat("'", one->item.name, "': none of the nodes that hold it answers; try again"));
+      const PeerRef peer = round < holders.size() ? cluster_.peer_of(holders[(round + one->tries) % holders.size()]) : nullptr;
+      if (peer != nullptr) at[peer].push_back(one);
+    }
+    EachAtOnce(at, [](const PeerRef& peer, const std::vector<Asked*>& these) { (void)LocateAt(peer, these); });
+    std::erase_if(open, [&](const Asked* one) { return one->located || round + 1 >= one->place.holders.size(); });
+  }
+}
+
+void RemoteGets::TakeLease(const Asked& asked, const Published& copy) {
+  if (cluster_.directory != nullptr) {
+    if (asked.lease_until > MonotonicNow()) cluster_.leases->Take(asked.item.name, copy, asked.asked_at, asked.lease_until - asked.asked_at + HeldLeases::kMargin);
+  } else if (asked.peer != nullptr) {
+    asked.peer->TakeLease(asked.found, copy);
+  }
 }
 
 // All of them were found. This thread makes what nobody makes yet; what others make it waits for only when that is done, so
@@ -117,7 +200,7 @@ void RemoteGets::Fetch(std::vector<Asked> found) {
   std::vector<Making> making;
   std::vector<std::pair<const Asked*, std::shared_ptr<Copying>>> waiting;
   for (const Asked& one : found) {
-    if (IsOf(one.here, one.found.info)) {
+    if (one.own || IsOf(one.here, one.found.info)) {
       Answer(one, one.here);
       continue;
     }
@@ -166,18 +249,12 @@ void RemoteGets::Make(std::vector<Making>* making) {
     one.placed = *placed;
     reading[one.asked->peer].push_back(&one);
   }
-  std::vector<std::thread> others;  // each peer's at the same time
-  for (auto it = reading.begin(); it != reading.end(); ++it) {
-    if (std::next(it) == reading.end()) {
-      Read(it->second);
-    } else {
-      others.emplace_back([this, part = it->second] { Read(part); });
-    }
-  }
-  for (std::thread& other : others) other.join();
+  EachAtOnce(reading, [this](const PeerRef&, const std::vector<Making*>& part) { Read(part); });
   {
     std::lock_guard lock(mutex_);
     for (Making& one : *making) {
+      // This node has got a tensor of that name itself meanwhile: a replica, or what its clients put. It is looked up again.
+      if (absl::IsAborted(one.result.status())) one.result = absl::UnavailableError(one.result.status().message());
       one.copying->result = one.result;
       one.copying->done = true;
       copying_.erase(one.what);
@@ -206,21 +283,25 @@ void RemoteGets::Read(std::vector<Making*> making) {
 
 void RemoteGets::Answer(const Asked& asked, const absl::StatusOr<Published>& got) {
   // Whose process was replaced in the middle is asked again; who is gone says so at once.
-  if (absl::IsUnavailable(got.status()) && !IsTransportError(got.status()) && !asked.last_try) {
-    jobs_->Run([this, item = asked.item] {
+  const bool gone = absl::IsUnavailable(got.status()) || (asked.located && absl::IsNotFound(got.status()));
+  if (gone && !IsTransportError(got.status()) && asked.tries < (cluster_.directory != nullptr ? kTries : 1)) {
+    jobs_->Run([this, item = asked.item, tries = asked.tries] {
+      absl::SleepFor(tries * kBetweenTries);
       std::vector<Asked> again;
-      again.push_back({.item = item, .last_try = true});
+      again.push_back({.item = item, .tries = tries + 1});
       GetAll(std::move(again));
     });
     return;
   }
-  if (got.ok() && got->fetched && asked.peer != nullptr) asked.peer->TakeLease(asked.found, *got);
+  if (got.ok() && got->fetched) TakeLease(asked, *got);
   jobs_->Finish(asked.item.key, {.status = got.status(), .published = got.ok() ? *got : Published{}});
 }
 
 void RemoteGets::Release(const std::vector<Asked>& found) {
   std::map<PeerRef, std::vector<const PeerNode::Found*>> by_peer;
-  for (const Asked& one : found) by_peer[one.peer].push_back(&one.found);
+  for (const Asked& one : found) {
+    if (one.peer != nullptr) by_peer[one.peer].push_back(&one.found);
+  }
   for (const auto& [peer, all] : by_peer) peer->Release(all);
 }
 

@@ -9,6 +9,8 @@
 // Errors:     NOT_FOUND only when every peer has said so; a TransportError where RDMA is required and cannot be had; UNAVAILABLE names a peer that could not be asked; RESOURCE_EXHAUSTED
 //             no room for the copy within Store::kMemoryWait.
 // Limits:     copies are of class *cache*: they give way.
+//
+// In a cluster with a directory the name's home says which nodes hold it, and the copy is read from one of them.
 #pragma once
 
 #include <condition_variable>
@@ -24,6 +26,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "server/remote/homes.h"
+#include "server/cluster/cluster_directory.h"
+#include "server/remote/held_leases.h"
 #include "server/remote/node_session.h"
 #include "server/remote/peer_node.h"
 #include "server/remote/remote_jobs.h"
@@ -45,15 +49,28 @@ class RemoteGets {
   };
   void Get(std::vector<Item> items);
 
+  struct Cluster {
+    ClusterDirectory* directory = nullptr;  // null: none, the peers are asked
+    HeldLeases* leases = nullptr;           // of copies here
+    directory::NodeId self = 0;
+    std::function<PeerRef(directory::NodeId)> peer_of;  // null: it is no member
+  };
+  void UseDirectory(Cluster cluster) { cluster_ = std::move(cluster); }  // before the first Get
+
  private:
   // An item on its way.
   struct Asked {
     Item item;
-    bool last_try = false;
-    absl::StatusOr<Published> here = absl::NotFoundError("");  // the copy that is here
-    PeerRef peer;
+    int tries = 0;
+    absl::StatusOr<Published> here = absl::NotFoundError("");  // what is here
+    bool own = false;       // and is this node's own
+    bool located = false;
+    PeerRef peer;           // where; null: `here` is it
     PeerNode::Found found;
-    absl::Status status;  // why it was not found
+    absl::Status status;    // why it was not found
+    directory::LookupResult place;  // with a directory
+    absl::Time asked_at = absl::InfinitePast();
+    absl::Time lease_until = absl::InfinitePast();
   };
   // One transfer, and those who wait for it.
   struct Copying {
@@ -73,6 +90,11 @@ class RemoteGets {
   void GetAll(std::vector<Asked> asked);
   void Locate(std::vector<Asked>* asked);
   static std::vector<bool> LocateAt(const PeerRef& peer, absl::Span<Asked* const> asked);
+  void LocateByDirectory(std::vector<Asked>* asked);
+  bool LocateHere(Asked* one);
+  void LocateAtHolders(std::vector<Asked*> open);
+  absl::StatusOr<Published> AwaitOwn(const std::string& name, directory::OpId op);
+  void TakeLease(const Asked& asked, const Published& copy);
   void Fetch(std::vector<Asked> found);
   std::shared_ptr<Copying> Join(const What& what, bool* mine);
   void Make(std::vector<Making>* making);
@@ -84,6 +106,7 @@ class RemoteGets {
   Homes* const homes_;
   RemoteJobs* const jobs_;
   NodeSession writer_;  // of the copies
+  Cluster cluster_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -64,6 +64,7 @@ void RemoteJobs::Finish(uint64_t key, Result result) {
       sweep_at_ = std::max<size_t>(1024, 2 * results_.size());
     }
     results_[key] = {now, std::move(result)};
+    if (awaiting_ > 0) finished_.notify_all();
   }
   if (on_done_) on_done_(key);
 }
@@ -83,6 +84,17 @@ std::deque<RemoteJobs::Queued>::iterator RemoteJobs::NextReady() {
 bool RemoteJobs::Pending(const std::string& order) {
   std::lock_guard lock(mutex_);
   return pending_.contains(order);
+}
+
+std::optional<RemoteJobs::Result> RemoteJobs::Await(uint64_t key, absl::Time deadline) {
+  {
+    std::unique_lock lock(mutex_);
+    ++awaiting_;
+    const auto patience = absl::ToChronoNanoseconds(std::max(deadline - MonotonicNow(), absl::ZeroDuration()));
+    finished_.wait_for(lock, patience, [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return results_.contains(key); });
+    --awaiting_;
+  }
+  return Take(key);
 }
 
 std::optional<RemoteJobs::Result> RemoteJobs::Take(uint64_t key) {

@@ -51,6 +51,7 @@ class RemoteJobs {
   uint64_t NewKey() { return next_.fetch_add(1) * 0x9E3779B97F4A7C15; }  // spread out: it stands beside hashes of names
   void Finish(uint64_t key, Result result);
   std::optional<Result> Take(uint64_t key);
+  std::optional<Result> Await(uint64_t key, absl::Time deadline);  // the same, and waits; MonotonicNow
   bool Pending(const std::string& order);  // whether a job of this order is not done yet
   bool idle() const { return unfinished_.load() == 0; }
   // Called on the thread of Finish. To be set before the first Start.
@@ -81,6 +82,8 @@ class RemoteJobs {
   size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, Kept> results_ ABSL_GUARDED_BY(mutex_);
+  std::condition_variable finished_;
+  int awaiting_ ABSL_GUARDED_BY(mutex_) = 0;
   size_t sweep_at_ ABSL_GUARDED_BY(mutex_) = 1024;
 };
 

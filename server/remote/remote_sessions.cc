@@ -95,10 +95,21 @@ void RemoteSessions::Ended(const LaneToken& token) {
   if (on_end_) on_end_(token);
 }
 
+// Another member has it, or this one and does not serve it by name now.
+absl::StatusOr<Store::HeldTensor> RemoteSessions::HoldFetched(std::string_view name, uint64_t version) {
+  const absl::StatusOr<Published> here = fetch_(std::string(name), version);
+  if (!here.ok()) return here.status();
+  absl::StatusOr<Store::HeldTensor> held = store_->HoldLive(here->record, here->record_seq);
+  if (absl::IsNotFound(held.status())) return absl::UnavailableError(StrCat("'", name, "': it changed meanwhile; try again"));
+  return held;
+}
+
 absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& token, std::string_view name, const Wanted& wanted) {
   if (absl::Status s = Check(token); !s.ok()) return s;
-  const bool lease = wanted.lease && wanted.version == 0 && recall_->Grants(token, name, MonotonicNow());
-  absl::StatusOr<Store::HeldTensor> held = store_->Hold(name, wanted.version, lease ? LeaseRecall::kLease : absl::ZeroDuration());
+  const bool lease = wanted.lease && wanted.version == 0 && !fetch_ && recall_->Grants(token, name, MonotonicNow());
+  absl::StatusOr<Store::HeldTensor> held = wanted.op.session != 0 ? store_->HoldByOp(name, wanted.op)
+                                                                  : store_->Hold(name, wanted.version, lease ? LeaseRecall::kLease : absl::ZeroDuration());
+  if (absl::IsNotFound(held.status()) && fetch_ && wanted.op.session == 0) held = HoldFetched(name, wanted.version);
   if (!held.ok()) return held.status();
   Located located{.info = held->info, .grant = 0, .data = held->data, .segment = held->segment};
   located.lease = held->lease;
@@ -177,8 +188,11 @@ absl::StatusOr<RemoteSessions::Reserved> RemoteSessions::Reserve(const LaneToken
   Reserved reserved;
   reserved.published = store_->PublishedBy(spec.name, spec.request_id);
   if (reserved.published) return reserved;
-  if (if_home && !store_->HasOwn(spec.name)) return absl::NotFoundError(StrCat("'", spec.name, "': this node has no such tensor"));
-  const absl::StatusOr<Placed> placed = writer_.Reserve(spec, Store::kMemoryWait);
+  const bool by_directory = fetch_ != nullptr;
+  if (if_home && !by_directory && !store_->HasOwn(spec.name)) return absl::NotFoundError(StrCat("'", spec.name, "': this node has no such tensor"));
+  CreateSpec judged = spec;
+  judged.judged_later = by_directory;
+  const absl::StatusOr<Placed> placed = writer_.Reserve(judged, Store::kMemoryWait);
   if (!placed.ok()) return placed.status();
   const auto draft = std::make_shared<RemoteDraft>(&writer_, std::string(spec.name), *placed, spec.nbytes);  // aborted when it is not kept
   std::lock_guard lock(mutex_);

@@ -66,6 +66,7 @@ class RemoteSessions final : public GrantTable {
     uint64_t have_version = 0;     // of a copy there; if it is the same, no pin is needed
     uint64_t have_created_ns = 0;
     bool lease = false;            // of the name
+    directory::OpId op{};          // the record that this put made, whatever its version and state; {}: by name and version
   };
   struct Located {
     v1::TensorInfo info;
@@ -96,6 +97,16 @@ class RemoteSessions final : public GrantTable {
   };
   // Waits for memory, at most Store::kMemoryWait. `if_home`: NOT_FOUND unless this node has a tensor of the name as its own.
   // spec.request_id: told from all others, or 0.
+  // In a cluster with a directory, before the first session: what is put and asked for here, by nodes that are no members of it, is
+  // anywhere in the cluster. `fetch` makes a copy here; it and `publish` wait.
+  struct Cluster {
+    NodeSession::Publisher publish;
+    std::function<absl::StatusOr<Published>(const std::string& name, uint64_t version)> fetch;
+  };
+  void UseDirectory(Cluster cluster) {
+    writer_.PublishBy(std::move(cluster.publish));
+    fetch_ = std::move(cluster.fetch);
+  }
   absl::StatusOr<Reserved> Reserve(const LaneToken& token, const CreateSpec& spec, bool if_home);
   // One result each. FAILED_PRECONDITION while a transfer still writes to it; else the draft is over, whatever the result.
   // `written_by_rdma`: drafts that the writer has written whole with the key that it got.
@@ -123,6 +134,7 @@ class RemoteSessions final : public GrantTable {
   absl::StatusOr<std::shared_ptr<StepSource>> Follow(const LaneToken& token, uint64_t grant) override;
 
  private:
+  absl::StatusOr<Store::HeldTensor> HoldFetched(std::string_view name, uint64_t version);
   struct FollowedChannel {
     uint64_t incarnation = 0;
     std::shared_ptr<ChannelSource> source;
@@ -151,6 +163,7 @@ class RemoteSessions final : public GrantTable {
   const size_t max_sessions_;
   MutableMemory* const channels_;
   NodeSession writer_;
+  std::function<absl::StatusOr<Published>(const std::string&, uint64_t)> fetch_;  // null: without a directory
   std::function<void(const LaneToken&)> on_end_;
 
   mutable std::mutex mutex_;

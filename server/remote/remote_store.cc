@@ -7,7 +7,9 @@
 #include "proto/names.h"
 #include "proto/strcat.h"
 #include "proto/uuid_text.h"
+#include "server/membership/directory_view.h"
 #include "server/rpc/status_message.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
@@ -54,15 +56,71 @@ PeerRef RemoteStore::NewPeer(const std::string& address) {
   return std::make_shared<PeerNode>(address, store_, options_.tls, PeerNode::Lanes{rdma_.get(), why_no_rdma_, options_.ucx_tcp});
 }
 
+void RemoteStore::UseDirectory(ClusterDirectory* directory, directory::NodeId self) {
+  directory_ = directory;
+  self_ = self;
+  const auto peer_of = [this](directory::NodeId node) { return PeerOf(node); };
+  cluster_puts_ = std::make_unique<ClusterPuts>(store_, directory);
+  copies_ = std::make_unique<CopyMaker>(store_, directory, &jobs_, peer_of);
+  gets_.UseDirectory({.directory = directory, .leases = &copy_leases_, .self = self, .peer_of = peer_of});
+  events_ = std::make_unique<ClusterEvents>(store_, &peers_);
+  reads_.FindPlacesBy([this](const std::string& name, uint64_t version) { return PlacesOf(name, version); });
+  names_ = std::make_unique<ClusterNames>(store_, directory, &peers_, [this](directory::NodeId node) { return NodeName(node); });
+}
+
+PeerRef RemoteStore::PeerOf(directory::NodeId node) {
+  std::lock_guard lock(mutex_);
+  const auto it = by_node_.find(node);
+  return it == by_node_.end() ? nullptr : it->second;
+}
+
+PeerRef RemoteStore::PeerNamed(const std::string& uuid) {
+  std::lock_guard lock(mutex_);
+  for (const auto& [node, peer] : by_node_) {
+    if (const auto it = uuids_.find(node); it != uuids_.end() && it->second == uuid) return peer;
+  }
+  return nullptr;
+}
+
+std::string RemoteStore::NodeName(directory::NodeId node) {
+  if (node == self_) return UuidText(store_->header()->node_uuid);
+  std::lock_guard lock(mutex_);
+  const auto it = uuids_.find(node);
+  return it == uuids_.end() ? StrCat("node ", node) : it->second;
+}
+
+ClientReads::Places RemoteStore::PlacesOf(const std::string& name, uint64_t version) {
+  const auto looked = directory_->LookupNow({name}, /*lease=*/false, MonotonicNow() + ClusterNames::kPatience);
+  ClientReads::Places places{.missing = looked ? StatusOf(name, version, looked->results[0], *directory_) : NotYet(StrCat("'", name, "'"))};
+  if (!places.missing.ok()) return places;
+  const directory::LookupResult& found = looked->results[0];
+  places.op = found.op;
+  places.version = found.version;
+  places.missing = absl::UnavailableError(StrCat("'", name, "': none of the nodes that hold it answers; try again"));
+  for (const directory::NodeId holder : found.holders) {
+    if (holder == self_) places.here = true;
+    if (PeerRef peer = PeerOf(holder)) places.peers.push_back(std::move(peer));
+  }
+  return places;
+}
+
+void RemoteStore::LetGo(const std::string& name, directory::OpId op, Store::Wish why) {
+  if (why == Store::Wish::kEvict) return directory_->Evict(name, op);
+  const std::optional<Published> present = store_->PublishedByOp(name, op);
+  if (present) names_->Delete(name, present->version_number, [](const absl::StatusOr<Published>&) {});  // if it fails, it is asked for again
+}
+
 void RemoteStore::SetMembers(const v1::View& view, std::string_view self) {
   std::map<std::string, PeerRef> known;  // by address
   for (const PeerRef& peer : peers_.Now()) known[peer->address()] = peer;
   std::vector<PeerRef> next;
+  absl::flat_hash_map<directory::NodeId, PeerRef> by_node;
   const auto add = [&](const v1::Member& member, std::string why_absent) {
     if (member.id() == self) return;
     const auto it = known.find(member.address());
     next.push_back(it != known.end() ? it->second : NewPeer(member.address()));
     if (it != known.end()) known.erase(it);
+    if (why_absent.empty()) by_node[DirectoryIdOf(member)] = next.back();
     next.back()->SetAbsent(std::move(why_absent));
   };
   for (const v1::Member& member : view.members()) add(member, "");
@@ -72,6 +130,12 @@ void RemoteStore::SetMembers(const v1::View& view, std::string_view self) {
                                 "` gives up what it had"));
   }
   peers_.Set(std::move(next));
+  {
+    std::lock_guard lock(mutex_);
+    by_node_.swap(by_node);
+    for (const v1::Member& member : view.members()) uuids_[DirectoryIdOf(member)] = UuidText(member.id());
+    for (const v1::View::Absent& absent : view.absent()) uuids_[DirectoryIdOf(absent.member())] = UuidText(absent.member().id());
+  }
   for (const auto& [address, peer] : known) peer->Stop();
 }
 
@@ -85,6 +149,29 @@ absl::Status RemoteStore::ForgetNode(const v1::ForgetNodeRequest& request, v1::F
   return absl::OkStatus();
 }
 
+absl::Status RemoteStore::DrainNode(const v1::DrainNodeRequest& request, v1::DrainNodeResponse* response) {
+  if (!drain_) return absl::FailedPreconditionError("node: this node is in no cluster (--etcd)");
+  const absl::StatusOr<std::string> id = UuidOf(request.node_uuid());
+  if (!id.ok()) return id.status();
+  if (!request.look()) {
+    const absl::StatusOr<uint64_t> term = drain_(*id, !request.undo());
+    if (!term.ok()) return term.status();
+    response->set_term(*term);
+  }
+  v1::DfResponse df;
+  if (request.node_uuid() == UuidText(store_->header()->node_uuid)) {
+    store_->Df(&df);
+  } else {
+    const PeerRef peer = PeerNamed(request.node_uuid());
+    if (peer == nullptr) return absl::NotFoundError(StrCat("node ", request.node_uuid(), ": no member of the cluster"));
+    if (absl::Status s = peer->Ask(&v1::Store::Stub::Df, v1::DfRequest(), &df); !s.ok()) return s;
+  }
+  response->set_tensors(df.held());
+  response->set_bytes(df.held_bytes());
+  response->set_pins(df.pins());
+  return absl::OkStatus();
+}
+
 void RemoteStore::AddPeers(v1::NodeInfoResponse* response) const {
   response->set_reads_by_rdma(rdma_ != nullptr);
   for (const PeerRef& peer : peers_.Now()) {
@@ -93,12 +180,14 @@ void RemoteStore::AddPeers(v1::NodeInfoResponse* response) const {
 }
 
 void RemoteStore::Stop() {
+  if (names_ != nullptr) names_->Stop();
   for (const PeerRef& peer : peers_.Now()) peer->Stop();
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
+  if (events_ != nullptr) events_->Stop();
   puts_.Stop();
   jobs_.Stop();
   if (renewing_.joinable()) renewing_.join();
@@ -113,7 +202,23 @@ void RemoteStore::RenewLoop() {
     }
     for (const PeerRef& peer : peers_.Now()) peer->Renew();
     reads_.Keep();
+    if (directory_ != nullptr) LearnLoads();
     if (channels_ != nullptr) channels_->Keep();
+  }
+}
+
+// For the choice of the nodes that shall keep replicas.
+void RemoteStore::LearnLoads() {
+  absl::flat_hash_map<directory::NodeId, PeerRef> others;
+  {
+    std::lock_guard lock(mutex_);
+    others = by_node_;
+  }
+  for (const auto& [node, peer] : others) {
+    v1::DfResponse df;
+    if (!peer->Ask(&v1::Store::Stub::Df, v1::DfRequest(), &df).ok()) continue;
+    const uint64_t used = df.tensor_bytes() + df.draft_bytes();
+    directory_->OnLoad(node, {.free_bytes = df.memory_bytes() - std::min(df.memory_bytes(), used), .total_bytes = df.memory_bytes()});
   }
 }
 
@@ -125,13 +230,33 @@ uint64_t RemoteStore::StartGet(std::string name, uint64_t version, bool require_
   return key;
 }
 
+absl::StatusOr<Published> RemoteStore::GetNow(const std::string& name, uint64_t version) {
+  const uint64_t key = jobs_.NewKey();
+  gets_.Get({{name, version, key, require_rdma_}});
+  const std::optional<Result> result = jobs_.Await(key, MonotonicNow() + absl::Seconds(60));
+  if (!result) return absl::DeadlineExceededError(StrCat("'", name, "': the other nodes have not answered in time"));
+  if (!result->status.ok()) return result->status;
+  return result->published;
+}
+
 uint64_t RemoteStore::StartPublish(std::shared_ptr<Session> session, layout::RecordRef record, uint64_t record_seq, std::string order) {
   const uint64_t key = jobs_.NewKey();
+  if (by_directory()) {
+    cluster_puts_->Publish(session, record, record_seq, [this, key](const absl::StatusOr<Published>& published) { Finish(key, published); });
+    return key;
+  }
   std::lock_guard lock(mutex_);
   unflushed_orders_.insert(order);
   unflushed_puts_.push_back({{std::move(session), record, record_seq, key}, std::move(order)});
   unflushed_.fetch_add(1);
   return key;
+}
+
+uint64_t RemoteStore::StartAwaitPut(std::string name, directory::OpId op) {
+  return jobs_.Start([this, name = std::move(name), op] {
+    const absl::StatusOr<Published> published = cluster_puts_->AwaitEnd(name, op);
+    return Result{.status = published.status(), .published = published.ok() ? *published : Published{}};
+  });
 }
 
 bool RemoteStore::IsPublishing(const std::string& order) {
@@ -183,16 +308,25 @@ void RemoteStore::Run(Batch* batch) {
 }
 
 uint64_t RemoteStore::StartDelete(std::string name, uint64_t version) {
+  if (by_directory()) {
+    const uint64_t key = jobs_.NewKey();
+    names_->Delete(name, version, [this, key](const absl::StatusOr<Published>& deleted) { Finish(key, deleted); });
+    return key;
+  }
   return jobs_.Start([this, name = std::move(name), version] {
     const absl::StatusOr<Published> deleted = Delete(name, version);
     return Result{.status = deleted.status(), .published = deleted.ok() ? *deleted : Published{}};
   });
 }
 
+void RemoteStore::Finish(uint64_t key, const absl::StatusOr<Published>& published) {
+  jobs_.Finish(key, {.status = published.status(), .published = published.ok() ? *published : Published{}});
+}
+
 bool RemoteStore::Concerns(rpc::Method method) {
   return method == rpc::Method::kStat || method == rpc::Method::kLongestPrefix || method == rpc::Method::kDeletePrefix ||
          method == rpc::Method::kList || method == rpc::Method::kOpenRead || method == rpc::Method::kCloseRead ||
-         method == rpc::Method::kMeasurePeer || method == rpc::Method::kForgetNode;
+         method == rpc::Method::kMeasurePeer || method == rpc::Method::kForgetNode || method == rpc::Method::kDrainNode;
 }
 
 uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::string message, uint64_t page_bytes) {
@@ -228,6 +362,9 @@ uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::strin
       case rpc::Method::kForgetNode:
         serve(v1::ForgetNodeRequest(), v1::ForgetNodeResponse(), [this](const auto& q, auto* r) { return ForgetNode(q, r); });
         break;
+      case rpc::Method::kDrainNode:
+        serve(v1::DrainNodeRequest(), v1::DrainNodeResponse(), [this](const auto& q, auto* r) { return DrainNode(q, r); });
+        break;
       default: result.status = absl::UnimplementedError("no such remote call");
     }
     return result;
@@ -257,6 +394,7 @@ absl::StatusOr<Published> RemoteStore::Delete(const std::string& name, uint64_t 
 }
 
 absl::Status RemoteStore::Stat(const v1::StatRequest& request, v1::StatResponse* response) {
+  if (by_directory()) return names_->Stat(request, response);
   std::vector<int> missing;
   std::vector<std::string_view> names;
   for (int i = 0; i < request.items_size(); ++i) {
@@ -305,6 +443,7 @@ std::vector<bool> RemoteStore::StatAt(PeerNode& peer, const v1::StatRequest& ask
 }
 
 absl::Status RemoteStore::LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response) {
+  if (by_directory()) return names_->LongestPrefix(request, response);
   v1::StatRequest ask;
   for (const std::string& name : request.names()) {
     if (absl::Status s = ValidateName(name); !s.ok()) return s;
@@ -324,6 +463,7 @@ absl::Status RemoteStore::LongestPrefix(const v1::LongestPrefixRequest& request,
 }
 
 absl::Status RemoteStore::DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response) {
+  if (by_directory()) return names_->DeletePrefix(request, response);
   if (absl::Status s = store_->MayServeNames(); !s.ok()) return s;
   const absl::StatusOr<uint64_t> here = recall_->DeletePrefix(request.prefix());
   if (!here.ok()) return here.status();
@@ -338,6 +478,7 @@ absl::Status RemoteStore::DeletePrefix(const v1::DeletePrefixRequest& request, v
 
 // A page of the names of all nodes, in order: the first names of each, merged, as far as no node has more before them.
 absl::Status RemoteStore::List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response) {
+  if (by_directory()) return names_->List(request, page_bytes, response);
   if (absl::Status s = store_->MayServeNames(); !s.ok()) return s;
   std::vector<v1::ListResponse> pages(1);
   store_->List(request, page_bytes, &pages[0]);

@@ -30,11 +30,16 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "cluster.pb.h"
 #include "proto/rpc_methods.h"
+#include "server/cluster/cluster_events.h"
+#include "server/cluster/cluster_names.h"
+#include "server/cluster/cluster_puts.h"
+#include "server/cluster/copy_maker.h"
 #include "server/remote/channel_mirrors.h"
 #include "server/remote/client_reads.h"
 #include "server/remote/homes.h"
@@ -74,6 +79,8 @@ class RemoteStore {
   // is, or if no other has the name. Those of one `order` one after the other, as they were started. `session`: null if it
   // has ended.
   uint64_t StartPublish(std::shared_ptr<Session> session, layout::RecordRef record, uint64_t record_seq, std::string order);
+  // With a directory: the end of a put that an earlier process of this node has begun.
+  uint64_t StartAwaitPut(std::string name, directory::OpId op);
   // Whether such a publish is under way.
   template <class Order>
   bool Publishing(const Order& order) {
@@ -89,8 +96,28 @@ class RemoteStore {
 
   void AddPeers(v1::NodeInfoResponse* response) const;
 
+  // In a cluster with a directory: from now on names are asked of their homes, and puts stay here. Before the first Start; the
+  // directory is stopped before this is.
+  void UseDirectory(ClusterDirectory* directory, directory::NodeId self);
+  std::string NodeName(directory::NodeId node);  // its uuid
+  // What StartGet gives, and waits for it.
+  absl::StatusOr<Published> GetNow(const std::string& name, uint64_t version);
+  bool by_directory() const { return names_ != nullptr; }
+  ClusterNames* names() { return names_.get(); }              // null: without a directory
+  ClusterEvents* events() { return events_.get(); }            // likewise
+  ClusterPuts* cluster_puts() { return cluster_puts_.get(); }  // likewise
+  void StartCopy(const directory::Pull& pull) { copies_->Start(pull); }
+  void RecallCopy(std::string_view name) {
+    copy_leases_.Obey({std::string(name)});
+    store_->DropCopy(name);
+  }
+  absl::Status ListHomes(const v1::ListRequest& request, v1::ListResponse* response) { return names_->ListHomes(request, response); }
+  // A record here that is to go: evicted (its home lets it go if others have it, or if it is of class cache), or expired.
+  void LetGo(const std::string& name, directory::OpId op, Store::Wish why);
+
   // The cluster's other nodes. Those that are absent are not asked, but what they may have is not said to be nowhere.
   void SetMembers(const v1::View& view, std::string_view self);
+  void OnDrain(std::function<absl::StatusOr<uint64_t>(const std::string& id, bool draining)> drain) { drain_ = std::move(drain); }
   void OnForget(std::function<absl::StatusOr<uint64_t>(const std::string& id)> forget) { forget_ = std::move(forget); }
 
   std::optional<Result> Take(uint64_t key) { return jobs_.Take(key); }
@@ -109,10 +136,16 @@ class RemoteStore {
   };
 
   PeerRef NewPeer(const std::string& address);
+  absl::Status DrainNode(const v1::DrainNodeRequest& request, v1::DrainNodeResponse* response);
   absl::Status ForgetNode(const v1::ForgetNodeRequest& request, v1::ForgetNodeResponse* response);
   void RenewLoop();
+  void LearnLoads();
   bool IsPublishing(const std::string& order);
+  void Finish(uint64_t key, const absl::StatusOr<Published>& published);
   void Run(Batch* batch);
+  PeerRef PeerOf(directory::NodeId node);
+  PeerRef PeerNamed(const std::string& uuid);
+  ClientReads::Places PlacesOf(const std::string& name, uint64_t version);
   absl::StatusOr<Published> Delete(const std::string& name, uint64_t version);
   absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
   static std::vector<bool> StatAt(PeerNode& peer, const v1::StatRequest& ask, const std::vector<v1::TensorResult*>& results);
@@ -127,6 +160,7 @@ class RemoteStore {
   const RemoteStoreOptions options_;
   std::string why_no_rdma_;
   std::function<absl::StatusOr<uint64_t>(const std::string&)> forget_;
+  std::function<absl::StatusOr<uint64_t>(const std::string&, bool)> drain_;
   PeerTable peers_;
   Homes homes_;
   RemoteGets gets_;
@@ -135,7 +169,18 @@ class RemoteStore {
   PeerMeasure measure_;
   std::unique_ptr<ChannelMirrors> channels_;
 
+  // In a cluster with a directory.
+  ClusterDirectory* directory_ = nullptr;
+  directory::NodeId self_ = 0;
+  HeldLeases copy_leases_{store_};
+  std::unique_ptr<ClusterNames> names_;
+  std::unique_ptr<ClusterPuts> cluster_puts_;
+  std::unique_ptr<CopyMaker> copies_;
+  std::unique_ptr<ClusterEvents> events_;
+
   std::mutex mutex_;
+  absl::flat_hash_map<directory::NodeId, PeerRef> by_node_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<directory::NodeId, std::string> uuids_ ABSL_GUARDED_BY(mutex_);
   std::condition_variable changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::atomic<size_t> unflushed_{0};

@@ -15,6 +15,7 @@ namespace penstock::server {
 namespace {
 
 constexpr absl::Duration kRemoteWait = absl::Seconds(60);
+constexpr absl::Duration kRepeatedWithin = absl::Seconds(1);
 
 layout::CreateResponse ToResponse(const Published& published) {
   layout::CreateResponse response{.version_number = published.version_number, .version_term = published.version_term, .record = published.record,
@@ -28,7 +29,8 @@ layout::LookupResponse ToLookup(const Published& published) {
           .version_number = published.version_number};
 }
 
-bool MayWaitForLeases(rpc::Method method) {
+// For leases, or homes.
+bool MayWait(rpc::Method method) {
   return method == rpc::Method::kPublish || method == rpc::Method::kDelete || method == rpc::Method::kDeletePrefix || method == rpc::Method::kCommit;
 }
 
@@ -83,15 +85,21 @@ RingServer::Outcome RingServer::Find(const Session& session, const RingRequest& 
   }
   const bool is_delete = request.op == layout::RingOp::kDelete;
   absl::StatusOr<Published> found = absl::UnknownError("");
-  if (!parking->asked) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->Lookup(*name, version);
+  const bool homes_delete = is_delete && ByDirectory();
+  if (!parking->asked && !homes_delete) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->Lookup(*name, version);
   // A copy may be out of date, unless it is asked for by its version.
   const bool elsewhere = HasPeers() && (found.ok() ? found->fetched && !found->leased && version == 0 : absl::IsNotFound(found.status()));
-  if (parking->asked || elsewhere || IsLeased(found.status())) {
+  if (parking->asked || elsewhere || homes_delete || IsLeased(found.status())) {
     const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
       return is_delete ? remote_->StartDelete(std::string(*name), version) : remote_->StartGet(std::string(*name), version, session.peer.require_rdma);
     });
     if (!result) return Outcome::kPark;
     found = result->status.ok() ? absl::StatusOr<Published>(result->published) : result->status;
+    // What lay in the ring of a session when this process began may have been done by the one before: then it would be gone by now.
+    const bool may_be_repeated = session.inherited && parking->until - kRemoteWait < started_ + kRepeatedWithin;
+    if (homes_delete && may_be_repeated && absl::IsNotFound(found.status())) {
+      found = absl::UnavailableError(StrCat("delete '", *name, "': this node was restarted in the middle of it; it is not there now"));
+    }
   }
   const layout::LookupResponse response = found.ok() ? ToLookup(*found) : layout::LookupResponse{};
   Respond(request, found.status(), AsBytes(response));
@@ -105,13 +113,14 @@ RingServer::Outcome RingServer::Publish(Session& session, const RingRequest& req
   Store* const store = service_->store();
   absl::StatusOr<Published> published = absl::UnknownError("");
   const auto order = [&] { return StrCat(session.id, "/", store->DraftName(draft.record)); };
-  bool later = parking->asked || (HasPeers() && !store->HasOwnNameOf(draft.record)) || (remote_ != nullptr && remote_->Publishing(order));
+  bool later = parking->asked || ByDirectory() || (HasPeers() && !store->HasOwnNameOf(draft.record)) || (remote_ != nullptr && remote_->Publishing(order));
   if (!later) {
     published = store->Publish(session, draft.record, draft.record_seq);
     later = IsLeased(published.status());
   }
   if (later) {
     const std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
+      if (const auto begun = BegunBefore(session, draft)) return remote_->StartAwaitPut(begun->first, begun->second);
       return remote_->StartPublish(store->FindSession(session.id), draft.record, draft.record_seq, order());
     });
     if (!result) return Outcome::kPark;
@@ -125,13 +134,21 @@ RingServer::Outcome RingServer::Publish(Session& session, const RingRequest& req
   return Outcome::kAnswered;
 }
 
+// An earlier process of this node has begun to publish the draft.
+std::optional<std::pair<std::string, directory::OpId>> RingServer::BegunBefore(const Session& session, const layout::DraftRequest& draft) const {
+  if (!ByDirectory() || !session.inherited) return std::nullopt;
+  const std::optional<directory::OpId> op = service_->store()->OpOfDraft(session, draft.record, draft.record_seq);
+  if (!op) return std::nullopt;
+  return std::pair(service_->store()->DraftName(draft.record), *op);
+}
+
 // A draft for a kPut or kReserve. Nothing when memory is on its way: the request is to be parked.
 std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const absl::StatusOr<CreateSpec>& spec,
                                                         bool last_chance, Parking* parking) {
   if (!spec.ok()) return spec.status();
   CreateSpec judged = *spec;
   // Conditions are the home's business; if that may be another node, they wait until the draft is published.
-  judged.judged_later = HasPeers() && !service_->store()->HasOwn(spec->name);
+  judged.judged_later = ByDirectory() || (HasPeers() && !service_->store()->HasOwn(spec->name));
   absl::StatusOr<Placed> placed = service_->store()->Reserve(session, judged);
   if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
   if (last_chance && parking->until != absl::InfiniteFuture()) return StillNoMemory();
@@ -143,6 +160,12 @@ RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request
   if (parking->asked) return Publish(session, request, {}, last_chance, parking);
   const char* data = nullptr;
   const absl::StatusOr<CreateSpec> spec = ParseCreate(request, &data);
+  if (spec.ok() && ByDirectory() && session.inherited) {
+    if (const auto op = service_->store()->OpOfRequest(spec->name, session, spec->request_id)) {
+      (void)Remote(last_chance, parking, [&] { return remote_->StartAwaitPut(std::string(spec->name), *op); });
+      return Outcome::kPark;
+    }
+  }
   const std::optional<absl::StatusOr<Placed>> place = Place(session, spec, last_chance, parking);
   if (!place) return Outcome::kPark;
   if (!place->ok()) {
@@ -214,7 +237,7 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
     if (!result) return Outcome::kPark;
     status = std::move(result->status);
     response = std::move(result->response);
-  } else if (status.ok() && (parking->asked || (MayWaitForLeases(static_cast<rpc::Method>(method)) && service_->store()->may_be_leased()))) {
+  } else if (status.ok() && (parking->asked || (MayWait(static_cast<rpc::Method>(method)) && (ByDirectory() || service_->store()->may_be_leased())))) {
     std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
       return remote_->StartWork([service = service_, method, owner = service_->store()->FindSession(session.id), text = std::string(*message),
                                  room = request.response_capacity / 2] {

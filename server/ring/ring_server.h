@@ -28,6 +28,7 @@
 #include "server/remote/remote_store.h"
 #include "server/ring/ring_request.h"
 #include "server/rpc/store_service.h"
+#include "transport/monotonic.h"
 #include "transport/unique_fd.h"
 
 namespace penstock::server {
@@ -56,7 +57,8 @@ class RingServer {
   enum class Outcome { kAnswered, kPark, kCutOff };
 
   RingServer(StoreService* service, RemoteStore* remote) : service_(service), remote_(remote) {}
-  bool HasPeers() const { return remote_ != nullptr && remote_->has_peers(); }
+  bool HasPeers() const { return remote_ != nullptr && (remote_->has_peers() || remote_->by_directory()); }
+  bool ByDirectory() const { return remote_ != nullptr && remote_->by_directory(); }
   void Run();
   void TakeChanges();
   bool ServeActive();
@@ -78,10 +80,12 @@ class RingServer {
   // The result of a job that `start` begins at the first time; nothing while it is under way.
   std::optional<RemoteStore::Result> Remote(bool last_chance, Parking* parking, const std::function<uint64_t()>& start);
   Outcome Publish(Session& session, const RingRequest& request, const layout::DraftRequest& draft, bool last_chance, Parking* parking);
+  std::optional<std::pair<std::string, directory::OpId>> BegunBefore(const Session& session, const layout::DraftRequest& draft) const;
   Outcome Find(const Session& session, const RingRequest& request, bool last_chance, Parking* parking);
 
   StoreService* const service_;
   RemoteStore* const remote_;
+  const absl::Time started_ = MonotonicNow();
   UniqueFd epoll_;
   UniqueFd wake_;
 

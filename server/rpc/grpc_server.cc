@@ -12,6 +12,7 @@
 #include "proto/errors.h"
 #include "proto/strcat.h"
 #include "peer.grpc.pb.h"
+#include "server/directory_link/directory_link.h"
 #include "server/rpc/grpc_tls.h"
 #include "store.grpc.pb.h"
 #include "transport/monotonic.h"
@@ -134,6 +135,7 @@ class GrpcServerOnSockets final : public GrpcServer {
     }
     builder.RegisterService(&service_);
     if (serves_peers_) builder.RegisterService(&peer_);
+    if (options.directory != nullptr) options.directory->AddTo(&builder);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || (options.port >= 0 && port_ == 0)) {
       return absl::UnavailableError(StrCat("gRPC: cannot listen on ", options.unix_socket,

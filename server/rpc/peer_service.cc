@@ -104,7 +104,8 @@ absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest
     absl::Status status = ValidateName(item.name());
     if (status.ok()) {
       absl::StatusOr<RemoteSessions::Located> located =
-          sessions_->Locate(*token, item.name(), {.version = item.version(), .have_version = item.have_version(), .have_created_ns = item.have_created_ns(), .lease = item.lease()});
+          sessions_->Locate(*token, item.name(), {.version = item.version(), .have_version = item.have_version(), .have_created_ns = item.have_created_ns(), .lease = item.lease(),
+                                              .op = {item.op_session(), item.op_count()}});
       status = located.status();
       if (status.ok()) {
         result->set_unchanged(located->unchanged);

@@ -87,10 +87,17 @@ absl::Status StoreService::Publish(Session* session, const v1::PublishRequest& r
   if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
   std::vector<std::string> names;
   for (const v1::DraftHandle& item : request.items()) names.push_back(store_->DraftName(item.record()));
-  const std::vector<absl::StatusOr<Published>> results = recall_->ChangeMany(names, [&](size_t i, LeaseRule leases) {
-    const v1::DraftHandle& item = request.items(static_cast<int>(i));
-    return store_->Publish(*session, item.record(), item.record_seq(), leases);
-  });
+  std::vector<absl::StatusOr<Published>> results;
+  if (puts_ != nullptr) {
+    std::vector<ClusterPuts::Draft> drafts;
+    for (const v1::DraftHandle& item : request.items()) drafts.push_back({item.record(), item.record_seq()});
+    results = puts_->PublishNow(store_->FindSession(session->id), drafts);
+  } else {
+    results = recall_->ChangeMany(names, [&](size_t i, LeaseRule leases) {
+      const v1::DraftHandle& item = request.items(static_cast<int>(i));
+      return store_->Publish(*session, item.record(), item.record_seq(), leases);
+    });
+  }
   for (const absl::StatusOr<Published>& published : results) {
     v1::TensorResult* result = response->add_results();
     Encode(published.status(), result->mutable_status());
@@ -120,6 +127,8 @@ absl::Status StoreService::Commit(Session* session, const v1::CommitRequest& req
   }
   if (!request.has_draft()) return store_->Keep(*session, kept);
   const v1::DraftHandle& draft = request.draft();
+  // Several nodes decide then, so it is no single act: the client does it in two steps (client/snapshot/snapshot_writer.cc).
+  if (puts_ != nullptr) return absl::FailedPreconditionError(StrCat("commit '", store_->DraftName(draft.record()), "': this node alone is not its home"));
   const absl::StatusOr<Published> published = recall_->ChangeMany({store_->DraftName(draft.record())}, [&](size_t, LeaseRule leases) {
     return store_->Commit(*session, draft.record(), draft.record_seq(), kept, leases);
   })[0];
@@ -132,6 +141,7 @@ absl::Status StoreService::Commit(Session* session, const v1::CommitRequest& req
 
 absl::Status StoreService::Stat(const v1::StatRequest& request, v1::StatResponse* response) {
   if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
+  if (names_ != nullptr) return names_->Stat(request, response);
   for (const v1::TensorRef& item : request.items()) {
     v1::TensorResult* result = response->add_results();
     absl::Status status = ValidateName(item.name());
@@ -150,6 +160,7 @@ absl::Status StoreService::LongestPrefix(const v1::LongestPrefixRequest& request
   for (const std::string& name : request.names()) {
     if (absl::Status s = ValidateName(name); !s.ok()) return s;
   }
+  if (names_ != nullptr) return names_->LongestPrefix(request, response);
   int count = 0;
   while (count < request.names_size() && store_->Lookup(request.names(count), 0).ok()) ++count;
   response->set_count(count);
@@ -160,6 +171,10 @@ absl::Status StoreService::Delete(const v1::DeleteRequest& request, v1::DeleteRe
   if (absl::Status s = CheckBatch(request.items_size()); !s.ok()) return s;
   std::vector<std::string> names;
   for (const v1::TensorRef& item : request.items()) names.push_back(item.name());
+  if (names_ != nullptr) {
+    for (const absl::Status& status : names_->Delete(request)) Encode(status, response->add_results());
+    return absl::OkStatus();
+  }
   const std::vector<absl::Status> results = recall_->ChangeMany(names, [&](size_t i, LeaseRule leases) {
     const absl::Status valid = ValidateName(names[i]);
     return valid.ok() ? store_->Delete(names[i], request.items(static_cast<int>(i)).version(), leases).status() : valid;
@@ -169,6 +184,7 @@ absl::Status StoreService::Delete(const v1::DeleteRequest& request, v1::DeleteRe
 }
 
 absl::Status StoreService::DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response) {
+  if (names_ != nullptr) return names_->DeletePrefix(request, response);
   if (absl::Status s = store_->MayServeNames(); !s.ok()) return s;
   const absl::StatusOr<uint64_t> count = recall_->DeletePrefix(request.prefix());
   if (count.ok()) response->set_count(*count);
@@ -183,6 +199,7 @@ absl::Status StoreService::OpenRead(const v1::OpenReadRequest& request, v1::Open
 
 absl::Status StoreService::List(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response) {
   if (absl::Status s = ValidatePrefix(request.prefix()); !s.ok()) return s;
+  if (names_ != nullptr) return request.of_homes() ? names_->ListHomes(request, response) : names_->List(request, page_bytes, response);
   if (absl::Status s = store_->MayServeNames(); !s.ok()) return s;
   store_->List(request, page_bytes, response);
   return absl::OkStatus();
@@ -209,6 +226,12 @@ absl::Status StoreService::Pins(const v1::PinsRequest& request, v1::PinsResponse
 
 std::optional<absl::Status> StoreService::Wait(const v1::WaitRequest& request, v1::WaitResponse* response) {
   if (absl::Status s = ValidateName(request.name()); !s.ok()) return s;
+  if (names_ != nullptr) {
+    std::optional<absl::StatusOr<v1::TensorInfo>> came = names_->Await(request.name(), request.version());
+    if (!came) return std::nullopt;
+    if (came->ok()) *response->mutable_info() = **std::move(came);
+    return came->status();
+  }
   absl::StatusOr<v1::TensorInfo> info = store_->Stat(request.name(), 0);
   if (!info.ok() && !absl::IsNotFound(info.status())) return info.status();
   if (!info.ok() || info->version().number() < request.version()) return std::nullopt;
@@ -219,6 +242,10 @@ std::optional<absl::Status> StoreService::Wait(const v1::WaitRequest& request, v
 std::optional<absl::Status> StoreService::Watch(const v1::WatchRequest& request, v1::WatchResponse* response) {
   if (absl::Status s = ValidatePrefix(request.prefix()); !s.ok()) return s;
   response->Clear();
+  const bool whole_cluster = events_ != nullptr && !request.of_homes();
+  const bool is_new = request.node_generation() == 0 && request.after_sequence() == 0;
+  // A cursor of now that others' events may be missing behind would be none.
+  if (whole_cluster && !events_->Watched() && is_new && !request.from_start()) return std::nullopt;
   store_->Events(request, response);
   if (response->events_size() == 0) return std::nullopt;
   return absl::OkStatus();
@@ -252,6 +279,7 @@ absl::Status StoreService::Call(uint32_t method, Session* session, std::string_v
     case M::kOpenRead: return Serve<v1::OpenReadRequest, v1::OpenReadResponse>(in, out, bind(&StoreService::OpenRead));
     case M::kCloseRead: return absl::OkStatus();  // it has none
     case M::kMeasurePeer: return absl::NotFoundError("peer: this node knows no other one");
+    case M::kDrainNode: return absl::FailedPreconditionError("node: this node is in no cluster (--etcd)");
     case M::kForgetNode: return absl::NotFoundError("node: none is absent");
     case M::kWait:
     case M::kWatch: break;

@@ -17,6 +17,9 @@
 
 #include "absl/status/status.h"
 #include "server/remote/remote_sessions.h"
+#include "server/cluster/cluster_events.h"
+#include "server/cluster/cluster_names.h"
+#include "server/cluster/cluster_puts.h"
 #include "server/store/store.h"
 #include "store.pb.h"
 
@@ -64,6 +67,12 @@ class StoreService {
   absl::Status Call(uint32_t method, Session* session, std::string_view request, uint64_t page_bytes, std::string* response);
 
   Store* store() const { return store_; }
+  // In a cluster with a directory: names are their homes' business, for which these calls wait. Before the first call.
+  void UseDirectory(ClusterNames* names, ClusterPuts* puts, ClusterEvents* events) {
+    names_ = names;
+    puts_ = puts;
+    events_ = events;
+  }
   // Who tells the rest of NodeInfo: of the peers, and what is known later. To be set before the first call.
   void OnNodeInfo(std::function<void(v1::NodeInfoResponse*)> callback) { complete_ = std::move(callback); }
 
@@ -73,6 +82,9 @@ class StoreService {
   const NodeFacts facts_;
   const RemoteSessions* const remote_;
   std::function<void(v1::NodeInfoResponse*)> complete_;
+  ClusterNames* names_ = nullptr;
+  ClusterPuts* puts_ = nullptr;
+  ClusterEvents* events_ = nullptr;
 };
 
 }  // namespace penstock::server

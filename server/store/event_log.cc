@@ -19,6 +19,7 @@ LoggedEvent& EventLog::Next(v1::Event::Kind kind, uint64_t time_ns) {
   event.kind = kind;
   event.sequence = sequence;
   event.time_ns = time_ns;
+  event.elsewhere = false;
   return event;
 }
 
@@ -42,7 +43,20 @@ void EventLog::Append(v1::Event::Kind kind, uint64_t time_ns, layout::RecordRef 
   event.bytes.assign(reinterpret_cast<const char*>(layout::RecordShape(&record)), 8 * size_t{record.rank} + record.name_bytes);
 }
 
-std::vector<const LoggedEvent*> EventLog::After(uint64_t sequence, std::string_view prefix, bool tensors_only, size_t limit,
+void EventLog::Append(v1::Event::Kind kind, uint64_t time_ns, const v1::TensorInfo& info, bool elsewhere) {
+  LoggedEvent& event = Next(kind, time_ns);
+  event.record = 0;
+  event.record_seq = 0;
+  event.version = info.version().number();
+  event.nbytes = info.nbytes();
+  event.dtype = static_cast<uint8_t>(info.dtype());
+  event.rank = static_cast<uint8_t>(info.shape_size());
+  event.elsewhere = elsewhere;
+  event.bytes.assign(reinterpret_cast<const char*>(info.shape().data()), 8 * size_t{event.rank});
+  event.bytes += info.name();
+}
+
+std::vector<const LoggedEvent*> EventLog::After(uint64_t sequence, std::string_view prefix, bool tensors_only, bool of_homes, size_t limit,
                                                 uint64_t* scanned_to, bool* lost) const {
   std::vector<const LoggedEvent*> found;
   const bool with_reserved = prefix.starts_with(kReservedPrefix);
@@ -52,6 +66,12 @@ std::vector<const LoggedEvent*> EventLog::After(uint64_t sequence, std::string_v
   for (uint64_t at = first; at < next_ && found.size() < limit; ++at) {
     *scanned_to = at;
     const LoggedEvent& event = events_[(at - 1) % kCapacity];
+    const bool resync = event.kind == v1::Event::RESYNC;  // for everybody who watches here
+    if (of_homes && (event.elsewhere || resync)) continue;
+    if (resync) {
+      found.push_back(&event);
+      continue;
+    }
     if (event.of_tensor() ? !event.name().starts_with(prefix) : (tensors_only || !prefix.empty())) continue;
     if (!with_reserved && event.of_tensor() && event.name().starts_with(kReservedPrefix)) continue;
     found.push_back(&event);

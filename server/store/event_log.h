@@ -27,6 +27,7 @@ struct LoggedEvent {
   uint64_t nbytes = 0;           // this and the next ones: what is still told of a tensor that is gone
   uint8_t dtype = 0;
   uint8_t rank = 0;
+  bool elsewhere = false;        // told by another node, the name's home
 
   bool of_tensor() const { return kind <= v1::Event::EVICT; }
   // Of an event of a tensor:
@@ -44,12 +45,13 @@ class EventLog {
 
   void Append(v1::Event::Kind kind, uint64_t time_ns, std::string_view text);
   void Append(v1::Event::Kind kind, uint64_t time_ns, layout::RecordRef ref, const layout::Record& record);
+  void Append(v1::Event::Kind kind, uint64_t time_ns, const v1::TensorInfo& info, bool elsewhere);
   uint64_t last_sequence() const { return next_ - 1; }
   uint64_t first_sequence() const { return next_ - events_.size(); }
 
   // Events after `sequence` under `prefix`, at most `limit`. `scanned_to`: the cursor for the next call.
-  // `lost`: events between `sequence` and the first one kept are gone.
-  std::vector<const LoggedEvent*> After(uint64_t sequence, std::string_view prefix, bool tensors_only, size_t limit,
+  // `lost`: events between `sequence` and the first one kept are gone. of_homes: none that another node has told.
+  std::vector<const LoggedEvent*> After(uint64_t sequence, std::string_view prefix, bool tensors_only, bool of_homes, size_t limit,
                                         uint64_t* scanned_to, bool* lost) const;
 
  private:

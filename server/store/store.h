@@ -34,8 +34,10 @@
 #include "penstock/shape.h"
 #include "proto/layout/catalog_layout.h"
 #include "proto/uuid_text.h"
+#include "server/directory/records.h"
 #include "server/store/block_space.h"
 #include "server/store/deleted_versions.h"
+#include "server/store/directory_book.h"
 #include "server/store/event_log.h"
 #include "server/store/name_index.h"
 #include "server/store/name_leases.h"
@@ -57,6 +59,7 @@ struct StoreLimits {
   bool adopt_always = false;
   std::string node_id{};    // 16 bytes; empty: a random one
   bool in_cluster = false;  // names are served when SetServeUntil has said so
+  bool directory = false;   // the cluster's directory decides about names: records have room for what it needs (Prepare)
 };
 
 // What a draft is made from. Views into the caller's memory, which must be the node's own (not a client's ring).
@@ -75,6 +78,7 @@ struct CreateSpec {
   bool in_arena = false;                         // a staged put; else in an extent of the session
   bool fetched = false;                          // a copy of another node's tensor: `version` and `created_ns` are the home's
   uint64_t created_ns = 0;
+  uint32_t version_term = 0;                     // fetched: the home's
   bool judged_later = false;                     // conditions are for Publish, or for another node
   layout::Purpose purpose = layout::Purpose::kUser;
 };
@@ -188,6 +192,48 @@ class Store {
   // How many were deleted; those that others may still serve are left, and told.
   absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix, std::vector<std::string>* leased);
 
+  // --- records of the cluster's directory (store_cluster.cc) ---
+  // With StoreLimits::directory the homes of names decide what lives (server/directory/), and the store keeps what they say. Such
+  // a record is named by the operation that made it. The live one of a name is in the index and in lists, as any tensor is; the
+  // others are *aside* (directory_book.h), with their blocks, and nobody finds them by name: not even clients without a call, from
+  // the moment at which SetDirectoryState returns; views that are open go on. None goes by itself: see OnWantsToGo. Every call
+  // leaves the catalog so that the next node process finds either what was before, or what the call made of it.
+  struct Preparation {
+    directory::OpId op;
+    directory::Term prepared_in = 0;  // directory::HeldRecord
+    uint64_t created_ns = 0;          // of a copy of another node's record: what that one's RecordInfo says
+    uint64_t expires_ns = 0;          // of such a copy; ignored without created_ns
+  };
+  // From a draft that was taken (TakeDraft, NodeSession::Take): it outlives its session and the node's process. Conditions and
+  // version are the home's matter. FailedPrecondition: StoreLimits::directory was not set when it was reserved. AlreadyExists:
+  // this node has a record of that operation; the draft is still to be dropped.
+  absl::Status Prepare(layout::RecordRef taken, const Preparation& as);
+  std::optional<directory::HeldRecord> FindByOp(std::string_view name, directory::OpId op) const;
+  // What StoreRecords does. Puts and deletes are not logged: their homes tell them (LogNameEvent). One that is live and older than another
+  // of its name (quarantined ones do not count) stays aside; the next process makes it unconfirmed, so that its home is asked.
+  void SetDirectoryState(std::string_view name, directory::OpId op, directory::RecordState state, directory::Version version);
+  // Logged as EVICT or EXPIRE if it went because of such a wish.
+  void DropByOp(std::string_view name, directory::OpId op);
+  std::vector<directory::HeldRecord> HeldIn(directory::Partition partition) const;  // in any order
+  // Of a record that is or was live here; what clients pin.
+  std::optional<Published> PublishedByOp(std::string_view name, directory::OpId op) const;
+  // What a client asks for again after a restart of the node, when an earlier process has made a record of the directory of it:
+  // a whole put, by its request; publishing its draft.
+  std::optional<directory::OpId> OpOfRequest(std::string_view name, const Session& session, uint64_t request_id) const;
+  std::optional<directory::OpId> OpOfDraft(const Session& session, layout::RecordRef draft, uint64_t draft_seq) const;
+  // What the node's own rules would remove; only the directory can.
+  enum class Wish : uint8_t {
+    kEvict,   // a cache tensor whose memory is needed: DirectoryNode::Evict
+    kExpire,  // its time is over, and nobody is served it any more: a delete of exactly this version
+    kDelete,  // it was bound to a session that has ended (layout::kRecordBound): the same
+  };
+  // Called on the store's work thread, without its lock, and must not wait there; asked again after a second while nothing has
+  // become of it.
+  void OnWantsToGo(std::function<void(const std::string& name, directory::OpId op, Wish why)> callback) {
+    std::lock_guard lock(mutex_);
+    on_wants_to_go_ = std::move(callback);
+  }
+
   // --- leases (name_leases.h) ---
   void EndLeases(std::string_view name);  // nobody serves it any more
   bool may_be_leased() const;              // some name
@@ -218,11 +264,17 @@ class Store {
   };
   // `lease`: for how long the caller wants to serve it by name; LeaseRecall::Grants must have said that it may.
   absl::StatusOr<HeldTensor> Hold(std::string_view name, uint64_t version, absl::Duration lease = absl::ZeroDuration());
+  // The record of a directory's operation in whatever state: other nodes fetch by it, while it is prepared, too.
+  absl::StatusOr<HeldTensor> HoldByOp(std::string_view name, directory::OpId op);
+  // A live record, a copy, too. NotFound: it is not any more.
+  absl::StatusOr<HeldTensor> HoldLive(layout::RecordRef record, uint64_t record_seq);
   void List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListResponse* response);
   // Events after the cursor; empty when there are none yet.
   void Events(const v1::WatchRequest& request, v1::WatchResponse* response);
   uint64_t last_event() const;
   void LogEvent(v1::Event::Kind kind, std::string_view text);
+  // In a cluster: what the home of a name tells; `elsewhere`: that is another node. info: name, version, shape, dtype, nbytes.
+  void LogNameEvent(v1::Event::Kind kind, uint64_t time_ns, const v1::TensorInfo& info, bool elsewhere);
   // Blocks until something changed (an event, memory) after `epoch`, or the deadline.
   uint64_t change_epoch() const { return change_epoch_.load(); }
   void WaitForChange(uint64_t epoch, absl::Duration longest);
@@ -231,6 +283,11 @@ class Store {
   void OnChange(std::function<void(uint64_t name_hash)> callback) {
     std::lock_guard lock(mutex_);
     on_change_ = std::move(callback);
+  }
+  // Of a name that came elsewhere: who waits for it here looks again.
+  void NoteNews(std::string_view name) {
+    std::lock_guard lock(mutex_);
+    Changed(index_->Hash(name));
   }
   void SetParked(bool parked) { parked_.store(parked); }
   uint64_t NameHash(std::string_view name) const { return index_->Hash(name); }
@@ -242,6 +299,8 @@ class Store {
   void ReleaseMutable(layout::SegmentKind kind, uint64_t bytes, uint64_t count = 1);
   // Of those kinds, from an earlier node process; channels and regions among them are counted. Once.
   std::vector<SharedSegment> TakeMutableSegments() { return std::move(inherited_mutable_); }
+  // Those of a TableLog, from an earlier node process. Once.
+  std::vector<SharedSegment> TakeTableSegments() { return std::move(inherited_tables_); }
   SharedSegments& segments() { return shared_; }
 
   // --- accounting ---
@@ -269,11 +328,14 @@ class Store {
   struct Unsettled {  // for when every block that is in use is known
     std::vector<layout::RecordRef> publishing;
     std::vector<layout::RecordRef> superseded;
+    std::vector<layout::RecordRef> live;   // records of the directory that shall be in the index
+    std::vector<layout::RecordRef> twins;  // of records of the directory
   };
   absl::Status InheritSessions(warden::NodeContext* context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountInheritedMutable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status RecoverRecord(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status RecoverLive(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RecoverDirectory(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeBlock(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // store_write.cc
@@ -298,14 +360,34 @@ class Store {
   void WriteDraft(layout::Record* record, const Session& session, const CreateSpec& spec, const Block& block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void CompletePublish(layout::Record* record, uint64_t last_version);
+  static uint64_t ExpiryOf(const layout::Record* record);  // CLOCK_REALTIME; 0: never, or when its home says so
   void CountLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Retire(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UncountLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Retire(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // of one that counts as live
+  void RetireRecord(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Remove(layout::RecordRef ref, v1::Event::Kind why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeDraft(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeRecord(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Published PublishedOf(layout::RecordRef ref) const;
   void Log(v1::Event::Kind kind, layout::RecordRef ref, uint64_t time_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Changed(uint64_t name_hash = 0) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // store_cluster.cc
+  layout::RecordRef FindDirectory(std::string_view name, directory::OpId op) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // 0: none
+  layout::RecordRef FindAsideVersion(std::string_view name, uint64_t version) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  directory::HeldRecord HeldOf(layout::RecordRef ref) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void FinishPreparing(layout::Record* record);
+  void BecomeLive(layout::RecordRef ref, directory::Version version) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsNewestHere(layout::RecordRef ref) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnterIndex(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StepAside(layout::RecordRef ref, directory::RecordState state, directory::Version version) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LeaveIndex(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountAside(layout::RecordRef ref, int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // 1: it comes, -1: it goes
+  void ForgetDirectory(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // in the books, before it is retired
+  void LogDrop(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Ask(layout::RecordRef ref, Wish why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration AskAgain() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // when it wants to be called the next time
+  uint64_t LeavingBytes(bool aside_only) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // store_memory.cc
   absl::StatusOr<Placed> FindBlock(Session& session, const CreateSpec& spec) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -337,6 +419,7 @@ class Store {
   };
   bool ListSome(ListSlice* slice, v1::ListResponse* response);  // whether there is more to do for this page
   void FillInfo(layout::RecordRef ref, v1::TensorInfo* info) const;
+  HeldTensor HoldRecord(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Unhold(uint64_t pin);
   std::vector<std::shared_ptr<Session>> SessionList() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -349,6 +432,7 @@ class Store {
   bool recovering_ ABSL_GUARDED_BY(mutex_) = false;  // what was being published is completed, whatever may be served
   std::vector<uint32_t> earlier_indexes_;  // of an earlier process; clients use it until ShowIndex
   std::vector<SharedSegment> inherited_mutable_;
+  std::vector<SharedSegment> inherited_tables_;
   layout::CatalogHeader* header_ = nullptr;
   uint32_t header_segment_ = 0;
   uint64_t header_bytes_ = 0;
@@ -359,10 +443,12 @@ class Store {
   mutable std::mutex mutex_;
   std::function<void(const SegmentNotice&)> on_segment_notice_ ABSL_GUARDED_BY(mutex_);
   std::function<void(uint64_t)> on_change_ ABSL_GUARDED_BY(mutex_);
+  std::function<void(const std::string&, directory::OpId, Wish)> on_wants_to_go_ ABSL_GUARDED_BY(mutex_);
   std::condition_variable changed_;
   std::unique_ptr<RecordSlabs> slabs_;
   std::unique_ptr<NameIndex> index_;
   std::unique_ptr<NameOrder> names_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<DirectoryBook> directory_ ABSL_GUARDED_BY(mutex_);
   BlockSpace blocks_ ABSL_GUARDED_BY(mutex_);
   RetiredRecords retired_ ABSL_GUARDED_BY(mutex_);
   HeldPins held_ ABSL_GUARDED_BY(mutex_);
@@ -373,6 +459,11 @@ class Store {
   std::map<uint64_t, std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);
   std::set<std::pair<uint64_t, layout::RecordRef>> expiries_ ABSL_GUARDED_BY(mutex_);    // (expires_ns, record)
   std::set<std::pair<uint64_t, layout::RecordRef>> evictable_ ABSL_GUARDED_BY(mutex_);   // (created_ns, record), cache class
+  struct Asked {
+    Wish why;
+    absl::Time again;
+  };
+  absl::flat_hash_map<layout::RecordRef, Asked> asked_ ABSL_GUARDED_BY(mutex_);  // whether they may go; no answer yet
   absl::flat_hash_map<uint32_t, absl::flat_hash_set<layout::RecordRef>> extent_records_ ABSL_GUARDED_BY(mutex_);
   struct OpeningExtent {  // given to its session, not sealed yet
     uint64_t session;
@@ -398,7 +489,9 @@ class Store {
   uint64_t tensor_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t cache_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t draft_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t drafts_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t drafts_ ABSL_GUARDED_BY(mutex_) = 0;  // prepared ones, too
+  uint64_t withheld_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t withheld_ ABSL_GUARDED_BY(mutex_) = 0;  // aside, and not prepared
   uint64_t puts_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t deletes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t evictions_ ABSL_GUARDED_BY(mutex_) = 0;

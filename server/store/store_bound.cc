@@ -34,7 +34,13 @@ void Store::RemoveBound(Session& session, std::string_view prefix) {
     if (NameOf(slabs_->At(ref)).starts_with(prefix)) bound.push_back(ref);
   }
   for (const RecordRef ref : bound) session.bound.erase(ref);
-  for (const RecordRef ref : bound) Remove(ref, v1::Event::DELETE);
+  for (const RecordRef ref : bound) {
+    if (slabs_->At(ref)->cluster_state != 0) {
+      Ask(ref, Wish::kDelete);
+    } else {
+      Remove(ref, v1::Event::DELETE);
+    }
+  }
 }
 
 // A request of a session that an earlier process of the node had may come a second time, after it was done.

@@ -52,7 +52,7 @@ absl::StatusOr<Placed> Store::FindBlock(Session& session, const CreateSpec& spec
     if (GiveBackEmptySegments(/*keep_arena_bytes=*/0, /*of_live_sessions=*/true)) continue;
     if (blocks_.leaving_bytes() > 0 || arena_on_its_way_) return Placed{.kind = Placed::Kind::kWait};
     // What would not fit beside what cannot be evicted costs nobody a tensor.
-    const uint64_t held = tensor_bytes_ - cache_bytes_ + draft_bytes_;
+    const uint64_t held = tensor_bytes_ - cache_bytes_ + draft_bytes_ + withheld_bytes_ - LeavingBytes(/*aside_only=*/true);
     if (held + spec.nbytes > limits_.memory_bytes) return Full(session, StrCat("put '", spec.name, "'"), spec.nbytes);
     bool leased = false;
     if (round > 1000 || Evict(std::max<uint64_t>(spec.nbytes, 1), &leased) == 0) {
@@ -97,12 +97,21 @@ void Store::Reclaim() {
   });
 }
 
-// Oldest first, until `nbytes` are retired and reclaimed. Returns what came free, and whether others may serve some of the rest.
+// Oldest first, until `nbytes` are retired and reclaimed. Returns what came free, and whether others may serve some of the rest, or
+// the cluster's directory was asked to let it go.
 uint64_t Store::Evict(uint64_t nbytes, bool* leased) {
   const uint64_t before = blocks_.block_bytes();
   uint64_t retired = 0;
-  for (auto next = evictable_.begin(); retired < nbytes && next != evictable_.end();) {
+  uint64_t leaving = LeavingBytes(/*aside_only=*/false);
+  *leased = leaving > 0;
+  for (auto next = evictable_.begin(); retired + leaving < nbytes && next != evictable_.end();) {
     const RecordRef ref = (next++)->second;
+    if (slabs_->At(ref)->cluster_state != 0) {
+      if (!asked_.contains(ref)) leaving += std::max<uint64_t>(slabs_->At(ref)->nbytes, 1);
+      Ask(ref, Wish::kEvict);
+      *leased = true;
+      continue;
+    }
     if (!CheckLeases(NameOf(slabs_->At(ref)), LeaseRule::kRespect).ok()) {  // for a second at most, unless it is asked for again
       *leased = true;
       continue;
@@ -218,7 +227,9 @@ UniqueFd Store::SegmentDescriptor(uint64_t session, uint32_t segment, SharedSegm
   std::lock_guard lock(mutex_);
   UniqueFd fd = shared_.Descriptor(segment, info);
   if (!fd || !info->sealed || !sessions_.contains(session)) return UniqueFd();
-  if (info->kind == layout::SegmentKind::kMutableBook || info->kind == layout::SegmentKind::kChannel) return UniqueFd();  // by name only
+  if (info->kind == layout::SegmentKind::kMutableBook || info->kind == layout::SegmentKind::kChannel || info->kind == layout::SegmentKind::kTableLog) {
+    return UniqueFd();  // by name only, or not at all
+  }
   if (info->kind == layout::SegmentKind::kArena || info->kind == layout::SegmentKind::kExtent) {
     DataSegment* data = blocks_.Find(segment);
     if (data == nullptr) return UniqueFd();  // on its way out
@@ -309,7 +320,7 @@ bool Store::AdoptRecord(RecordRef ref, uint32_t segment) {
   const Record* record = slabs_->At(ref);
   const bool still_live = layout::PinWord(ref, record->seq.load()) == pin && (record->seq.load() & 1);
   absl::StatusOr<RecordRef> made = absl::CancelledError("");
-  if (still_live) made = slabs_->Allocate(layout::RecordBytes(record->rank, record->name_bytes, record->metadata_bytes));
+  if (still_live) made = slabs_->Allocate(layout::RecordBytesOf(record));
   if (!made.ok()) {
     blocks_.Free(target.segment, target.offset, nbytes);
     return !still_live;
@@ -328,7 +339,7 @@ void Store::ReplaceBlock(RecordRef from, RecordRef to, const Block& block) {
               offsetof(Record, state) - head);
   std::memcpy(reinterpret_cast<char*>(record) + offsetof(Record, expires_ns),
               reinterpret_cast<const char*>(old_record) + offsetof(Record, expires_ns),
-              layout::RecordBytes(record->rank, record->name_bytes, record->metadata_bytes) - offsetof(Record, expires_ns));
+              layout::RecordBytesOf(record) - offsetof(Record, expires_ns));
   record->segment = block.segment;
   record->offset = block.offset;
   record->flags |= layout::kRecordKernelImmutable;
@@ -336,6 +347,14 @@ void Store::ReplaceBlock(RecordRef from, RecordRef to, const Block& block) {
   record->seq.fetch_add(1, std::memory_order_seq_cst);
   record->state.store(static_cast<uint8_t>(layout::RecordState::kLive));
   PENSTOCK_FAULT_POINT("node.adopt.live");
+  if (record->cluster_state != 0) {
+    directory_->Replace(from, to);
+    if (auto asked = asked_.extract(from)) {
+      asked.key() = to;
+      asked_.insert(std::move(asked));
+    }
+    if (directory_->IsAside(to)) return RetireRecord(from);
+  }
   index_->Replace(record->name_hash, from, to);
   names_->Replace(from, to);
   Retire(from);
@@ -346,9 +365,16 @@ absl::Duration Store::Maintain() {
   std::lock_guard lock(mutex_);
   const uint64_t now = absl::GetCurrentTimeNanos();
   while (!expiries_.empty() && expiries_.begin()->first <= now) {
-    Remove(expiries_.begin()->second, v1::Event::EXPIRE);
+    const RecordRef ref = expiries_.begin()->second;
+    if (slabs_->At(ref)->cluster_state != 0) {
+      expiries_.erase(expiries_.begin());
+      Ask(ref, Wish::kExpire);
+      continue;
+    }
+    Remove(ref, v1::Event::EXPIRE);
     ++expirations_;
   }
+  const absl::Duration asked_again = AskAgain();
   if (!retired_.empty()) Reclaim();
   leases_.Sweep(MonotonicNow());
   const bool leases_are_waited_for = std::exchange(waits_for_leases_, false);
@@ -361,8 +387,8 @@ absl::Duration Store::Maintain() {
   if (!arena_on_its_way_ && blocks_.arena_free_bytes() < arena / 4 && blocks_.unreserved_bytes() >= 2 * arena) StartArena(arena / 2);
   if (!retired_.empty() || blocks_.leaving_bytes() > 0) return absl::Milliseconds(20);
   if (leases_are_waited_for) return absl::Milliseconds(100);
-  if (expiries_.empty()) return absl::InfiniteDuration();
-  return absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(expiries_.begin()->first - now, uint64_t{1} << 62)));
+  if (expiries_.empty()) return asked_again;
+  return std::min(asked_again, absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(expiries_.begin()->first - now, uint64_t{1} << 62))));
 }
 
 }  // namespace penstock::server

@@ -30,8 +30,11 @@ absl::StatusOr<RecordRef> Store::FindLive(std::string_view name, uint64_t versio
   if (version == 0) {
     if (absl::Status s = MayServeNames(); !s.ok()) return s;
   }
-  const RecordRef ref = index_->Find(name, index_->Hash(name));
-  if (ref == 0 || (slabs_->At(ref)->flags & layout::kRecordFetched)) return absl::NotFoundError(StrCat("'", name, "': no such tensor"));
+  const RecordRef ref = FindOwn(name);
+  if (version != 0 && (ref == 0 || slabs_->At(ref)->version_number != version)) {
+    if (const RecordRef aside = FindAsideVersion(name, version); aside != 0) return aside;
+  }
+  if (ref == 0) return absl::NotFoundError(StrCat("'", name, "': no such tensor"));
   const uint64_t present = slabs_->At(ref)->version_number;
   if (version != 0 && version != present) {
     return absl::NotFoundError(StrCat("'", name, "': version ", version, " is not here; the present version is ", present));
@@ -68,11 +71,8 @@ absl::StatusOr<Store::HeldTensor> Store::Hold(std::string_view name, uint64_t ve
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();
   const Record* record = slabs_->At(*ref);
-  HeldTensor held;
-  FillInfo(*ref, &held.info);
-  held.data = record->nbytes == 0 ? nullptr : blocks_.Address(record->segment, record->offset);
-  if (const DataSegment* data = blocks_.Find(record->segment)) held.segment = data->shared;
-  if (record->expires_ns != 0) lease = std::min(lease, absl::FromUnixNanos(static_cast<int64_t>(record->expires_ns)) - absl::Now());
+  HeldTensor held = HoldRecord(*ref);
+  if (const uint64_t expiry = ExpiryOf(record); expiry != 0) lease = std::min(lease, absl::FromUnixNanos(static_cast<int64_t>(expiry)) - absl::Now());
   if (lease > absl::ZeroDuration()) {
     const absl::Time now = MonotonicNow();
     leases_.Grant(record->name_hash, now + lease, now);
@@ -80,7 +80,32 @@ absl::StatusOr<Store::HeldTensor> Store::Hold(std::string_view name, uint64_t ve
     const auto until = static_cast<uint64_t>(absl::ToUnixNanos(now + lease));
     if (until > header_->leased_until_ns.load()) header_->leased_until_ns.store(until);
   }
-  const uint64_t pin = layout::PinWord(*ref, record->seq.load());
+  return held;
+}
+
+absl::StatusOr<Store::HeldTensor> Store::HoldByOp(std::string_view name, directory::OpId op) {
+  std::lock_guard lock(mutex_);
+  const RecordRef ref = FindDirectory(name, op);
+  if (ref == 0) return absl::NotFoundError(StrCat("'", name, "': this node has no record of operation ", op.session, "/", op.count));
+  return HoldRecord(ref);
+}
+
+absl::StatusOr<Store::HeldTensor> Store::HoldLive(RecordRef ref, uint64_t seq) {
+  std::lock_guard lock(mutex_);
+  if (!slabs_->IsSlot(ref) || slabs_->At(ref)->seq.load() != seq || !(seq & 1)) return absl::NotFoundError("no such live record");
+  HeldTensor held = HoldRecord(ref);
+  if (held.info.expires_ns() >= layout::kLeaseBase) held.info.set_expires_ns(0);  // of a lease
+  return held;
+}
+
+// What is prepared is pinned as what it will be when it is live.
+Store::HeldTensor Store::HoldRecord(RecordRef ref) {
+  const Record* record = slabs_->At(ref);
+  HeldTensor held;
+  FillInfo(ref, &held.info);
+  held.data = record->nbytes == 0 ? nullptr : blocks_.Address(record->segment, record->offset);
+  if (const DataSegment* data = blocks_.Find(record->segment)) held.segment = data->shared;
+  const uint64_t pin = layout::PinWord(ref, record->seq.load() | 1);
   ++held_[pin];
   // Shared by what stands for the pin and by every transfer that uses it.
   held.hold = std::shared_ptr<const void>(record, [this, pin](const void*) { Unhold(pin); });
@@ -102,7 +127,7 @@ void Store::FillInfo(RecordRef ref, v1::TensorInfo* info) const {
   info->set_nbytes(record->nbytes);
   info->set_created_ns(record->created_ns);
   info->set_keep(record->flags & layout::kRecordKeep);
-  info->set_expires_ns(record->expires_ns);
+  info->set_expires_ns(ExpiryOf(record));
   info->set_replicas(record->replicas);
   info->set_immutable(record->flags & layout::kRecordKernelImmutable ? "kernel" : "writer");
   if (record->metadata_bytes > 0) {
@@ -175,7 +200,7 @@ void Store::Events(const v1::WatchRequest& request, v1::WatchResponse* response)
   uint64_t next = after;
   bool lost = false;
   const size_t limit = request.limit() == 0 ? 256 : std::min<uint32_t>(request.limit(), 1024);
-  for (const LoggedEvent* logged : events_.After(after, request.prefix(), request.tensors_only(), limit, &next, &lost)) {
+  for (const LoggedEvent* logged : events_.After(after, request.prefix(), request.tensors_only(), request.of_homes(), limit, &next, &lost)) {
     v1::Event* event = response->add_events();
     event->set_kind(logged->kind);
     event->set_sequence(logged->sequence);
@@ -185,7 +210,7 @@ void Store::Events(const v1::WatchRequest& request, v1::WatchResponse* response)
       continue;
     }
     v1::TensorInfo* info = event->mutable_info();
-    if (logged->kind == v1::Event::PUT && slabs_->At(logged->record)->seq.load() == logged->record_seq) {
+    if (logged->kind == v1::Event::PUT && logged->record != 0 && slabs_->At(logged->record)->seq.load() == logged->record_seq) {
       FillInfo(logged->record, info);  // still the same: everything that there is to tell
       continue;
     }
@@ -203,6 +228,12 @@ void Store::Events(const v1::WatchRequest& request, v1::WatchResponse* response)
 uint64_t Store::last_event() const {
   std::lock_guard lock(mutex_);
   return events_.last_sequence();
+}
+
+void Store::LogNameEvent(v1::Event::Kind kind, uint64_t time_ns, const v1::TensorInfo& info, bool elsewhere) {
+  std::lock_guard lock(mutex_);
+  events_.Append(kind, time_ns, info, elsewhere);
+  Changed(kind == v1::Event::PUT ? index_->Hash(info.name()) : 0);
 }
 
 void Store::LogEvent(v1::Event::Kind kind, std::string_view text) {
@@ -229,6 +260,10 @@ void Store::Df(v1::DfResponse* df) {
   df->set_block_bytes(blocks_.block_bytes());
   df->set_draft_bytes(draft_bytes_);
   df->set_drafts(drafts_);
+  df->set_withheld(withheld_);
+  df->set_withheld_bytes(withheld_bytes_);
+  df->set_held(directory_->count());
+  df->set_held_bytes(directory_->bytes());
   df->set_retired_bytes(retired_.bytes());
   df->set_retired(retired_.count());
   df->set_tensors(names_->size());

@@ -62,6 +62,7 @@ absl::Status Store::MakeCatalog() {
   {
     std::lock_guard lock(mutex_);
     names_ = std::make_unique<NameOrder>(slabs_.get());
+    directory_ = std::make_unique<DirectoryBook>(slabs_.get());
   }
   if (absl::Status s = index_->Start(0); !s.ok()) return s;
   header_->magic = layout::kCatalogMagic;  // last: a header without it is not a catalog
@@ -86,6 +87,7 @@ absl::Status Store::Recover(warden::NodeContext* context) {
       case layout::SegmentKind::kMutableBook:
       case layout::SegmentKind::kChannel:
       case layout::SegmentKind::kRegion: inherited_mutable_.push_back(shared); break;
+      case layout::SegmentKind::kTableLog: inherited_tables_.push_back(shared); break;
       default: shared_.Drop(shared.id);
     }
   }
@@ -97,6 +99,7 @@ absl::Status Store::Recover(warden::NodeContext* context) {
 
   std::lock_guard lock(mutex_);
   names_ = std::make_unique<NameOrder>(slabs_.get());
+  directory_ = std::make_unique<DirectoryBook>(slabs_.get());
   deleted_.RaiseFloor(header_->max_deleted_version.load());
   leases_.HoldAll(absl::FromUnixNanos(static_cast<int64_t>(header_->leased_until_ns.load())));
   if (absl::Status s = InheritSessions(context); !s.ok()) return s;
@@ -124,6 +127,15 @@ absl::Status Store::Recover(warden::NodeContext* context) {
     if (absl::Status s = RecoverRecord(ref, &unsettled); !s.ok()) return s;
   }
   for (RecordRef ref : unsettled.superseded) Retire(ref);
+  for (RecordRef ref : unsettled.twins) RetireRecord(ref);
+  for (RecordRef ref : unsettled.live) {
+    if (IsNewestHere(ref)) {
+      EnterIndex(ref);
+    } else {  // it was about to be retired, or was no more than aside: its home is asked
+      const Record* record = slabs_->At(ref);
+      StepAside(ref, directory::RecordState::kUnconfirmed, {record->version_term, record->version_number});
+    }
+  }
   recovering_ = true;
   for (RecordRef ref : unsettled.publishing) MakeLive(ref).IgnoreError();  // its conditions were checked before
   recovering_ = false;
@@ -162,11 +174,12 @@ absl::Status Store::RecoverRecord(RecordRef ref, Unsettled* unsettled) {
   const uint64_t seq = record->seq.load();
   const auto state = static_cast<RecordState>(record->state.load());
   const bool live = seq & 1;
+  const bool prepared = !live && state == RecordState::kPrepared;
   const bool retired = !live && (state == RecordState::kLive || state == RecordState::kRetired);
   auto owner = sessions_.find(record->owner_session);
   // A staged put (its block is in an arena) is still in its session's ring and will be executed again.
   const bool keep_draft = owner != sessions_.end() && (record->segment == 0 || !(record->flags & layout::kRecordKernelImmutable));
-  const bool draft = !live && !retired;
+  const bool draft = !live && !retired && !prepared;
   if (draft && state == RecordState::kDraft && !keep_draft) {
     record->state.store(static_cast<uint8_t>(RecordState::kFree));
     slabs_->Free(ref);
@@ -184,13 +197,33 @@ absl::Status Store::RecoverRecord(RecordRef ref, Unsettled* unsettled) {
     return absl::OkStatus();
   }
   if (draft) {
+    record->cluster_state.store(0);  // it was about to be prepared
     owner->second->drafts.insert(ref);
     ++drafts_;
     draft_bytes_ += record->nbytes;
     return absl::OkStatus();
   }
-  record->state.store(static_cast<uint8_t>(RecordState::kLive));
-  return RecoverLive(ref, unsettled);
+  if (live) record->state.store(static_cast<uint8_t>(RecordState::kLive));
+  if (record->cluster_state == 0) return RecoverLive(ref, unsettled);
+  RecoverDirectory(ref, unsettled);
+  return absl::OkStatus();
+}
+
+// Aside at first, whatever it is: which of several is in the index shows when all are known. A live one's lease stays as it is,
+// for clients go on reading meanwhile.
+void Store::RecoverDirectory(RecordRef ref, Unsettled* unsettled) {
+  Record* record = slabs_->At(ref);
+  const layout::DirectoryPart* part = layout::DirectoryPartOf(record);
+  if (directory_->FindAside(NameOf(record), {part->op_session, part->op_count}) != 0) {  // adoption was cut off behind its last step but one
+    unsettled->twins.push_back(ref);
+    return;
+  }
+  const auto state = static_cast<directory::RecordState>(record->cluster_state - 1);
+  if (state == directory::RecordState::kPrepared) FinishPreparing(record);
+  directory_->Add(ref);
+  directory_->SetAside(ref);
+  CountAside(ref, 1);
+  if (state == directory::RecordState::kLive) unsettled->live.push_back(ref);
 }
 
 absl::Status Store::TakeBlock(const Record* record) {
@@ -211,7 +244,8 @@ absl::Status Store::RecoverLive(RecordRef ref, Unsettled* unsettled) {
     return index_->Insert(record->name_hash, ref);
   }
   // The process died between making the new version visible and retiring the old one.
-  const bool newer = record->version_number >= slabs_->At(other)->version_number;
+  const Record* rival = slabs_->At(other);
+  const bool newer = std::pair(record->version_term, record->version_number) >= std::pair(rival->version_term, rival->version_number);
   if (newer) {
     index_->Replace(record->name_hash, other, ref);
     names_->Replace(other, ref);

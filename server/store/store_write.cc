@@ -22,9 +22,6 @@ namespace {
 
 void SetState(Record* record, RecordState state) { record->state.store(static_cast<uint8_t>(state), std::memory_order_seq_cst); }
 
-// A copy does not: its home's word ends it.
-bool Expires(const Record* record) { return record->expires_ns != 0 && !(record->flags & layout::kRecordFetched); }
-
 constexpr char kLeasedUrl[] = "penstock/leased";
 
 }  // namespace
@@ -54,7 +51,10 @@ absl::Status Store::CheckSpec(const CreateSpec& spec) const {
     return absl::InvalidArgumentError(StrCat("nbytes: ", spec.nbytes, " is not the size of a ", DTypeName(spec.dtype),
                                              " tensor of shape ", spec.shape.ToString(), " (", *bytes, ")"));
   }
-  if (spec.replicas != 1) {
+  if (limits_.directory && (spec.replicas < 1 || spec.replicas > 255)) {
+    return absl::InvalidArgumentError(StrCat("replicas: ", spec.replicas, " asked for; 1 to 255 are allowed"));
+  }
+  if (!limits_.directory && spec.replicas != 1) {
     return absl::InvalidArgumentError(StrCat("replicas: ", spec.replicas, " asked for, but this node is alone: 1 is allowed"));
   }
   if (spec.ttl_ns > uint64_t{1} << 60) return absl::InvalidArgumentError("ttl: longer than 36 years; leave it out");
@@ -65,6 +65,9 @@ absl::Status Store::CheckSpec(const CreateSpec& spec) const {
 }
 
 absl::Status Store::CheckConditions(std::string_view name, uint64_t version, uint64_t if_version, RecordRef current) const {
+  if (current != 0 && slabs_->At(current)->cluster_state != 0) {
+    return absl::FailedPreconditionError(StrCat("put '", name, "': the cluster's directory decides about this name, not this node alone"));
+  }
   const uint64_t present = current == 0 ? 0 : slabs_->At(current)->version_number;
   if (if_version == 0 && current != 0) {
     return absl::AlreadyExistsError(StrCat("put '", name, "': it exists (version ", present, ") and if_absent was asked for"));
@@ -117,7 +120,9 @@ absl::StatusOr<Placed> Store::Reserve(Session& session, const CreateSpec& spec) 
   if (!conditions.ok()) return conditions;
   absl::StatusOr<Placed> placed = FindBlock(session, spec);
   if (!placed.ok() || placed->kind != Placed::Kind::kPlaced) return placed;
-  absl::StatusOr<RecordRef> ref = slabs_->Allocate(layout::RecordBytes(spec.shape.rank(), spec.name.size(), spec.metadata.size()));
+  uint64_t record_bytes = layout::RecordBytes(spec.shape.rank(), spec.name.size(), spec.metadata.size());
+  if (limits_.directory) record_bytes = layout::DirectoryPartOffset(record_bytes) + sizeof(layout::DirectoryPart);
+  absl::StatusOr<RecordRef> ref = slabs_->Allocate(record_bytes);
   if (!ref.ok()) {
     blocks_.Free(placed->block.segment, placed->block.offset, spec.nbytes);
     return ref.status();
@@ -136,7 +141,7 @@ absl::StatusOr<Placed> Store::Reserve(Session& session, const CreateSpec& spec) 
 void Store::WriteDraft(Record* record, const Session& session, const CreateSpec& spec, const Block& block) {
   record->name_hash = index_->Hash(spec.name);
   record->version_number = spec.version;
-  record->version_term = 0;
+  record->version_term = spec.version_term;
   record->segment = block.segment;
   record->offset = block.offset;
   record->nbytes = spec.nbytes;
@@ -146,11 +151,13 @@ void Store::WriteDraft(Record* record, const Session& session, const CreateSpec&
   record->dtype = static_cast<uint8_t>(spec.dtype);
   record->rank = static_cast<uint8_t>(spec.shape.rank());
   record->flags = (spec.keep ? layout::kRecordKeep : 0) | (spec.fetched ? layout::kRecordFetched : 0) | (spec.purpose == layout::Purpose::kBound ? layout::kRecordBound : 0) |
-                  (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0);
+                  (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0) | (limits_.directory ? layout::kRecordDirectory : 0);
   record->expires_ns.store(spec.fetched ? layout::kLeaseBase : spec.ttl_ns);
   record->request_id = spec.request_id;
   record->owner_session = static_cast<uint32_t>(session.id);
   record->replicas = spec.replicas;
+  record->cluster_state.store(0, std::memory_order_relaxed);
+  if (limits_.directory) *layout::DirectoryPartOf(record) = {};
   char* at = reinterpret_cast<char*>(record) + layout::kRecordFixedBytes;
   std::memcpy(at, spec.shape.dims().data(), 8 * spec.shape.rank());
   at += 8 * spec.shape.rank();
@@ -332,28 +339,36 @@ void Store::CompletePublish(Record* record, uint64_t last_version) {
   SetState(record, RecordState::kLive);
 }
 
+// A copy's is none: its home's word ends it.
+uint64_t Store::ExpiryOf(const Record* record) {
+  if (record->flags & layout::kRecordFetched) return 0;
+  return record->cluster_state != 0 ? layout::DirectoryPartOf(record)->expires_ns : record->expires_ns.load();
+}
+
 // The books of a live record, which is among the names.
 void Store::CountLive(RecordRef ref) {
   const Record* record = slabs_->At(ref);
   tensor_bytes_ += record->nbytes;
-  if (Expires(record)) expiries_.emplace(record->expires_ns, ref);
+  if (const uint64_t expiry = ExpiryOf(record); expiry != 0) expiries_.emplace(expiry, ref);
   if (!(record->flags & layout::kRecordKeep)) {
     cache_bytes_ += record->nbytes;
     evictable_.emplace(record->created_ns, ref);
   }
   if (record->flags & layout::kRecordBound) {
-    if (Session* owner = OwnerOf(record); owner != nullptr) owner->bound.insert(ref);
+    Session* owner = OwnerOf(record);
+    if (owner != nullptr) {
+      owner->bound.insert(ref);
+    } else if (record->cluster_state != 0) {
+      Ask(ref, Wish::kDelete);
+    }
   }
   header_->live_count.store(names_->size(), std::memory_order_relaxed);
 }
 
-void Store::Retire(RecordRef ref) {
-  Record* record = slabs_->At(ref);
-  const uint64_t live_seq = record->seq.fetch_add(1, std::memory_order_seq_cst);  // even: no new reader can pin it
-  PENSTOCK_FAULT_POINT("node.retire.even");
-  SetState(record, RecordState::kRetired);
+void Store::UncountLive(RecordRef ref) {
+  const Record* record = slabs_->At(ref);
   tensor_bytes_ -= record->nbytes;
-  if (Expires(record)) expiries_.erase({record->expires_ns, ref});
+  if (const uint64_t expiry = ExpiryOf(record); expiry != 0) expiries_.erase({expiry, ref});
   if (!(record->flags & layout::kRecordKeep)) {
     cache_bytes_ -= record->nbytes;
     evictable_.erase({record->created_ns, ref});
@@ -361,6 +376,20 @@ void Store::Retire(RecordRef ref) {
   if (record->flags & layout::kRecordBound) {
     if (Session* owner = OwnerOf(record); owner != nullptr) owner->bound.erase(ref);
   }
+}
+
+void Store::Retire(RecordRef ref) {
+  UncountLive(ref);
+  RetireRecord(ref);
+}
+
+// One that never was live is held, by readers on other hosts, as what it would have been.
+void Store::RetireRecord(RecordRef ref) {
+  Record* record = slabs_->At(ref);
+  const uint64_t live_seq = record->seq.load() | 1;
+  if (record->seq.load() == live_seq) record->seq.fetch_add(1, std::memory_order_seq_cst);  // even: no new reader can pin it
+  PENSTOCK_FAULT_POINT("node.retire.even");
+  SetState(record, RecordState::kRetired);
   retired_.Add({ref, live_seq, record->nbytes});
   if (retired_.unscanned() >= retired_.scan_after() || retired_.bytes() > limits_.memory_bytes / 16) Reclaim();
 }
@@ -409,6 +438,9 @@ absl::StatusOr<Published> Store::Delete(std::string_view name, uint64_t version,
   std::lock_guard lock(mutex_);
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();
+  if (slabs_->At(*ref)->cluster_state != 0) {
+    return absl::FailedPreconditionError(StrCat("delete '", name, "': the cluster's directory decides about this name, not this node alone"));
+  }
   if (absl::Status s = CheckLeases(name, leases); !s.ok()) return s;
   const Published deleted = PublishedOf(*ref);
   Remove(*ref, v1::Event::DELETE);
@@ -432,6 +464,10 @@ absl::StatusOr<uint64_t> Store::DeletePrefix(std::string_view prefix, std::vecto
     }
     if (batch.empty()) return count;
     for (RecordRef ref : batch) {
+      if (slabs_->At(ref)->cluster_state != 0) {  // its home's matter
+        after = NameOf(slabs_->At(ref));
+        continue;
+      }
       const bool own = !(slabs_->At(ref)->flags & layout::kRecordFetched);
       if (own && !CheckLeases(NameOf(slabs_->At(ref)), LeaseRule::kRespect).ok()) {
         after = NameOf(slabs_->At(ref));

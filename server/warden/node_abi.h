@@ -19,7 +19,7 @@
 
 namespace penstock::warden {
 
-inline constexpr uint64_t kNodeAbiVersion = 2;
+inline constexpr uint64_t kNodeAbiVersion = 3;
 
 inline constexpr uint64_t kNodeAbi = kNodeAbiVersion << 48 | uint64_t{sizeof(NodeContext)} << 24 |
                                      uint64_t{sizeof(server::NodeConfig)};

@@ -35,6 +35,8 @@ const char* SegmentKindName(layout::SegmentKind kind) {
       return "pins";
     case layout::SegmentKind::kMutableBook:
       return "book";
+    case layout::SegmentKind::kTableLog:
+      return "tables";
     case layout::SegmentKind::kChannel:
       return "channel";
     case layout::SegmentKind::kRegion:

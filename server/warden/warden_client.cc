@@ -24,6 +24,7 @@ bool OnlyNodeWrites(layout::SegmentKind kind) {
     case layout::SegmentKind::kIndex:
     case layout::SegmentKind::kArena:
     case layout::SegmentKind::kMutableBook:
+    case layout::SegmentKind::kTableLog:
       return true;
     case layout::SegmentKind::kExtent:
     case layout::SegmentKind::kRing:

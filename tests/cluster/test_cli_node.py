@@ -16,6 +16,7 @@ DF_FIELDS = {
     "drafts", "retired", "pins", "sessions", "arena_bytes", "extent_bytes", "arenas", "extents", "catalog_bytes",
     "leaving_bytes", "page_kind", "cache_bytes", "puts", "deletes", "evictions", "expirations", "adoptions",
     "started_ns", "generation", "quarantined_bytes", "channels", "channel_bytes", "regions", "region_bytes",
+    "withheld", "withheld_bytes", "held", "held_bytes",
 }
 NODE_FIELDS = {
     "node_uuid", "generation", "version", "layout_version", "socket_dir", "started_ns", "pid", "warden_pid",

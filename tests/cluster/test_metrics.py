@@ -84,7 +84,7 @@ def test_the_numbers_are_those_of_df(nodes, stores):
     assert metrics["penstock_tensors"] == {"": 2} and metrics["penstock_tensor_bytes"] == {"": 3000}
     for name, field in {
         "memory_limit_bytes": "memory_bytes", "segment_bytes": "segment_bytes", "tensor_bytes": "tensor_bytes", "tensors": "tensors",
-        "cache_bytes": "cache_bytes", "quarantined_bytes": "quarantined_bytes", "drafts": "drafts", "pins": "pins",
+        "cache_bytes": "cache_bytes", "quarantined_bytes": "quarantined_bytes", "withheld_bytes": "withheld_bytes", "drafts": "drafts", "pins": "pins",
         "puts_total": "puts", "deletes_total": "deletes", "evictions_total": "evictions", "expirations_total": "expirations",
     }.items():
         assert metrics[f"penstock_{name}"] == {"": int(df[field])}, name

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import socket
+import time
 from pathlib import Path
 
 from support.daemon import Cli, Daemon, start_daemon
@@ -23,12 +26,33 @@ def free_ports(count: int) -> list[int]:
 
 def start_nodes(where: Path, count: int, *flags: str, **env: str) -> list[Daemon]:
     """Each with 256 MiB unless `flags` say otherwise, in a folder of its own below `where`."""
+    if os.environ.get("NODES_BY_ETCD"):
+        return _start_by_etcd(where, count, *flags, **env)
     ports = free_ports(count)
     return [
         start_daemon(where / f"n{i}", f"--grpc_port={port}", "--data_port=0", *(flags or ("--memory=256MiB",)),
                      "--peers=" + ",".join(f"127.0.0.1:{other}" for other in ports if other != port), **env)
         for i, port in enumerate(ports)
     ]
+
+
+def _start_by_etcd(where: Path, count: int, *flags: str, **env: str) -> list[Daemon]:
+    """The same nodes as a cluster on etcd: for running tests of --peers against the directory (NODES_BY_ETCD=1)."""
+    from support.etcd import Etcd
+
+    where.mkdir(parents=True, exist_ok=True)
+    etcd = Etcd(where / "etcd")
+    etcd.__enter__()
+    atexit.register(etcd.__exit__, None, None, None)
+    ports = free_ports(count)
+    daemons = [
+        start_daemon(where / f"n{i}", f"--grpc_port={port}", "--data_port=0", *(flags or ("--memory=256MiB",)), etcd.flag, "--member_ttl=3s", **env)
+        for i, port in enumerate(ports)
+    ]
+    end = time.monotonic() + 20
+    while any(str(Cli(daemon.socket_dir).json("nodes")[0]["cluster"]).count("'up'") != count for daemon in daemons) and time.monotonic() < end:
+        time.sleep(0.05)
+    return daemons
 
 
 def flags_of_node(address: str, peer: str) -> tuple[str, ...]:

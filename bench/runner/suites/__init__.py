@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.suites import boxes, channels, fetch, local, names, peers, put, python, rdma, remote, resharding, restart, seeds, weights
+from runner.suites import boxes, channels, directory_link, fetch, local, names, peers, put, python, rdma, remote, resharding, restart, seeds, weights
 
 SUITES = {
     "local": local,
@@ -15,6 +15,7 @@ SUITES = {
     "fetch": fetch,
     "boxes": boxes,
     "channels": channels,
+    "directory_link": directory_link,
     "resharding": resharding,
     "weights": weights,
     "restart": restart,

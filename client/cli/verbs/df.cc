@@ -50,6 +50,7 @@ absl::Status Run(Invocation& invocation) {
   row("  of them evictable", "", df.cache_bytes());
   row("  their blocks", "", df.block_bytes());
   row("drafts (not published)", StrCat(df.drafts()), df.draft_bytes());
+  row("withheld (not by name)", StrCat(df.withheld()), df.withheld_bytes());
   row("retired (deleted, in use)", StrCat(df.retired()), df.retired_bytes());
   row("channels", StrCat(df.channels()), df.channel_bytes());
   row("regions", StrCat(df.regions()), df.region_bytes());
@@ -70,10 +71,12 @@ const Verb kDf = {
     .details =
         "Shows the memory budget and what it is used for. Segments are memory taken from the "
         "system, free space in them included; blocks are tensors rounded up as the allocator "
-        "places them; retired is what was deleted or replaced while somebody still reads it.",
+        "places them; withheld is what the cluster's directory keeps here without serving it by name "
+        "(being replaced, or not confirmed after this node was away); retired is what was deleted "
+        "or replaced while somebody still reads it.",
     .json =
         "an object with the fields of DfResponse in store.proto: memory_bytes, segment_bytes, "
-        "tensor_bytes, block_bytes, draft_bytes, retired_bytes, tensors, drafts, retired, pins, "
+        "tensor_bytes, block_bytes, draft_bytes, withheld_bytes, held_bytes, retired_bytes, tensors, drafts, withheld, held, retired, pins, "
         "sessions, arena_bytes, extent_bytes, arenas, extents, catalog_bytes, leaving_bytes, quarantined_bytes, "
         "page_kind, cache_bytes, puts, deletes, evictions, expirations, adoptions, started_ns, "
         "generation, channels, channel_bytes, regions, region_bytes",

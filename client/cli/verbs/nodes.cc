@@ -33,11 +33,11 @@ void PrintCluster(const v1::ClusterInfo& cluster) {
   Table table({{"CLUSTER"}, {"TERM", Table::Align::kRight}, {"SERVES NAMES"}});
   table.Add({cluster.name(), StrCat(cluster.term()), cluster.serving() ? "yes" : StrCat("no: ", cluster.why())});
   table.Print();
-  Table nodes({{"MEMBER"}, {"STATE"}, {"ADDRESS"}, {"ZONE"}, {"VERSION"}});
+  Table nodes({{"MEMBER"}, {"STATE"}, {"ADDRESS"}, {"HOST"}, {"ZONE"}, {"VERSION"}});
   for (const v1::ClusterNode& node : cluster.nodes()) {
     const absl::Time since = absl::FromUnixNanos(static_cast<int64_t>(node.absent_since_ns()));
     nodes.Add({node.node_uuid(), node.absent_since_ns() == 0 ? node.state() : StrCat(node.state(), " for ", AgeText(absl::Now() - since)),
-               node.address(), node.zone().empty() ? "-" : node.zone(), node.version()});
+               node.address(), node.host().empty() ? "-" : node.host(), node.zone().empty() ? "-" : node.zone(), node.version()});
   }
   nodes.Print();
 }
@@ -90,7 +90,7 @@ const Verb kNodes = {
     .details =
         "Shows the node that answers: its id, version, process and warden, how often its "
         "process was started on the same memory, how long it is up, and its addresses. Below, the "
-        "cluster (--etcd): who is a member and who is absent, that is, was expelled as its lease ended and may come back. Below, the "
+        "cluster (--etcd): who is a member, who of them is being drained, and who is absent, that is, was expelled as its lease ended and may come back. Below, the "
         "other nodes: over which lane this one reads them, how much, and why not over a faster one.",
     .json =
         "an array of objects with the fields of NodeInfoResponse in store.proto: node_uuid, "
@@ -99,7 +99,7 @@ const Verb kNodes = {
         "address, node_uuid, lane, why, reads, read_bytes), tls (whether gRPC over TCP and the data port speak TLS only), "
         "tcp_address (of gRPC, for other hosts; empty: none), reads_by_rdma (whether it reads its peers by RDMA where they "
         "offer it), http_address (of HTTP: /metrics; empty: none), and cluster (an object: name, empty without etcd, term, serving, "
-        "why not, and nodes, an array of objects: node_uuid, address, state \"up\" or \"absent\", zone, version, absent_since_ns). "
+        "why not, and nodes, an array of objects: node_uuid, address, state \"up\", \"draining\" or \"absent\", host, zone, version, absent_since_ns). "
         "With --forget an object: node_uuid, term",
     .flags = kFlags,
     .examples = kExamples,

@@ -21,6 +21,7 @@ extern const Verb kWatch;
 extern const Verb kTop;
 extern const Verb kDf;
 extern const Verb kNodes;
+extern const Verb kDrain;
 extern const Verb kSessions;
 extern const Verb kPins;
 extern const Verb kImport;

@@ -52,6 +52,7 @@ Time SimHost::Clock() const { return cluster_.world().now() + clock_offset_; }
 void SimHost::Boot() {
   id_ = cluster_.NewId();
   records_ = std::make_unique<SimRecords>(cluster_.options().partition_count);
+  tables_ = std::make_unique<SimTables>();
   serve_until_ = 0;
   StartProcess();
 }
@@ -64,7 +65,7 @@ void SimHost::StartProcess() {
   Config config = cluster_.NodeConfig();
   config.self = id_;
   config.session = session_;
-  node_ = std::make_unique<DirectoryNode>(config, *this, *records_);
+  node_ = std::make_unique<DirectoryNode>(config, *this, *records_, tables_.get());
   InProcess(0, [this] {
     Register();
     KeepTicking();
@@ -84,6 +85,7 @@ void SimHost::CrashHost() {
   if (node_) KillProcess();
   cluster_.NoteLoss(*this);
   records_.reset();
+  tables_.reset();
   replaces_.push_back(id_);
   draining_ = false;
 }

@@ -46,6 +46,39 @@ struct FoundValue {
   Version version;
 };
 
+// What outlives a process, as it would be read from memory.
+class SimTables final : public Tables {
+ public:
+  void SetComplete(Partition partition, const TableHeader& header) override {
+    partitions_[partition].header = header;
+    partitions_[partition].complete = true;
+  }
+  void Put(Partition partition, const Entry& entry) override { partitions_[partition].entries.insert_or_assign(std::string(entry.name()), entry); }
+  void Erase(Partition partition, std::string_view name) override { partitions_[partition].entries.erase(std::string(name)); }
+  void Clear(Partition partition) override {
+    partitions_[partition].entries.clear();
+    partitions_[partition].complete = false;
+  }
+  void SetPromise(Partition partition, Term promised) override { partitions_[partition].promised = promised; }
+  void Load(const Loaded& loaded) const override {
+    for (const auto& [p, kept] : partitions_) {
+      loaded.promise(p, kept.promised);
+      if (!kept.complete) continue;
+      loaded.complete(p, kept.header);
+      for (const auto& [name, entry] : kept.entries) loaded.entry(p, entry);
+    }
+  }
+
+ private:
+  struct Kept {
+    bool complete = false;
+    TableHeader header;
+    std::map<std::string, Entry> entries;
+    Term promised = 0;
+  };
+  std::map<Partition, Kept> partitions_;
+};
+
 class SimHost : public Environment {
  public:
   SimHost(SimCluster& cluster, int number);
@@ -116,6 +149,7 @@ class SimHost : public Environment {
   // memory
   NodeId id_ = 0;
   std::unique_ptr<SimRecords> records_;
+  std::unique_ptr<SimTables> tables_;
   Time serve_until_ = 0;
   std::map<std::string, Copy> copies_;
   std::vector<NodeId> replaces_;

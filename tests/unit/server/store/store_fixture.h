@@ -27,7 +27,7 @@ class StoreTest : public ::testing::Test {
   void Start(bool adopt_always = false) {
     context_ = NextNode(&memory_, ++generation_);
     absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(&context_, {.memory_bytes = kMemory, .max_drafts_per_session = kMaxDrafts, .adopt_always = adopt_always,
-                                                                         .in_cluster = in_cluster_});
+                                                                         .in_cluster = in_cluster_, .directory = with_directory_});
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
   }
@@ -96,6 +96,7 @@ class StoreTest : public ::testing::Test {
     return df;
   }
 
+  bool with_directory_ = false;  // for Start
   WardenMemory memory_;
   uint64_t generation_ = 0;
   warden::NodeContext context_;

@@ -241,6 +241,15 @@ TEST_F(ConfigTest, PrintedConfigurationIsAFlagFileThatMeansTheSame) {
   EXPECT_EQ(again->config.socket_dir, printed->config.socket_dir);
 }
 
+TEST_F(ConfigTest, AHostIsLabelledByItsNameUnlessItIsTold) {
+  EXPECT_EQ(Load({})->config.host_label, "") << "without etcd nobody asks";
+  const auto by_name = Load({"--etcd=h:1", "--print_config"});
+  ASSERT_TRUE(by_name.ok()) << by_name.status();
+  EXPECT_FALSE(by_name->config.host_label.empty());
+  EXPECT_EQ(Load({WriteFlagFile(by_name->text)})->config.host_label, by_name->config.host_label);
+  EXPECT_EQ(Load({"--etcd=h:1", "--host_label=rack-3.host_4"})->config.host_label, "rack-3.host_4");
+}
+
 TEST_F(ConfigTest, HelpNamesEveryFlagAndVersionTheVersion) {
   auto help = Load({"--help"});
   ASSERT_TRUE(help.ok());

@@ -231,7 +231,7 @@ TEST_F(WardenTest, DroppedSegmentIsGoneAndItsIdIsNotUsedAgain) {
 TEST_F(WardenTest, ImpossibleSegmentIsAnErrorAndNothingElse) {
   Start();
   EXPECT_THAT(Ask("create 4 0 0 0"), StartsWith("INVALID_ARGUMENT"));
-  EXPECT_THAT(Ask("create 11 4096 0 0"), StartsWith("INVALID_ARGUMENT"));
+  EXPECT_THAT(Ask("create 12 4096 0 0"), StartsWith("INVALID_ARGUMENT"));
   EXPECT_THAT(Ask(absl::StrCat("create 4 ", uint64_t{1} << 47, " 0 0")),
               StartsWith("INVALID_ARGUMENT"));
   EXPECT_EQ(Ask("generation"), "1");
