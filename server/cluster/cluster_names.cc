@@ -18,6 +18,7 @@ namespace penstock::server {
 
 namespace {
 
+constexpr uint64_t kListPage = 1000;  // where a request says nothing
 constexpr size_t kDeletePage = 256;
 constexpr absl::Duration kBetweenLists = absl::Milliseconds(20);
 
@@ -36,6 +37,23 @@ absl::Status StatusOf(const std::string& name, uint64_t version, const directory
   }
   if (version == 0 || version == result.version.number) return absl::OkStatus();
   return absl::NotFoundError(StrCat("'", name, "': version ", version, " is not here; the present version is ", result.version.number));
+}
+
+void MergePages(std::vector<v1::ListResponse>* pages, uint32_t limit, uint64_t page_bytes, v1::ListResponse* response) {
+  std::map<std::string, v1::TensorInfo*> items;
+  std::optional<std::string> end;  // beyond it, somebody may have names that were not told
+  for (v1::ListResponse& page : *pages) {
+    for (v1::TensorInfo& item : *page.mutable_items()) items.emplace(item.name(), &item);
+    if (page.more() && page.items_size() > 0 && (!end || page.items().rbegin()->name() < *end)) end = page.items().rbegin()->name();
+  }
+  const uint64_t most = limit == 0 ? kListPage : limit;
+  uint64_t bytes = 0;
+  for (auto& [name, item] : items) {
+    if ((end && name > *end) || static_cast<uint64_t>(response->items_size()) >= most || bytes >= page_bytes) return response->set_more(true);
+    bytes += item->ByteSizeLong() + 8;
+    *response->add_items() = std::move(*item);
+  }
+  response->set_more(end.has_value());
 }
 
 absl::StatusOr<v1::TensorInfo> ClusterNames::InfoOf(const std::string& name, directory::Version version, const directory::PutInfo& put,
@@ -230,23 +248,7 @@ absl::Status ClusterNames::TryList(const v1::ListRequest& request, uint64_t page
   for (const v1::ListResponse& page : pages) {
     if (page.view() != directory_->term()) return NotYet(StrCat("list '", request.prefix(), "'"));  // a partition could be nobody's
   }
-  std::map<std::string, v1::TensorInfo*> items;
-  std::optional<std::string> end;  // beyond it, somebody may have names that were not told
-  for (v1::ListResponse& page : pages) {
-    for (v1::TensorInfo& item : *page.mutable_items()) items.emplace(item.name(), &item);
-    if (page.more() && page.items_size() > 0 && (!end || page.items().rbegin()->name() < *end)) end = page.items().rbegin()->name();
-  }
-  const uint64_t limit = request.limit() == 0 ? 1000 : request.limit();
-  uint64_t bytes = 0;
-  for (auto& [name, item] : items) {
-    if ((end && name > *end) || static_cast<uint64_t>(response->items_size()) >= limit || bytes >= page_bytes) {
-      response->set_more(true);
-      return absl::OkStatus();
-    }
-    bytes += item->ByteSizeLong() + 8;
-    *response->add_items() = std::move(*item);
-  }
-  response->set_more(end.has_value());
+  MergePages(&pages, request.limit(), page_bytes, response);
   return absl::OkStatus();
 }
 

@@ -70,5 +70,8 @@ class ClusterNames {
 // Of what a home answered about `name`: an error unless it was found, with version `version` if that is not 0.
 absl::Status StatusOf(const std::string& name, uint64_t version, const directory::LookupResult& result, ClusterDirectory& directory);
 absl::Status NotYet(std::string_view what);
+// Lists of the same request by several nodes as one, in order; of two that tell of a name, the first one's. The items are moved out of
+// `pages`. At most `limit` (0: 1000), and no more bytes than `page_bytes`, but for the last item.
+void MergePages(std::vector<v1::ListResponse>* pages, uint32_t limit, uint64_t page_bytes, v1::ListResponse* response);
 
 }  // namespace penstock::server

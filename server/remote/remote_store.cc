@@ -485,23 +485,7 @@ absl::Status RemoteStore::List(const v1::ListRequest& request, uint64_t page_byt
   for (const PeerRef& peer : peers_.Now()) {
     if (absl::Status s = peer->Ask(&v1::Store::Stub::List, request, &pages.emplace_back()); !s.ok()) return s;
   }
-  std::map<std::string, v1::TensorInfo*> items;  // of two nodes that have a name, this one's
-  std::optional<std::string> end;                // beyond it, somebody may have names that were not told
-  for (v1::ListResponse& page : pages) {
-    for (v1::TensorInfo& item : *page.mutable_items()) items.emplace(item.name(), &item);
-    if (page.more() && page.items_size() > 0 && (!end || page.items().rbegin()->name() < *end)) end = page.items().rbegin()->name();
-  }
-  const uint64_t limit = request.limit() == 0 ? 1000 : request.limit();
-  uint64_t bytes = 0;
-  for (auto& [name, item] : items) {
-    if ((end && name > *end) || static_cast<uint64_t>(response->items_size()) >= limit || bytes >= page_bytes) {
-      response->set_more(true);
-      return absl::OkStatus();
-    }
-    bytes += item->ByteSizeLong() + 8;
-    *response->add_items() = std::move(*item);
-  }
-  response->set_more(end.has_value());
+  MergePages(&pages, request.limit(), page_bytes, response);  // of two nodes that have a name, this one's
   return absl::OkStatus();
 }
 

@@ -13,43 +13,18 @@ import numpy as np
 import pytest
 
 import penstock
-from support.daemon import Cli, Daemon, start_daemon
+from support.cluster import Cluster, agree, info, kill_host, patiently
+from support.daemon import Cli
 from support.etcd import Etcd, needs_etcd_reason
 from support.waiting import until
 
 pytestmark = pytest.mark.skipif(needs_etcd_reason is not None, reason=str(needs_etcd_reason))
-
-TTL_S = 2
 
 
 @pytest.fixture(scope="module")
 def etcd(short_tmp: Path) -> Iterator[Etcd]:
     with Etcd(short_tmp / "etcd") as running:
         yield running
-
-
-class Cluster:
-    """Nodes of one name in one etcd, and a client of each; all are stopped at the end."""
-
-    def __init__(self, folder: Path, etcd: Etcd, name: str) -> None:
-        self.folder, self.etcd, self.name = folder, etcd, name
-        self.daemons: list[Daemon] = []
-
-    def start(self, *flags: str) -> Daemon:
-        where = self.folder / f"{self.name[-12:]}{len(self.daemons)}"
-        daemon = start_daemon(where, "--memory=64MiB", "--data_port=0", self.etcd.flag, f"--cluster={self.name}", f"--member_ttl={TTL_S}s", *flags)
-        self.daemons.append(daemon)
-        return daemon
-
-    def start_all(self, count: int, *flags: str) -> list[penstock.Store]:
-        daemons = [self.start(*flags) for _ in range(count)]
-        agree(daemons, count)
-        return [connect(daemon) for daemon in daemons]
-
-    def stop(self) -> None:
-        for daemon in self.daemons:
-            if daemon.process.poll() is None:
-                daemon.stop()
 
 
 @pytest.fixture
@@ -59,43 +34,8 @@ def cluster(short_tmp: Path, etcd: Etcd, request: pytest.FixtureRequest) -> Iter
     made.stop()
 
 
-def info(daemon: Daemon) -> dict:
-    return Cli(daemon.socket_dir).json("nodes")[0]
-
-
-def up(daemon: Daemon) -> int:
-    return [node["state"] for node in info(daemon)["cluster"].get("nodes", [])].count("up")
-
-
-def agree(daemons: list[Daemon], count: int) -> None:
-    until(lambda: all(up(daemon) == count and info(daemon)["cluster"]["serving"] for daemon in daemons), f"all see {count}", 30)
-
-
-def connect(daemon: Daemon) -> penstock.Store:
-    return penstock.connect(str(daemon.socket_dir), timeout=20)
-
-
-def kill_host(daemon: Daemon) -> None:
-    """The host is gone: warden, node and memory."""
-    for pid in (daemon.process.pid, daemon.node_pid):
-        os.kill(pid, signal.SIGKILL)
-    daemon.process.wait()
-
-
 def value(i: int, size: int = 1000) -> np.ndarray:
     return np.full(size, i % 251, np.uint8)
-
-
-def patiently(call, seconds: float = 20):
-    """The call's result: what is "not yet" is asked again."""
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return call()
-        except penstock.UnavailableError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
 
 
 def test_what_any_node_puts_every_node_has(cluster):

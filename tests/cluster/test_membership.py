@@ -17,41 +17,17 @@ import pytest
 
 import penstock
 from support.certificates import Authority
+from support.cluster import TTL_S, Cluster
 from support.daemon import BUILD, Cli, Daemon, clean_environment, start_daemon
 from support.etcd import Etcd, Member, needs_etcd_reason
 from support.waiting import until
 
 pytestmark = pytest.mark.skipif(needs_etcd_reason is not None, reason=str(needs_etcd_reason))
 
-TTL_S = 2
-
-
 @pytest.fixture(scope="module")
 def etcd(short_tmp: Path) -> Iterator[Etcd]:
     with Etcd(short_tmp / "etcd") as running:
         yield running
-
-
-class Cluster:
-    """Nodes of one name in one etcd; all are stopped at the end."""
-
-    def __init__(self, folder: Path, etcd: Etcd, name: str) -> None:
-        self.folder, self.etcd, self.name = folder, etcd, name
-        self.daemons: list[Daemon] = []
-
-    def start(self, *flags: str, **options) -> Daemon:
-        where = self.folder / f"{self.name[-12:]}{len(self.daemons)}"
-        daemon = start_daemon(where, "--memory=64MiB", "--data_port=0", self.etcd.flag, f"--cluster={self.name}", f"--member_ttl={TTL_S}s", *flags, **options)
-        self.daemons.append(daemon)
-        return daemon
-
-    def stop(self) -> None:
-        for daemon in self.daemons:
-            if daemon.process.poll() is None:
-                for pid in (daemon.process.pid, daemon.node_pid):
-                    if pid is not None:
-                        os.kill(pid, signal.SIGCONT)
-                daemon.stop()
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Iterator
 
 import pytest
 
 import penstock
+from support.cluster import connect, patiently, up
 from support.daemon import Cli, Daemon, start_daemon
 from support.etcd import Etcd, needs_etcd_reason
 from support.pattern import pattern, shows
@@ -35,25 +35,6 @@ def nodes(short_tmp: Path, etcd: Etcd, armory, request: pytest.FixtureRequest) -
     for daemon in daemons:
         if daemon.process.poll() is None:
             daemon.stop()
-
-
-def up(daemon: Daemon) -> int:
-    return [node["state"] for node in Cli(daemon.socket_dir).json("nodes")[0]["cluster"].get("nodes", [])].count("up")
-
-
-def connect(daemon: Daemon) -> penstock.Store:
-    return penstock.connect(str(daemon.socket_dir), timeout=20)
-
-
-def patiently(call, seconds: float = 20):
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return call()
-        except penstock.UnavailableError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
 
 
 def settled(daemons: list[Daemon]) -> bool:
