@@ -138,6 +138,23 @@ absl::StatusOr<uint64_t> Client::DeletePrefix(std::string_view prefix) {
   return response->count();
 }
 
+absl::StatusOr<MoveResult> Client::Move(std::string_view name, std::string_view to, bool copy, absl::Duration timeout) {
+  if (absl::Status s = ValidateName(name); !s.ok()) return s;
+  if (to.empty()) return absl::InvalidArgumentError("to: is empty; a node's uuid, or its beginning, is needed");
+  v1::MoveTensorRequest request;
+  request.set_name(std::string(name));
+  request.set_to(std::string(to));
+  request.set_copy(copy);
+  const Deadline deadline = Deadline::After(timeout), patience = Deadline::After(timeout + kPatience);
+  while (true) {
+    // The node keeps each call somewhat less than a second.
+    const auto response = Ask<v1::MoveTensorResponse>(*connection_, Method::kMoveTensor, request,
+                                                      Deadline::After(patience.Slice(connection_->timeout() + kLongestCall)));
+    if (response.ok()) return MoveResult{.from = response->from(), .bytes = response->bytes()};
+    if (!absl::IsDeadlineExceeded(response.status()) || deadline.Passed()) return response.status();
+  }
+}
+
 absl::StatusOr<ListPage> Client::List(std::string_view prefix, std::string_view after,
                                       uint32_t limit) {
   if (absl::Status s = ValidatePrefix(prefix); !s.ok()) return s;

@@ -78,6 +78,8 @@ TensorInfo InfoOf(const layout::Record* record, const std::string& node_uuid) {
   info.nbytes = record->nbytes;
   info.created = TimeOf(record->created_ns);
   info.keep = (record->flags & layout::kRecordKeep) != 0;
+  info.soft_pin = (record->flags & layout::kRecordSoftPin) != 0;
+  info.crc32c = layout::ChecksumOf(record);
   if (const uint64_t expires = record->expires_ns; expires != 0 && expires < layout::kLeaseBase) {
     info.expires = TimeOf(expires);
   }
@@ -99,6 +101,9 @@ TensorInfo InfoOf(const v1::TensorInfo& message) {
   info.nbytes = message.nbytes();
   info.created = TimeOf(message.created_ns());
   info.keep = message.keep();
+  info.soft_pin = message.soft_pin();
+  info.spilled = message.spilled();
+  if (message.has_crc32c()) info.crc32c = message.crc32c();
   if (message.expires_ns() != 0) info.expires = TimeOf(message.expires_ns());
   info.replicas = message.replicas();
   info.nodes.assign(message.nodes().begin(), message.nodes().end());

@@ -28,7 +28,8 @@ absl::StatusOr<PrivateTensor::Pointer> PrivateTensor::Make(const v1::TensorInfo&
   record->metadata_bytes = static_cast<uint16_t>(metadata.size());
   record->dtype = static_cast<uint8_t>(info.dtype());
   record->rank = static_cast<uint8_t>(rank);
-  record->flags = layout::kRecordPrivate | (info.keep() ? layout::kRecordKeep : 0) | (info.immutable() == "kernel" ? layout::kRecordKernelImmutable : 0);
+  record->flags = layout::kRecordPrivate | (info.keep() ? layout::kRecordKeep : 0) | (info.soft_pin() ? layout::kRecordSoftPin : 0) |
+                  (info.immutable() == "kernel" ? layout::kRecordKernelImmutable : 0);
   record->expires_ns = info.expires_ns();
   record->replicas = static_cast<uint16_t>(info.replicas());
   char* at = reinterpret_cast<char*>(record) + layout::kRecordFixedBytes;

@@ -46,7 +46,8 @@ absl::StatusOr<PutTerms> PutTerms::Check(const PutOptions& options, layout::Purp
   }
   fields.version = options.version;
   fields.replicas = static_cast<uint16_t>(options.replicas);
-  fields.flags = options.keep ? layout::kRecordKeep : 0;
+  if (options.soft_pin && options.keep) return absl::InvalidArgumentError("put: soft_pin is for the cache class; it needs keep = false");
+  fields.flags = (options.keep ? layout::kRecordKeep : 0) | (options.soft_pin ? layout::kRecordSoftPin : 0);
   if (!options.metadata.empty()) {
     if (absl::Status s = ValidateMetadata(options.metadata); !s.ok()) return s;
     terms.metadata_ = layout::EncodeMetadata(options.metadata);
@@ -112,6 +113,7 @@ TensorInfo PutSpec::Info(const layout::CreateResponse& made, const std::string& 
   info.created = absl::FromUnixNanos(static_cast<int64_t>(made.created_ns));
   const PutOptions& options = terms_->options();
   info.keep = options.keep;
+  info.soft_pin = options.soft_pin;
   if (options.ttl) info.expires = info.created + *options.ttl;
   info.replicas = options.replicas;
   info.nodes.push_back(HomeOf(made, node_uuid));

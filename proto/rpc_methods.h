@@ -32,6 +32,8 @@ enum class Method : uint32_t {
   kCommit = 21,
   kForgetNode = 22,
   kDrainNode = 23,
+  kMoveTensor = 24,
+  kRestartNode = 25,
 };
 
 }  // namespace penstock::rpc

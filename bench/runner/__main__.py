@@ -19,11 +19,11 @@ from runner.table import table
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/run", description="Measures Penstock beside its ceilings.")
     parser.add_argument("suites", nargs="*", metavar="SUITE", choices=[*SUITES, []],
-                        help=f"{', '.join(SUITES)} (default: all but peers, which installs other stores)")
+                        help=f"{', '.join(SUITES)} (default: all but peers, which installs other stores, and scale, which takes an hour)")
     parser.add_argument("--quick", action="store_true", help="at most 60 s a suite: fewer rounds, smaller sets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records there")
     chosen = parser.parse_args()
-    chosen.suites = chosen.suites or [name for name in SUITES if name != "peers"]
+    chosen.suites = chosen.suites or [name for name in SUITES if name not in ("peers", "scale")]
     return chosen
 
 

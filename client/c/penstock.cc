@@ -65,6 +65,7 @@ penstock::PutOptions OptionsFrom(const penstock_put_options* options) {
   penstock::PutOptions out;
   if (options == nullptr) return out;
   out.keep = options->cache == 0;
+  out.soft_pin = options->cache == PENSTOCK_CACHE_SOFT_PIN;
   if (options->ttl_seconds != 0) out.ttl = absl::Seconds(options->ttl_seconds);
   out.version = options->version;
   out.if_absent = options->if_absent != 0;

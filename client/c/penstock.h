@@ -60,9 +60,11 @@ typedef struct penstock_tensor {
   const int64_t *strides; /* bytes; NULL = C order without gaps */
 } penstock_tensor;
 
+#define PENSTOCK_CACHE_SOFT_PIN 2
+
 /* All zero bytes is the default: kept, next version, no condition. */
 typedef struct penstock_put_options {
-  int32_t cache;          /* not 0: may be evicted */
+  int32_t cache;          /* not 0: may be evicted; PENSTOCK_CACHE_SOFT_PIN: after all others */
   double ttl_seconds;     /* 0 = none */
   uint64_t version;       /* 0 = next; else larger than the present one */
   int32_t if_absent;      /* not 0: ALREADY_EXISTS unless the name is free */

@@ -3,6 +3,7 @@
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/message.h>
 
+#include "absl/strings/str_format.h"
 #include "proto/sizes.h"
 #include "proto/strcat.h"
 
@@ -64,6 +65,19 @@ std::string AgeText(absl::Duration age) {
   return StrCat(seconds / 86400, "d");
 }
 
+std::string Crc32cText(uint32_t crc32c) { return absl::StrFormat("%08x", crc32c); }
+
+std::string ClassWord(const TensorInfo& info) {
+  if (info.spilled) return "spilled";
+  return info.keep ? "keep" : info.soft_pin ? "cache+pin" : "cache";
+}
+
+std::string ClassText(const TensorInfo& info) {
+  if (info.spilled) return "keep (spilled: its bytes lie on the node's disk)";
+  if (info.keep) return "keep (never evicted)";
+  return info.soft_pin ? "cache (evicted after all that have no soft pin)" : "cache (may be evicted)";
+}
+
 Json TensorJson(const TensorInfo& info) {
   Json json;
   json["name"] = info.name;
@@ -75,12 +89,15 @@ Json TensorJson(const TensorInfo& info) {
   json["nbytes"] = info.nbytes;
   json["created"] = TimeText(info.created);
   json["keep"] = info.keep;
+  json["soft_pin"] = info.soft_pin;
+  json["spilled"] = info.spilled;
   json["expires"] = info.expires.has_value() ? Json(TimeText(*info.expires)) : Json(nullptr);
   json["replicas"] = info.replicas;
   json["nodes"] = info.nodes;
   json["metadata"] = Json::object();
   for (const auto& [key, value] : info.metadata) json["metadata"][key] = value;
   json["immutable"] = info.immutable;
+  json["crc32c"] = info.crc32c ? Json(Crc32cText(*info.crc32c)) : Json(nullptr);
   return json;
 }
 

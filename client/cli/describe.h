@@ -1,7 +1,7 @@
 // How tensors, events and messages look: as JSON (the stable form) and as cells of a table.
 //
 // JSON of a tensor: {"name", "version", "term", "dtype", "shape": [...], "nbytes", "created",
-// "keep", "expires": null or a time, "replicas", "nodes": [...], "metadata": {...}, "immutable"}.
+// "keep", "soft_pin", "spilled", "expires": null or a time, "replicas", "nodes": [...], "metadata": {...}, "immutable"}.
 // Times are RFC 3339 in UTC. These names are part of the interface; tests hold them.
 //
 // Threading:  any thread; no state.
@@ -28,7 +28,10 @@ std::string TimeText(absl::Time time);       // "2026-11-25T22:54:05.123456789Z"
 std::string ShortTimeText(absl::Time time);  // local, to the second
 std::string VersionText(Version version);    // "3"; "2.3" with a term
 std::string AgeText(absl::Duration age);     // "3s", "12m", "5h", "3d"
+std::string ClassWord(const TensorInfo& info);  // "keep", "spilled", "cache", "cache+pin"
+std::string ClassText(const TensorInfo& info);  // the same for people
 
+std::string Crc32cText(uint32_t crc32c);  // 8 hexadecimal digits
 Json TensorJson(const TensorInfo& info);
 Json EventJson(const TensorEvent& event);
 

@@ -14,6 +14,7 @@ absl::StatusOr<Client*> Invocation::Connect() {
     CLI_ASSIGN_OR_RETURN(const std::optional<absl::Duration> timeout, args_.Duration("timeout"));
     ClientOptions options;
     options.address = args_.Get("address");
+    options.tenant = args_.Get("tenant");
     options.timeout = args_.Has("timeout") ? *timeout : patience_.value_or(*timeout);
     options.label = StrCat("penstock ", verb_.name);
     CLI_ASSIGN_OR_RETURN(client_, Client::Connect(options));

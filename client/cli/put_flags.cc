@@ -11,6 +11,10 @@ absl::StatusOr<PutOptions> ReadPutOptions(const Args& args) {
     return absl::InvalidArgumentError("--keep and --cache exclude each other");
   }
   options.keep = !args.Has("cache");
+  options.soft_pin = args.Has("soft-pin");
+  if (options.soft_pin && options.keep) {
+    return absl::InvalidArgumentError("--soft-pin needs --cache: what is kept is never evicted");
+  }
   CLI_ASSIGN_OR_RETURN(options.ttl, args.Duration("ttl"));
   CLI_ASSIGN_OR_RETURN(const std::optional<uint64_t> version, args.Number("version"));
   if (version == uint64_t{0}) {

@@ -18,6 +18,8 @@ inline constexpr FlagSpec kKeepFlag = {
     .name = "keep", .help = "never evict (this is the default; --cache is the other)"};
 inline constexpr FlagSpec kCacheFlag = {.name = "cache",
                                         .help = "the store may evict it when memory is short"};
+inline constexpr FlagSpec kSoftPinFlag = {
+    .name = "soft-pin", .help = "with --cache: evicted after all that have no soft pin"};
 inline constexpr FlagSpec kTtlFlag = {
     .name = "ttl", .value = "TIME", .help = "delete it after TIME [default: never]"};
 inline constexpr FlagSpec kIfAbsentFlag = {

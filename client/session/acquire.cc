@@ -53,7 +53,7 @@ absl::StatusOr<PinnedRecord> Session::Acquire(std::string_view name, uint64_t ve
         pinned.slot = guard.Keep();
         return pinned;
       }
-      pins_.Word(guard.slot()).store(0, std::memory_order_release);
+      pins_.Clear(guard.slot());
     }
     if (outcome == Outcome::kNotMapped) {
       if (absl::Status s = catalog_.Refresh(deadline); !s.ok()) return s;

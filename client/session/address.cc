@@ -4,8 +4,12 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <filesystem>
+
 #include "absl/status/status.h"
 #include "proto/strcat.h"
+#include "proto/tenant_name.h"
 
 namespace penstock::client {
 namespace {
@@ -31,14 +35,7 @@ std::vector<Address> DefaultSocketDirs() {
   return dirs;
 }
 
-}  // namespace
-
-absl::StatusOr<std::vector<Address>> ResolveAddresses(std::string_view text) {
-  if (text.empty()) {
-    const char* configured = getenv("PENSTOCK_ADDRESS");
-    if (configured == nullptr || *configured == '\0') return DefaultSocketDirs();
-    text = configured;
-  }
+absl::StatusOr<std::vector<Address>> ParseAddresses(std::string_view text) {
   std::vector<Address> out;
   while (true) {
     const size_t comma = text.find(',');
@@ -60,6 +57,56 @@ absl::StatusOr<std::vector<Address>> ResolveAddresses(std::string_view text) {
     if (comma == std::string_view::npos) return out;
     text = text.substr(comma + 1);
   }
+}
+
+absl::Status ChooseTenant(std::string_view tenant, std::vector<Address>* addresses) {
+  if (tenant.empty()) return absl::OkStatus();
+  if (!IsTenantName(tenant)) {
+    return absl::InvalidArgumentError(StrCat("tenant: \"", tenant, "\" is no name of one: a-z, 0-9 and -, at most ", kMaxTenantLetters));
+  }
+  for (Address& address : *addresses) {
+    if (!address.is_socket_dir) {
+      return absl::InvalidArgumentError(StrCat("tenant: \"", tenant, "\" goes with a socket directory; ", address.text,
+                                               " is one node's address: give that of the tenant's node, without tenant"));
+    }
+    address.tenant = tenant;
+    StrAppend(&address.text, address.text.ends_with('/') ? "" : "/", tenant);
+  }
+  return absl::OkStatus();
+}
+
+const char* Configured(const char* variable) {
+  const char* value = getenv(variable);
+  return value != nullptr && *value != '\0' ? value : nullptr;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Address>> ResolveAddresses(std::string_view text, std::string_view tenant) {
+  absl::StatusOr<std::vector<Address>> out;
+  if (!text.empty()) {
+    out = ParseAddresses(text);
+  } else {
+    const char* configured = Configured("PENSTOCK_ADDRESS");
+    out = configured != nullptr ? ParseAddresses(configured) : DefaultSocketDirs();
+    if (const char* whose = Configured("PENSTOCK_TENANT"); whose != nullptr && tenant.empty()) tenant = whose;
+  }
+  if (out.ok()) {
+    if (absl::Status s = ChooseTenant(tenant, &*out); !s.ok()) return s;
+  }
+  return out;
+}
+
+std::vector<std::string> TenantsIn(const std::string& socket_dir) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (std::filesystem::directory_iterator at(socket_dir, error), end; !error && at != end; at.increment(error)) {
+    const std::string name = at->path().filename();
+    std::error_code unknown;
+    if (IsTenantName(name) && at->is_directory(unknown)) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 std::string ProgramName() { return program_invocation_short_name; }

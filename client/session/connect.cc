@@ -45,6 +45,17 @@ absl::StatusOr<FdReply> SayHello(int socket, const std::string& label, uint32_t 
   }
 }
 
+// Of a tenant whose sockets are not there: is there none of that name?
+absl::Status OfTenant(const absl::Status& status, const Address& address) {
+  if (address.tenant.empty() || (!absl::IsUnavailable(status) && !absl::IsNotFound(status))) return status;
+  const std::string above = address.text.substr(0, address.text.size() - address.tenant.size() - 1);
+  const std::vector<std::string> there = TenantsIn(above);
+  if (std::find(there.begin(), there.end(), address.tenant) != there.end()) return status;
+  std::string names;
+  for (const std::string& name : there) StrAppend(&names, names.empty() ? "" : ", ", name);
+  return absl::UnavailableError(StrCat("there is no tenant \"", address.tenant, "\" in ", above, names.empty() ? std::string("; nor any other") : StrCat("; there are: ", names)));
+}
+
 absl::Status Annotate(const absl::Status& status, const std::string& where) {
   return absl::Status(status.code(), StrCat("connect to ", where, ": ", status.message()));
 }
@@ -52,7 +63,7 @@ absl::Status Annotate(const absl::Status& status, const std::string& where) {
 }  // namespace
 
 absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadline& deadline) {
-  const absl::StatusOr<std::vector<Address>> candidates = ResolveAddresses(options.address);
+  const absl::StatusOr<std::vector<Address>> candidates = ResolveAddresses(options.address, options.tenant);
   if (!candidates.ok()) return candidates.status();
   const absl::StatusOr<TlsFiles> tls = ResolveTlsFiles(options.tls);
   if (!tls.ok()) return tls.status();
@@ -90,6 +101,7 @@ absl::StatusOr<Session*> Session::Open(const ClientOptions& options, const Deadl
         continue;
       }
     }
+    status = OfTenant(status, candidate);
     StrAppend(&tried, tried.empty() ? "" : ", ", candidate.text);
     // The error that says most: any answer beats "nobody listens there".
     if (first_error.ok() || absl::IsUnavailable(first_error) || absl::IsNotFound(first_error)) {

@@ -85,8 +85,7 @@ void PinTable::Flush(Cache* cache) {
   const auto it = registry.tables.find(cache->serial);
   if (it != registry.tables.end()) {
     std::lock_guard<std::mutex> table_lock(it->second->mutex_);
-    it->second->free_.insert(it->second->free_.end(), cache->slots.begin(),
-                             cache->slots.begin() + cache->count);
+    while (cache->count > 0) it->second->free_.push_back(cache->Pop());
   }
   cache->count = 0;
 }
@@ -101,11 +100,11 @@ uint32_t PinTable::TakeFree() {
   if (cache->count == 0) {
     std::lock_guard<std::mutex> lock(mutex_);
     while (!free_.empty() && cache->count < kCacheSlots / 2) {
-      cache->slots[cache->count++] = free_.back();
+      cache->Push(free_.back());
       free_.pop_back();
     }
   }
-  return cache->count > 0 ? cache->slots[--cache->count] : kNoSlot;
+  return cache->count > 0 ? cache->Pop() : kNoSlot;
 }
 
 absl::StatusOr<uint32_t> PinTable::TakeSlow() {
@@ -137,7 +136,7 @@ void PinTable::GiveSlow(uint32_t slot) {
   free_.push_back(slot);
   if (cache == nullptr || cache->serial != serial_) return;
   // A thread that releases more than it takes: half of its cache goes back at once.
-  while (cache->count > kCacheSlots / 2) free_.push_back(cache->slots[--cache->count]);
+  while (cache->count > kCacheSlots / 2) free_.push_back(cache->Pop());
 }
 
 bool PinTable::WaitOpen() {
@@ -158,7 +157,7 @@ bool PinTable::AnyPinned() const {
   for (uint32_t chunk = 0; chunk < chunk_count(); ++chunk) {
     const std::atomic<uint64_t>* words = chunks_[chunk].load();
     for (uint32_t i = 0; i < kPinsPerChunk; ++i) {
-      if (words[i].load() != 0) return true;
+      if ((words[i].load() & 1) != 0) return true;
     }
   }
   return false;
@@ -200,10 +199,10 @@ bool PinTable::ChildReset(const std::vector<UniqueFd>& copies) {
 
 void PinTable::RebuildFree() {
   // The threads whose caches held slots are gone, but for this one, which forgets its cache: a slot
-  // is free if its word is.
+  // is free if its word pins nothing.
   free_.clear();
   for (uint32_t slot = chunk_count() * kPinsPerChunk; slot-- > 0;) {
-    if (Word(slot).load() == 0) free_.push_back(slot);
+    if ((Word(slot).load() & 1) == 0) free_.push_back(slot);
   }
   if (thread_cache_ != nullptr && thread_cache_->serial == serial_) thread_cache_->count = 0;
 }

@@ -2,7 +2,9 @@
 //
 // A view holds one slot. Writing PinWord(record, seq) into it and then finding the record's
 // sequence unchanged is what keeps a record and its block alive (catalog_layout.h); clearing it lets
-// go. Free slots are cached per thread, so that taking one is neither a lock nor an allocation.
+// go. Free slots are cached per thread, so that taking one is neither a lock nor an allocation. A
+// thread takes them in turn, and who lets go clears the word's lowest bit only: the node, which is
+// never told of a get, sees by what is left there what was used last (server/store/use_sampler.h).
 //
 // Threading:  any thread. A slot belongs to who took it. Freeze/Thaw: the thread that forks.
 // Ownership:  owns the mappings of the chunks, which the node makes and sizes
@@ -47,18 +49,18 @@ class PinTable {
   uint32_t TryTake() {
     Cache* cache = thread_cache_;
     if (cache == nullptr || cache->serial != serial_ || cache->count == 0) return kNoSlot;
-    return cache->slots[--cache->count];
+    return cache->Pop();
   }
   // Takes more free slots over into this thread's cache, under a lock; kNoSlot when there are none.
   uint32_t TakeFree();
   // TakeFree, and a further chunk from the node when there are none.
   absl::StatusOr<uint32_t> TakeSlow();
 
-  // The slot's word must be 0.
+  // The slot must pin nothing: see Clear.
   void Give(uint32_t slot) {
     Cache* cache = thread_cache_;
     if (cache != nullptr && cache->serial == serial_ && cache->count < kCacheSlots) {
-      cache->slots[cache->count++] = slot;
+      cache->Push(slot);
     } else {
       GiveSlow(slot);
     }
@@ -67,6 +69,12 @@ class PinTable {
   std::atomic<uint64_t>& Word(uint32_t slot) const {
     return chunks_[slot / layout::kPinsPerChunk].load(
         std::memory_order_acquire)[slot % layout::kPinsPerChunk];
+  }
+
+  // Ends the pin, if there is one; what it was of stays to be seen.
+  void Clear(uint32_t slot) const {
+    std::atomic<uint64_t>& word = Word(slot);
+    word.store(word.load(std::memory_order_relaxed) & ~uint64_t{1}, std::memory_order_release);
   }
 
   // One more view of the record that `slot` pins. A pin is never copied to another slot: the node's
@@ -108,10 +116,16 @@ class PinTable {
         std::memory_order_acquire)[slot % layout::kPinsPerChunk];
   }
   void AddExtra(uint32_t chunk);
-  struct Cache {
+  struct Cache {  // first come, first taken
     uint64_t serial = 0;
+    uint32_t first = 0;
     uint32_t count = 0;
     std::array<uint32_t, kCacheSlots> slots;
+    void Push(uint32_t slot) { slots[(first + count++) % kCacheSlots] = slot; }
+    uint32_t Pop() {
+      --count;
+      return slots[first++ % kCacheSlots];
+    }
   };
   struct CacheOwner;  // returns the slots when the thread ends
   void GiveSlow(uint32_t slot);

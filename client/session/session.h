@@ -106,7 +106,7 @@ class Session {
   void Release(const PinnedRecord& pinned) {
     if (pinned.slot == PinTable::kNoSlot) return ReleasePrivate(pinned.record);
     if (!pins_.Unshare(pinned.slot)) return;  // other views of this pin live on
-    pins_.Word(pinned.slot).store(0, std::memory_order_release);
+    pins_.Clear(pinned.slot);
     pins_.Give(pinned.slot);
   }
   // Where the record's bytes are mapped here.

@@ -26,6 +26,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace penstock::layout {
@@ -89,6 +90,8 @@ enum RecordFlags : uint8_t {
   kRecordPrivate = 8,          // never in a catalog: a client's own (client/private_tensor.h)
   kRecordBound = 16,           // goes with the session that made it, unless that keeps it first (a member of a snapshot)
   kRecordDirectory = 32,       // has room for a DirectoryPart
+  kRecordSoftPin = 64,         // of the cache class: evicted after all that are not
+  kRecordChecksum = 128,       // has a ChecksumPart
 };
 
 // State of a record, for the node (recovery). Readers look only at the sequence. Order of the stores: publish =
@@ -101,7 +104,8 @@ enum RecordFlags : uint8_t {
 // expires_ns the time to live.
 enum class RecordState : uint8_t { kFree = 0, kDraft = 1, kLive = 2, kRetired = 3, kPublishing = 4, kPrepared = 5 };
 
-// Followed by int64_t shape[rank], the name, the metadata (MetadataEntry by MetadataEntry), the DirectoryPart if it has one.
+// Followed by int64_t shape[rank], the name, the metadata (MetadataEntry by MetadataEntry), the DirectoryPart and the
+// ChecksumPart if it has them.
 struct alignas(64) Record {
   std::atomic<uint64_t> seq;  // odd = live; grows by 1 with publish and with retire
   uint64_t name_hash;         // HashName with the header's key
@@ -163,17 +167,40 @@ struct DirectoryPart {
   uint32_t aside;
 };
 static_assert(sizeof(DirectoryPart) == 48 && alignof(DirectoryPart) == 8);
-constexpr uint64_t DirectoryPartOffset(uint64_t record_bytes) { return (record_bytes + 7) / 8 * 8; }
-// Of the whole record, with its DirectoryPart.
-inline uint64_t RecordBytesOf(const Record* r) {
-  const uint64_t bytes = RecordBytes(r->rank, r->name_bytes, r->metadata_bytes);
-  return r->flags & kRecordDirectory ? DirectoryPartOffset(bytes) + sizeof(DirectoryPart) : bytes;
+// CRC32C (RFC 3720, Castagnoli) of the tensor's bytes. It does not change once the record is live.
+enum class ChecksumState : uint32_t { kNone = 0, kKnown = 1, kExpected = 2 };  // kExpected: of a copy that has not been checked yet
+struct ChecksumPart {
+  uint32_t crc32c;
+  ChecksumState state;
+};
+static_assert(sizeof(ChecksumPart) == 8 && alignof(ChecksumPart) <= 8);
+// Where the parts begin, behind a record of so many bytes.
+constexpr uint64_t PartsOffset(uint64_t record_bytes) { return (record_bytes + 7) / 8 * 8; }
+constexpr uint64_t PartsBytes(uint8_t flags) {
+  return (flags & kRecordDirectory ? sizeof(DirectoryPart) : 0) + (flags & kRecordChecksum ? sizeof(ChecksumPart) : 0);
 }
-// Of a record that has one.
+inline uint64_t RecordBytes(const Record* r) { return RecordBytes(r->rank, r->name_bytes, r->metadata_bytes); }
+// Of the whole record, with its parts.
+inline uint64_t RecordBytesOf(const Record* r) {
+  const uint64_t parts = PartsBytes(r->flags);
+  return parts == 0 ? RecordBytes(r) : PartsOffset(RecordBytes(r)) + parts;
+}
+// Of a record that has a DirectoryPart.
 inline DirectoryPart* DirectoryPartOf(Record* r) {
-  return reinterpret_cast<DirectoryPart*>(reinterpret_cast<char*>(r) + DirectoryPartOffset(RecordBytes(r->rank, r->name_bytes, r->metadata_bytes)));
+  return reinterpret_cast<DirectoryPart*>(reinterpret_cast<char*>(r) + PartsOffset(RecordBytes(r)));
 }
 inline const DirectoryPart* DirectoryPartOf(const Record* r) { return DirectoryPartOf(const_cast<Record*>(r)); }
+// Null: it has none.
+inline ChecksumPart* ChecksumPartOf(Record* r) {
+  if (!(r->flags & kRecordChecksum)) return nullptr;
+  return reinterpret_cast<ChecksumPart*>(reinterpret_cast<char*>(DirectoryPartOf(r)) + PartsBytes(r->flags & kRecordDirectory));
+}
+inline const ChecksumPart* ChecksumPartOf(const Record* r) { return ChecksumPartOf(const_cast<Record*>(r)); }
+inline std::optional<uint32_t> ChecksumOf(const Record* r) {
+  const ChecksumPart* part = ChecksumPartOf(r);
+  if (part == nullptr || part->state != ChecksumState::kKnown) return std::nullopt;
+  return part->crc32c;
+}
 
 // Index: entry = upper 32 bits of the hash << 32 | RecordRef; 0 = empty; kIndexTombstone = removed, probe on.
 struct IndexHeader {

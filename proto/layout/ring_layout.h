@@ -96,7 +96,7 @@ struct CreateRequest {
   uint16_t metadata_bytes;
   uint8_t dtype;
   uint8_t rank;
-  uint8_t flags;  // RecordFlags: only kRecordKeep
+  uint8_t flags;  // RecordFlags: only kRecordKeep and kRecordSoftPin
   Purpose purpose;
   uint16_t replicas;
   uint16_t reserved1;

@@ -32,7 +32,7 @@ Cluster::Cluster(const NodeConfig& config, Membership::Kept* kept, Store* store,
     : config_(config), kept_(kept), store_(store), others_(others), say_(std::move(say)),
       self_(BootOf(kept)), session_(RandomWord()),
       records_(store), tables_(&store->segments(), store->TakeTableSegments()) {
-  directory_ = std::make_unique<ClusterDirectory>(directory::Config{.self = self_, .session = session_}, &records_, &tables_, MakeWorld());
+  directory_ = std::make_unique<ClusterDirectory>(DirectoryConfig(), &records_, &tables_, MakeWorld());
   activations_ = std::make_unique<Activations>(
       ActivationsOptions(),
       Activations::Callbacks{.read = [this](directory::Term view, const auto& by_partition) { directory_->OnActivations(view, by_partition); },
@@ -44,6 +44,14 @@ Cluster::Cluster(const NodeConfig& config, Membership::Kept* kept, Store* store,
                                           });
   others_->UseDirectory(directory_.get(), self_);
   store_->OnWantsToGo([this](const std::string& name, directory::OpId op, Store::Wish why) { others_->LetGo(name, op, why); });
+}
+
+directory::Config Cluster::DirectoryConfig() const {
+  directory::Config config;
+  config.self = self_;
+  config.session = session_;
+  config.rebalance = config_.rebalance == Rebalancing::kAuto;
+  return config;
 }
 
 // What the directory does comes with its lock held, so all of these only pass it on.

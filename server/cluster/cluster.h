@@ -46,6 +46,7 @@ class Cluster {
 
  private:
   ClusterDirectory::World MakeWorld();
+  directory::Config DirectoryConfig() const;
   Activations::Options ActivationsOptions() const;
   void OnView(const v1::View& view, int64_t revision);
   void OnNameEvent(const directory::NameEvent& event);

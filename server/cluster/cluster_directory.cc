@@ -110,8 +110,8 @@ void ClusterDirectory::OnFetched(const std::string& name, directory::OpId op, bo
   Event([&](Node& node) { node.OnFetched(Now(), name, op, ok); });
 }
 
-void ClusterDirectory::OnLoad(directory::NodeId from, const directory::NodeLoad& load) {
-  Event([&](Node& node) { node.OnLoad(Now(), from, load); });
+void ClusterDirectory::TellLoad(const directory::NodeLoad& load) {
+  Event([&](Node& node) { node.TellLoad(Now(), load); });
 }
 
 // ---- local clients ----
@@ -181,8 +181,35 @@ std::optional<ClusterDirectory::LookedUp> ClusterDirectory::LookupNow(const std:
   return std::move(waiting->found);
 }
 
+std::optional<directory::MoveAnswer> ClusterDirectory::MoveNow(const std::string& name, directory::NodeId to, bool copy, absl::Time deadline) {
+  // As LookupNow.
+  struct Waiting {
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::optional<directory::MoveAnswer> answer;
+  };
+  const auto waiting = std::make_shared<Waiting>();
+  Event([&](Node& node) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    const uint64_t ticket = ++last_ticket_;
+    moves_[ticket] = [waiting](const directory::MoveAnswer& answer) {
+      std::lock_guard lock(waiting->mutex);
+      waiting->answer = answer;
+      waiting->changed.notify_all();
+    };
+    node.MoveTensor(Now(), ticket, name, to, copy);
+  });
+  std::unique_lock lock(waiting->mutex);
+  const auto patience = absl::ToChronoNanoseconds(std::max(deadline - MonotonicNow(), absl::ZeroDuration()));
+  waiting->changed.wait_for(lock, patience, [&] { return waiting->answer.has_value(); });
+  return waiting->answer;
+}
+
 void ClusterDirectory::Evict(std::string_view name, directory::OpId op) {
   Event([&](Node& node) { node.Evict(Now(), name, op); });
+}
+
+void ClusterDirectory::LeaveDamaged(std::string_view name, directory::OpId op) {
+  Event([&](Node& node) { node.LeaveDamaged(Now(), name, op); });
 }
 
 std::optional<std::vector<directory::ListedName>> ClusterDirectory::List(std::string_view prefix, std::string_view after, size_t limit) {
@@ -194,6 +221,11 @@ std::optional<std::vector<directory::ListedName>> ClusterDirectory::List(std::st
 directory::DirectoryStats ClusterDirectory::Stats() {
   std::lock_guard lock(mutex_);
   return node_ ? node_->Stats() : directory::DirectoryStats{};
+}
+
+directory::DirectoryStats ClusterDirectory::Counts() {
+  std::lock_guard lock(mutex_);
+  return node_ ? node_->Counts() : directory::DirectoryStats{};
 }
 
 directory::Term ClusterDirectory::term() {
@@ -243,6 +275,13 @@ void ClusterDirectory::FinishLookup(uint64_t ticket, const std::vector<directory
   const absl::Time until = lease_until == 0 ? absl::InfinitePast() : absl::FromUnixNanos(lease_until);
   finished_.push_back([found = std::move(it->second), results, until] { found(results, until); });
   lookups_.erase(it);
+}
+
+void ClusterDirectory::FinishMove(uint64_t ticket, const directory::MoveAnswer& answer) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  const auto it = moves_.find(ticket);
+  if (it == moves_.end()) return;
+  finished_.push_back([done = std::move(it->second), answer] { done(answer); });
+  moves_.erase(it);
 }
 
 void ClusterDirectory::Fetch(const directory::Pull& pull) { world_.fetch(pull); }

@@ -58,7 +58,7 @@ class ClusterDirectory final : directory::Environment {
   void OnActivations(directory::Term view, const std::vector<directory::Activation>& by_partition);
   void OnActivated(directory::Term view, bool ok, bool retry);
   void OnFetched(const std::string& name, directory::OpId op, bool ok);
-  void OnLoad(directory::NodeId node, const directory::NodeLoad& load);
+  void TellLoad(const directory::NodeLoad& load);  // this node's own
 
   // ---- local clients ----
   using Done = std::function<void(directory::Outcome outcome, directory::Version version)>;
@@ -76,12 +76,16 @@ class ClusterDirectory final : directory::Environment {
     absl::Time lease_until;
   };
   std::optional<LookedUp> LookupNow(const std::vector<std::string>& names, bool lease, absl::Time deadline);
+  // Asks the tensor's home to move it, and waits. Nothing: it is still on its way at `deadline`, and goes on; ask again.
+  std::optional<directory::MoveAnswer> MoveNow(const std::string& name, directory::NodeId to, bool copy, absl::Time deadline);
   // A record here that is to go: its home is asked.
   void Evict(std::string_view name, directory::OpId op);
+  void LeaveDamaged(std::string_view name, directory::OpId op);
 
   // ---- answers at once ----
   std::optional<std::vector<directory::ListedName>> List(std::string_view prefix, std::string_view after, size_t limit);
   directory::DirectoryStats Stats();
+  directory::DirectoryStats Counts();  // DirectoryNode::Counts
   directory::Term term();
   size_t CountSteady();  // nodes that keep replicas; 0: there is no view yet
   // What is to be said of `what`, which every node that had it has left: UNAVAILABLE while one of them may come back, or may just have
@@ -102,6 +106,7 @@ class ClusterDirectory final : directory::Environment {
   void Activate(directory::Term view, const std::vector<directory::ActivatePartition>& partitions) override;
   void FinishOperation(directory::OpId op, directory::Outcome outcome, directory::Version version) override;
   void FinishLookup(uint64_t ticket, const std::vector<directory::LookupResult>& results, directory::Time lease_until) override;
+  void FinishMove(uint64_t ticket, const directory::MoveAnswer& answer) override;
   void Fetch(const directory::Pull& pull) override;
   void RecallCopy(std::string_view name) override;
   void OnNameEvent(const directory::NameEvent& event) override;
@@ -113,6 +118,7 @@ class ClusterDirectory final : directory::Environment {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<directory::OpId, Done> operations_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, Found> lookups_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, std::function<void(const directory::MoveAnswer&)>> moves_ ABSL_GUARDED_BY(mutex_);
   absl::Time joined_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow: somebody, or the first view
   uint64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<std::function<void()>> finished_ ABSL_GUARDED_BY(mutex_);  // to be called without the lock

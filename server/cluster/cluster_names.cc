@@ -64,6 +64,14 @@ absl::StatusOr<v1::TensorInfo> ClusterNames::InfoOf(const std::string& name, dir
   return info;
 }
 
+void ClusterNames::TellWhy(const directory::LookupResult& found, v1::TensorInfo* info) const {
+  for (size_t i = 0; i < found.holders.size(); ++i) {
+    v1::TensorInfo::Placement* placement = info->add_placements();
+    placement->set_node(name_of_(found.holders[i]));
+    placement->set_why(directory::ReasonText(i < found.reasons.size() ? found.reasons[i] : 0));
+  }
+}
+
 absl::Status ClusterNames::Stat(const v1::StatRequest& request, v1::StatResponse* response) {
   const absl::Status serves = store_->MayServeNames();
   std::vector<int> missing;
@@ -84,7 +92,10 @@ absl::Status ClusterNames::Stat(const v1::StatRequest& request, v1::StatResponse
     if (status.ok()) {
       absl::StatusOr<v1::TensorInfo> info = InfoOf(names[k], looked->results[k].version, looked->results[k].info, looked->results[k].holders);
       status = info.status();
-      if (info.ok()) *result->mutable_info() = *std::move(info);
+      if (info.ok()) {
+        *result->mutable_info() = *std::move(info);
+        TellWhy(looked->results[k], result->mutable_info());
+      }
     }
     Encode(status, result->mutable_status());
   }

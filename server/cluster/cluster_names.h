@@ -57,6 +57,7 @@ class ClusterNames {
 
  private:
   absl::Status TryList(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response);
+  void TellWhy(const directory::LookupResult& found, v1::TensorInfo* info) const;
   absl::StatusOr<v1::TensorInfo> InfoOf(const std::string& name, directory::Version version, const directory::PutInfo& info,
                                         absl::Span<const directory::NodeId> holders) const;
 

@@ -39,6 +39,7 @@ void ClusterPuts::Publish(const std::shared_ptr<Session>& session, layout::Recor
   }
   absl::StatusOr<Store::TakenDraft> draft = store_->TakeDraft(*session, record, record_seq);
   if (!draft.ok()) return done(draft.status());
+  (void)FinishChecksum(draft->checksum, draft->data, draft->nbytes);  // it is nobody's copy
   Going going{.draft = *std::move(draft), .done = std::move(done)};
   {
     std::lock_guard lock(mutex_);

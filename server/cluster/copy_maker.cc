@@ -1,20 +1,96 @@
 #include "server/cluster/copy_maker.h"
 
 #include <algorithm>
-#include <vector>
+#include <utility>
 
 #include "proto/strcat.h"
 #include "server/store/record_info.h"
 #include "transport/fault_point.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
 void CopyMaker::Start(const directory::Pull& pull) {
-  jobs_->Run([this, pull] {
-    const absl::Status made = Make(pull);
-    PENSTOCK_FAULT_POINT("node.replica.made");
-    directory_->OnFetched(pull.name, pull.op, made.ok());
-  });
+  Line* const line = pull.version == directory::Version{} ? &hurried_ : &unhurried_;  // its put waits for it
+  const directory::NodeId from = pull.from.empty() ? 0 : pull.from.front();
+  {
+    std::lock_guard lock(mutex_);
+    Waiting& waiting = line->waiting[from];
+    waiting.pulls.push_back(pull);
+    if (waiting.jobs >= kJobsEach) return;
+    ++waiting.jobs;
+  }
+  line->jobs->Run([this, line, from] { Work(line, from); });
+}
+
+void CopyMaker::Work(Line* line, directory::NodeId from) {
+  while (true) {
+    const std::vector<directory::Pull> pulls = Next(line, from);
+    if (pulls.empty()) return;
+    uint64_t bytes = 0;
+    for (const directory::Pull& pull : pulls) bytes += pull.info.nbytes;
+    if (line->paced && !AwaitTurn(bytes)) return;
+    Run(pulls);
+  }
+}
+
+// None: this job is over.
+std::vector<directory::Pull> CopyMaker::Next(Line* line, directory::NodeId from) {
+  std::lock_guard lock(mutex_);
+  const auto it = line->waiting.find(from);
+  std::deque<directory::Pull>& waiting = it->second.pulls;
+  std::vector<directory::Pull> pulls;
+  uint64_t bytes = 0;
+  while (!waiting.empty() && pulls.size() < kTogether) {
+    bytes += waiting.front().info.nbytes;
+    if (!pulls.empty() && bytes > kTogetherBytes) break;
+    pulls.push_back(std::move(waiting.front()));
+    waiting.pop_front();
+  }
+  if (pulls.empty() && --it->second.jobs == 0) line->waiting.erase(it);
+  return pulls;
+}
+
+void CopyMaker::Run(const std::vector<directory::Pull>& pulls) {
+  const std::vector<absl::Status> made = MakeTogether(pulls);
+  PENSTOCK_FAULT_POINT("node.replica.made");
+  for (size_t i = 0; i < pulls.size(); ++i) {
+    if (made[i].ok() && directory::UnpackReason(pulls[i].reason).kind == directory::ReasonKind::kRepair) {
+      repaired_.fetch_add(1);
+      repaired_bytes_.fetch_add(pulls[i].info.nbytes);
+    }
+    directory_->OnFetched(pulls[i].name, pulls[i].op, made[i].ok());
+  }
+}
+
+bool CopyMaker::AwaitTurn(uint64_t bytes) {
+  std::unique_lock lock(mutex_);
+  const absl::Duration wait = rate_.Take(bytes, MonotonicNow());
+  return !changed_.wait_for(lock, absl::ToChronoNanoseconds(wait), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; });
+}
+
+void CopyMaker::Stop() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  unhurried_jobs_.Stop();
+}
+
+// All from the node that they have in common; what that one does not give, each from whoever gives it.
+std::vector<absl::Status> CopyMaker::MakeTogether(const std::vector<directory::Pull>& pulls) {
+  std::vector<absl::Status> made(pulls.size(), absl::UnavailableError("nobody has it"));
+  const PeerRef peer = pulls.size() > 1 ? peer_of_(pulls.front().from.front()) : nullptr;
+  if (peer != nullptr) {
+    std::vector<const directory::Pull*> all;
+    for (const directory::Pull& pull : pulls) all.push_back(&pull);
+    made = MakeFrom(*peer, all, /*verify=*/false);
+  }
+  for (size_t i = 0; i < pulls.size(); ++i) {
+    if (!made[i].ok()) made[i] = Make(pulls[i]);
+  }
+  return made;
 }
 
 // From the first that gives it.
@@ -23,43 +99,65 @@ absl::Status CopyMaker::Make(const directory::Pull& pull) {
   for (const directory::NodeId node : pull.from) {
     const PeerRef peer = peer_of_(node);
     if (peer == nullptr) continue;
-    why = MakeFrom(*peer, pull);
+    why = MakeFrom(*peer, {&pull}, /*verify=*/false)[0];
+    if (absl::IsDataLoss(why)) {
+      store_->NoteDamaged(pull.name, StrCat("node ", peer->address()));
+      why = MakeFrom(*peer, {&pull}, /*verify=*/true)[0];
+    }
     if (why.ok()) return why;
   }
   return why;
 }
 
-absl::Status CopyMaker::MakeFrom(PeerNode& peer, const directory::Pull& pull) {
-  const std::vector<PeerNode::Wanted> wanted = {{.name = pull.name, .op = pull.op}};
+// One result each. verify: what came before did not have its checksum. The peer looks at its copy, and lets it go if it is damaged.
+std::vector<absl::Status> CopyMaker::MakeFrom(PeerNode& peer, const std::vector<const directory::Pull*>& pulls, bool verify) {
+  std::vector<PeerNode::Wanted> wanted;
+  for (const directory::Pull* pull : pulls) wanted.push_back({.name = pull->name, .op = pull->op, .verify = verify});
   std::vector<absl::StatusOr<PeerNode::Found>> found = peer.Locate(wanted);
-  if (!found[0].ok()) return found[0].status();
-  std::string metadata;
-  const absl::StatusOr<v1::RecordInfo> info = ParseRecordInfo(pull.info.info);
-  const absl::StatusOr<CreateSpec> spec = info.ok() ? SpecOfRecord(pull.name, *info, &metadata) : info.status();
-  absl::StatusOr<Placed> placed = spec.ok() ? writer_.Reserve(*spec, Store::kMemoryWait) : spec.status();
-  absl::Status status = placed.status();
-  if (status.ok() && found[0]->info.nbytes() != spec->nbytes) {
-    status = absl::DataLossError(StrCat("'", pull.name, "': its home tells of ", spec->nbytes, " bytes, its holder of ", found[0]->info.nbytes()));
+  std::vector<Making> all;
+  std::vector<PeerNode::Reading> readings;
+  std::vector<const PeerNode::Found*> released;
+  for (size_t i = 0; i < pulls.size(); ++i) {
+    all.push_back({.pull = pulls[i]});
+    all[i].status = found[i].status();
+    if (!found[i].ok()) continue;
+    released.push_back(&*found[i]);
+    Place(*found[i], &all[i]);
+    if (all[i].status.ok()) readings.push_back({.found = &*found[i], .to = all[i].placed->block.address});
   }
-  if (status.ok()) {
-    std::vector<PeerNode::Reading> readings = {{.found = &*found[0], .to = placed->block.address}};
-    peer.Read(absl::MakeSpan(readings));
-    status = readings[0].status;
-  }
-  const PeerNode::Found* const released[] = {&*found[0]};
-  peer.Release(released);
+  if (!readings.empty()) peer.Read(absl::MakeSpan(readings));
+  if (!released.empty()) peer.Release(released);
   PENSTOCK_FAULT_POINT("node.replica.read");
-  if (status.ok()) {
-    status = writer_.Take(*placed).status();
-    if (status.ok()) {
-      status = store_->Prepare(placed->record, {.op = pull.op, .prepared_in = std::max(pull.view, directory_->term()),
-                                                .created_ns = info->created_ns(), .expires_ns = info->expires_ns()});
-      if (!status.ok()) store_->DropTaken(placed->record);
-      return absl::IsAlreadyExists(status) ? absl::OkStatus() : status;
-    }
+  std::vector<absl::Status> made;
+  auto reading = readings.begin();
+  for (Making& one : all) {
+    if (one.status.ok()) one.status = (reading++)->status;
+    if (one.status.ok()) one.status = Finish(one);
+    if (!one.status.ok() && one.placed.ok()) writer_.Abort(*one.placed);
+    made.push_back(one.status);
   }
-  if (placed.ok()) writer_.Abort(*placed);
-  return status;
+  return made;
+}
+
+void CopyMaker::Place(const PeerNode::Found& found, Making* one) {
+  absl::StatusOr<v1::RecordInfo> info = ParseRecordInfo(one->pull->info.info);
+  const absl::StatusOr<CreateSpec> spec = info.ok() ? SpecOfRecord(one->pull->name, *info, &one->metadata) : info.status();
+  if (spec.ok() && found.info.nbytes() != spec->nbytes) {
+    one->status = absl::InternalError(StrCat("'", one->pull->name, "': its home tells of ", spec->nbytes, " bytes, its holder of ", found.info.nbytes()));
+    return;
+  }
+  one->placed = spec.ok() ? writer_.Reserve(*spec, Store::kMemoryWait) : spec.status();
+  one->status = one->placed.status();
+  if (info.ok()) one->info = *std::move(info);
+}
+
+// Its bytes are there.
+absl::Status CopyMaker::Finish(const Making& one) {
+  if (absl::Status s = writer_.Take(*one.placed).status(); !s.ok()) return s;
+  const absl::Status prepared = store_->Prepare(one.placed->record, {.op = one.pull->op, .prepared_in = std::max(one.pull->view, directory_->term()),
+                                                                     .created_ns = one.info.created_ns(), .expires_ns = one.info.expires_ns()});
+  if (!prepared.ok()) store_->DropTaken(one.placed->record);
+  return absl::IsAlreadyExists(prepared) ? absl::OkStatus() : prepared;
 }
 
 }  // namespace penstock::server

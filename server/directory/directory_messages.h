@@ -45,7 +45,8 @@ struct Propose {
   std::string name;
   Conditions conditions;
   PutInfo info;
-  std::vector<NodeId> holders;  // nodes with a prepared record
+  std::vector<NodeId> holders;   // nodes with a prepared record
+  std::vector<Reason> reasons;   // why these
 };
 
 enum class Outcome : uint8_t {
@@ -129,6 +130,8 @@ struct ResolveItem {
   uint64_t question = 0;
   bool leaving = false;   // the node wants to get rid of a live record
   bool evicting = false;  // and of a cache tensor even when it is the last copy
+  bool damaged = false;   // its bytes are not right: any other copy is better
+  Reason reason = 0;      // why it has it
 };
 struct Resolve {
   uint64_t session = 0;
@@ -180,6 +183,7 @@ struct LookupResult {
   OpId op;
   PutInfo info;
   std::vector<NodeId> holders;  // those in the home's view
+  std::vector<Reason> reasons;  // why these
 };
 struct LookupAnswerItem {
   uint32_t index = 0;
@@ -274,11 +278,51 @@ struct Pull {
   Term view = 0;    // the sender's; the record's prepared_in is at least this
   PutInfo info;
   std::vector<NodeId> from;
+  Reason reason = 0;  // why to this target, and for what; of what nobody waits for the target may take its time
 };
 struct PullDone {
   std::string name;
   OpId op;
   bool ok = false;
+  bool going = false;  // not done: it is still on its way
+  bool busy = false;   // nor begun: the target has enough to do
+};
+
+// Node that was asked -> home: `to` shall have a copy, and unless it is a copy only, one of the others is to let go of it.
+struct Move {
+  uint64_t request = 0;
+  std::string name;
+  NodeId to = 0;
+  bool copy = false;
+};
+enum class MoveOutcome : uint8_t {
+  kDone,
+  kAbsent,    // no such tensor
+  kLost,      // every node that had it is gone
+  kNoNode,    // `to` is no member
+  kDraining,  // `to` is to be emptied
+  kFull,      // there is no room at `to`
+  kFailed,    // `to` could not make the copy
+  kStays,     // the copy is made, and none of the others has let go
+  kElsewhere, // not home: ask again
+};
+struct MoveAnswer {
+  uint64_t request = 0;
+  MoveOutcome outcome = MoveOutcome::kElsewhere;
+  NodeId from = 0;     // who has let go; 0: nobody
+  uint64_t bytes = 0;  // that were copied
+};
+// Home -> a holder: others have it; ask for leave to drop it (ResolveItem::leaving).
+struct LetGo {
+  std::string name;
+  OpId op;
+};
+
+// Every node -> all members, about once a second.
+struct LoadReport {
+  uint64_t free_bytes = 0;
+  uint64_t total_bytes = 0;
+  uint32_t busy_percent = 0;
 };
 
 // ---- tombstones ----
@@ -297,6 +341,7 @@ struct CollectAck {
 using Message =
     std::variant<Propose, ProposeAnswer, Supersede, Recall, RunAck, Replicate, ReplicateAck, Committed, Drop, Discard,
                  Resolve, Verdicts, OpQuery, OpQueryAnswer, Lookup, LookupAnswer, HandoverAsk, HandoverPart, AnnounceAsk,
-                 AnnouncePart, Push, PushAck, Activated, Refused, Pull, PullDone, Collect, CollectAck>;
+                 AnnouncePart, Push, PushAck, Activated, Refused, Pull, PullDone, Collect, CollectAck, Move, MoveAnswer, LetGo,
+                 LoadReport>;
 
 }  // namespace penstock::server::directory

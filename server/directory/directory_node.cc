@@ -25,6 +25,8 @@ DirectoryNode::DirectoryNode(const Config& config, Environment& environment, Rec
       operations_(node_, partitions_),
       takeover_(node_, partitions_, operations_),
       repair_(node_, partitions_, operations_, placement_),
+      transfers_(node_, partitions_, operations_, placement_),
+      rebalance_(node_, partitions_, repair_, transfers_, placement_),
       proposer_(node_, placement_),
       holder_(node_, partitions_, proposer_) {}
 
@@ -45,6 +47,7 @@ void DirectoryNode::OnView(Time now, const View& view) {
   operations_.OnView();
   takeover_.OnView();
   repair_.OnView();
+  rebalance_.OnView();
   proposer_.OnView();
   DeliverToSelf();
 }
@@ -101,10 +104,18 @@ void DirectoryNode::Deliver(NodeId from, Message message) {
     void operator()(Pull& m) { node.holder_.OnPull(from, m); }
     void operator()(PullDone& m) {
       node.repair_.OnPullDone(from, m);
+      node.transfers_.OnPullDone(from, m);
       node.proposer_.OnPullDone(from, m);
     }
     void operator()(Collect& m) { node.partitions_.OnCollect(from, m); }
     void operator()(CollectAck& m) { node.repair_.OnCollectAck(from, m); }
+    void operator()(Move& m) { node.transfers_.OnMove(from, m); }
+    void operator()(MoveAnswer& m) { node.proposer_.OnMoveAnswer(m); }
+    void operator()(LetGo& m) { node.holder_.OnLetGo(m); }
+    void operator()(LoadReport& m) {
+      if (!node.node_.view.Has(from)) return;
+      node.placement_.Report(from, {.free_bytes = std::min(m.free_bytes, m.total_bytes), .total_bytes = m.total_bytes, .busy = m.busy_percent / 100.0}, node.node_.now);
+    }
   };
   std::visit(Router{*this, from}, message);
 }
@@ -127,15 +138,23 @@ void DirectoryNode::OnFetched(Time now, const std::string& name, OpId op, bool o
   DeliverToSelf();
 }
 
-void DirectoryNode::OnLoad(Time now, NodeId node, const NodeLoad& load) { placement_.Report(node, load, now); }
+void DirectoryNode::TellLoad(Time now, const NodeLoad& load) {
+  node_.now = now;
+  const auto busy = static_cast<uint32_t>(100 * std::clamp(load.busy, 0.0, 1.0) + 0.5);
+  for (const Member& member : node_.view.members) node_.Send(member.id, LoadReport{load.free_bytes, load.total_bytes, busy});
+  DeliverToSelf();
+}
 
 void DirectoryNode::Tick(Time now) {
   node_.now = now;
   takeover_.Tick();
   operations_.Tick();
   repair_.Tick();
+  transfers_.Tick();
+  rebalance_.Tick();
   proposer_.Tick();
   holder_.Tick();
+  if (node_.tables != nullptr) partitions_.SaveSome();
   DeliverToSelf();
 }
 
@@ -161,7 +180,19 @@ void DirectoryNode::Lookup(Time now, uint64_t ticket, const std::vector<std::str
 
 void DirectoryNode::Evict(Time now, std::string_view name, OpId op) {
   node_.now = now;
-  holder_.Leave(name, op, true);
+  holder_.Leave(name, op, Holder::LeaveWhy::kEvicted);
+  DeliverToSelf();
+}
+
+void DirectoryNode::LeaveDamaged(Time now, std::string_view name, OpId op) {
+  node_.now = now;
+  holder_.Leave(name, op, Holder::LeaveWhy::kDamaged);
+  DeliverToSelf();
+}
+
+void DirectoryNode::MoveTensor(Time now, uint64_t ticket, std::string name, NodeId to, bool copy) {
+  node_.now = now;
+  proposer_.MoveTensor(ticket, std::move(name), to, copy);
   DeliverToSelf();
 }
 
@@ -221,6 +252,17 @@ DirectoryStats DirectoryNode::Stats() const {
   stats.open_operations = operations_.open_count();
   stats.open_requests = proposer_.open_count();
   stats.pulls = holder_.pull_count();
+  stats.transfers = transfers_.count();
+  return stats;
+}
+
+DirectoryStats DirectoryNode::Counts() const {
+  DirectoryStats stats;
+  for (Partition p = 0; p < partitions_.count(); ++p) {
+    if (!partitions_[p].active) continue;
+    stats.lost += partitions_[p].lost;
+    stats.under_replicated += partitions_[p].under_replicated;
+  }
   return stats;
 }
 

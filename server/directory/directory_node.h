@@ -29,7 +29,9 @@
 #include "server/directory/partition.h"
 #include "server/directory/placement.h"
 #include "server/directory/proposer.h"
+#include "server/directory/rebalance.h"
 #include "server/directory/repair.h"
+#include "server/directory/transfers.h"
 
 namespace penstock::server::directory {
 
@@ -43,6 +45,7 @@ struct DirectoryStats {
   size_t open_operations = 0;  // as home
   size_t open_requests = 0;    // of local clients
   size_t pulls = 0;
+  size_t transfers = 0;
 };
 
 struct ListedName {
@@ -67,7 +70,8 @@ class DirectoryNode {
   void OnActivations(Time now, Term view, const std::vector<Activation>& by_partition);
   void OnActivated(Time now, Term view, bool ok, bool retry);
   void OnFetched(Time now, const std::string& name, OpId op, bool ok);
-  void OnLoad(Time now, NodeId node, const NodeLoad& load);
+  // This node's own, about once a second: all members are told.
+  void TellLoad(Time now, const NodeLoad& load);
   void Tick(Time now);
 
   // ---- local requests ----
@@ -79,6 +83,10 @@ class DirectoryNode {
   // lease: the caller wants to serve a copy for a while (lease_until of FinishLookup, by this node's clock).
   void Lookup(Time now, uint64_t ticket, const std::vector<std::string>& names, bool lease);
   void Evict(Time now, std::string_view name, OpId op);
+  // This node's copy has the wrong bytes: it goes if another node has one, which repair then copies.
+  void LeaveDamaged(Time now, std::string_view name, OpId op);
+  // `to` gets a copy, and unless `copy` one of the others lets go of its own: FinishMove.
+  void MoveTensor(Time now, uint64_t ticket, std::string name, NodeId to, bool copy);
 
   // ---- answers at once ----
   // A live record of this node may be served by name at this moment.
@@ -91,6 +99,8 @@ class DirectoryNode {
   const View& view() const { return node_.view; }
   const Assignment& assignment() const { return node_.assignment; }
   DirectoryStats Stats() const;
+  // Of Stats() only lost and under_replicated: some microseconds.
+  DirectoryStats Counts() const;
   // For checks: the entries that this node serves as home.
   void ForEachEntry(const std::function<void(const Entry&)>& visit) const;
 
@@ -104,6 +114,8 @@ class DirectoryNode {
   NameOperations operations_;
   HomeTakeover takeover_;
   Repair repair_;
+  Transfers transfers_;
+  Rebalance rebalance_;
   Proposer proposer_;
   Holder holder_;
 };

@@ -9,6 +9,7 @@ void Entry::SetText(std::string_view name, std::string_view info) {
   text.reserve(name.size() + info.size());
   text.append(name).append(info);
   name_bytes = static_cast<uint16_t>(name.size());
+  reasons = 0;
 }
 
 bool Entry::HeldBy(NodeId node) const {
@@ -16,7 +17,45 @@ bool Entry::HeldBy(NodeId node) const {
 }
 
 void Entry::RemoveHolder(NodeId node) {
-  holders.erase(std::remove(holders.begin(), holders.end(), node), holders.end());
+  const auto it = std::find(holders.begin(), holders.end(), node);
+  if (it == holders.end()) return;
+  const auto index = static_cast<size_t>(it - holders.begin());
+  if (index < reasons) {
+    text.erase(InfoEnd() + kReasonBytes * index, kReasonBytes);
+    --reasons;
+  }
+  holders.erase(it);
+}
+
+void Entry::AddHolder(NodeId node, Reason why) {
+  holders.push_back(node);
+  for (; reasons < std::min<size_t>(holders.size(), 255); ++reasons) {
+    const Reason reason = reasons + 1u == holders.size() ? why : 0;
+    for (size_t i = 0; i < kReasonBytes; ++i) text.push_back(static_cast<char>(reason >> 8 * i));
+  }
+}
+
+Reason Entry::WhyHolder(size_t index) const {
+  if (index >= reasons) return 0;
+  Reason reason = 0;
+  for (size_t i = 0; i < kReasonBytes; ++i) {
+    reason |= Reason{static_cast<uint8_t>(text[InfoEnd() + kReasonBytes * index + i])} << 8 * i;
+  }
+  return reason;
+}
+
+void Entry::SetReasons(absl::Span<const Reason> reasons_of_holders) {
+  const auto nodes = std::move(holders);
+  holders.clear();
+  text.resize(InfoEnd());
+  reasons = 0;
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (i < reasons_of_holders.size()) {
+      AddHolder(nodes[i], reasons_of_holders[i]);
+    } else {
+      holders.push_back(nodes[i]);
+    }
+  }
 }
 
 const Entry* EntryTable::Find(std::string_view name) const {

@@ -14,12 +14,15 @@
 
 #include "absl/container/btree_set.h"
 #include "absl/container/inlined_vector.h"
+#include "absl/types/span.h"
 #include "server/directory/ids.h"
+#include "server/directory/reason.h"
 
 namespace penstock::server::directory {
 
 struct Entry {
-  std::string text;  // the name, then the info: what the node wants kept with it (dtype, shape, created; opaque here)
+  // The name, then the info: what the node wants kept with it (dtype, shape, created; opaque here), then the reasons.
+  std::string text;
   Version version;
   Stamp stamp;
   OpId op;  // of the put or delete that made this version
@@ -29,12 +32,20 @@ struct Entry {
   uint8_t replicas = 1;  // wanted
   bool deleted = false;
   bool cache = false;  // may be evicted when it is the last copy
+  uint8_t reasons = 0;  // of the first holders: why they hold it, 3 bytes each
 
   std::string_view name() const { return std::string_view(text).substr(0, name_bytes); }
-  std::string_view info() const { return std::string_view(text).substr(name_bytes); }
-  void SetText(std::string_view name, std::string_view info);
+  std::string_view info() const { return std::string_view(text).substr(name_bytes, InfoEnd() - name_bytes); }
+  void SetText(std::string_view name, std::string_view info);  // without reasons
   bool HeldBy(NodeId node) const;
+  void AddHolder(NodeId node, Reason why);
+  Reason WhyHolder(size_t index) const;
+  void SetReasons(absl::Span<const Reason> reasons_of_holders);
   void RemoveHolder(NodeId node);
+
+ private:
+  static constexpr size_t kReasonBytes = 3;
+  size_t InfoEnd() const { return text.size() - kReasonBytes * reasons; }
 };
 static_assert(sizeof(Entry) <= 128);
 
@@ -54,6 +65,14 @@ class EntryTable {
   // Removes tombstones up to `upto`, and tells each before; the largest version number that went, 0 for none.
   uint64_t Collect(Stamp upto, const std::function<void(std::string_view name)>& going = {});
 
+  // Visits in the order of names, from the first above `after` on, until a visit returns false; whether the end was reached.
+  template <typename Visit>
+  bool Walk(std::string_view after, Visit visit) const {
+    for (auto it = entries_.upper_bound(after); it != entries_.end(); ++it) {
+      if (!visit(**it)) return false;
+    }
+    return true;
+  }
   template <typename Visit>
   void ForEach(Visit visit) const {
     for (const auto& entry : entries_) visit(*entry);

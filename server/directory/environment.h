@@ -51,6 +51,8 @@ class Environment {
   // A local put or delete is over.
   virtual void FinishOperation(OpId op, Outcome outcome, Version version) = 0;
   virtual void FinishLookup(uint64_t ticket, const std::vector<LookupResult>& results, Time lease_until) = 0;
+  // A local request to move a tensor is over.
+  virtual void FinishMove(uint64_t ticket, const MoveAnswer& answer) = 0;
   // Copy the record from one of these nodes into a prepared record of this op, with prepared_in = the larger one of this
   // node's view and the message's; answer with OnFetched.
   virtual void Fetch(const Pull& pull) = 0;

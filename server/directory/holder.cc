@@ -18,7 +18,7 @@ void Holder::Unsettle(const std::string& name, OpId op, Time next) {
   Unsettled& unsettled = unsettled_[{name, op}];
   unsettled.next = next;
   unsettled.question = 0;
-  unsettled.leaving = unsettled.evicting = false;
+  unsettled.leaving = unsettled.evicting = unsettled.damaged = false;
 }
 
 void Holder::NoteReturn(Term since) {
@@ -42,14 +42,15 @@ void Holder::NoteReturn(Term since) {
   node_.records->SetSince(since);  // last: a process that dies before it begins again
 }
 
-void Holder::Leave(std::string_view name, OpId op, bool evicting) {
+void Holder::Leave(std::string_view name, OpId op, LeaveWhy why) {
   const auto record = node_.records->Find(name, op);
   if (!record || record->state != RecordState::kLive) return;
   node_.records->SetState(name, op, RecordState::kSuperseded, record->version);
   Unsettle(std::string(name), op, node_.now);
   Unsettled& unsettled = unsettled_[{std::string(name), op}];
   unsettled.leaving = true;
-  unsettled.evicting = evicting;
+  unsettled.evicting = why == LeaveWhy::kEvicted;
+  unsettled.damaged = why == LeaveWhy::kDamaged;
 }
 
 // ---- what homes say ----
@@ -119,6 +120,7 @@ void Holder::Tick() {
     resolve.sequence = ++last_sequence_;
     node_.Send(home, std::move(resolve));
   }
+  TellOfPulls();
   LeaveWhenDraining();
 }
 
@@ -134,7 +136,7 @@ bool Holder::Ask(const Key& key, Unsettled& unsettled, std::map<NodeId, Resolve>
   unsettled.next = node_.now + 2 * node_.config.retry;
   questions[node_.assignment.Home(p)].items.push_back({p, node_.known_term[p], name, op, record->version,
                                                        record->prepared_in, unsettled.question, unsettled.leaving,
-                                                       unsettled.evicting});
+                                                       unsettled.evicting, unsettled.damaged, unsettled.reason});
   return true;
 }
 
@@ -224,7 +226,16 @@ void Holder::OnPull(NodeId from, const Pull& message) {
     if (for_put) node_.Send(from, PullDone{message.name, message.op, true});
     return;
   }
-  if (!pulls_.try_emplace(message.op, PullUnderWay{from, for_put}).second) return;
+  if (pulls_.contains(message.op)) return;
+  const auto evens = [](Reason reason) { return UnpackReason(reason).kind == ReasonKind::kRebalance; };
+  if (evens(message.reason)) {
+    // Homes do not know of each other's: few at a time, so that what this node has is known before the next ones are chosen.
+    const auto going = std::count_if(pulls_.begin(), pulls_.end(), [&](const auto& pull) { return evens(pull.second.reason); });
+    if (static_cast<size_t>(going) >= node_.config.rebalance_at_once) {
+      return node_.Send(from, PullDone{.name = message.name, .op = message.op, .ok = false, .going = false, .busy = true});
+    }
+  }
+  pulls_[message.op] = {message.name, from, for_put, message.reason, node_.now + node_.config.pull_patience / 4};
   node_.environment->Fetch(message);
 }
 
@@ -236,8 +247,18 @@ void Holder::OnFetched(const std::string& name, OpId op, bool ok) {
   if (ok) {
     Unsettle(name, op, node_.now + (pull.for_put ? node_.config.settle_after : 0));
     unsettled_[{name, op}].proposer_is_done = !pull.for_put;
+    unsettled_[{name, op}].reason = pull.reason;
   }
   if (pull.for_put || !ok) node_.Send(pull.asker, PullDone{name, op, ok});
+}
+
+// What is made without haste takes its time: whoever asked for it must not take it for failed.
+void Holder::TellOfPulls() {
+  for (auto& [op, pull] : pulls_) {
+    if (pull.for_put || node_.now < pull.tell_at) continue;
+    pull.tell_at = node_.now + node_.config.pull_patience / 4;
+    node_.Send(pull.asker, PullDone{.name = pull.name, .op = op, .ok = false, .going = true, .busy = false});
+  }
 }
 
 void Holder::LeaveWhenDraining() {
@@ -251,7 +272,7 @@ void Holder::LeaveWhenDraining() {
       if (records.empty()) break;
       after = records.back().name;
       for (const HeldRecord& record : records) {
-        if (record.state == RecordState::kLive) Leave(record.name, record.op, false);
+        if (record.state == RecordState::kLive) Leave(record.name, record.op, LeaveWhy::kNotNeeded);
       }
     }
   }

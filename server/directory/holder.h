@@ -6,7 +6,7 @@
 // Threading:  one thread
 // Ownership:  owned by DirectoryNode; the records are the store's
 // Errors:     none
-// Limits:     about 150 bytes an unsettled record; Config::work_per_tick questions a tick
+// Limits:     about 150 bytes an unsettled record; Config::rebalance_at_once copies that are made for evenness only; Config::work_per_tick questions a tick
 #pragma once
 
 #include <map>
@@ -28,8 +28,13 @@ class Holder {
   // The view says that this node was away: nothing that it holds is served by name before a home has confirmed it.
   void NoteReturn(Term since);
   // Ask the home to let go of a live record; meanwhile it is served only through the home. It goes when enough other nodes
-  // hold the tensor; `evicting`: a cache tensor goes in any case, its name with the last copy.
-  void Leave(std::string_view name, OpId op, bool evicting);
+  // hold the tensor.
+  enum class LeaveWhy : uint8_t {
+    kNotNeeded,
+    kEvicted,  // a cache tensor goes in any case, its name with the last copy
+    kDamaged,  // its bytes are not right: it goes if anybody else has it at all
+  };
+  void Leave(std::string_view name, OpId op, LeaveWhy why);
 
   void OnSupersede(NodeId from, const Supersede& message);
   void OnRecall(NodeId from, const Recall& message);
@@ -41,6 +46,7 @@ class Holder {
   void OnOpQueryAnswer(const OpQueryAnswer& message);
   void OnAnnounceAsk(NodeId from, const AnnounceAsk& message);
   void OnPull(NodeId from, const Pull& message);
+  void OnLetGo(const LetGo& message) { Leave(message.name, message.op, LeaveWhy::kNotNeeded); }
   void OnFetched(const std::string& name, OpId op, bool ok);
   void Tick();
 
@@ -55,10 +61,15 @@ class Holder {
     bool proposer_is_done = false;
     bool leaving = false;
     bool evicting = false;
+    bool damaged = false;
+    Reason reason = 0;  // why it was fetched
   };
   struct PullUnderWay {
+    std::string name;
     NodeId asker = 0;
     bool for_put = false;
+    Reason reason = 0;
+    Time tell_at = 0;  // the asker that it is still going on
   };
 
   void Unsettle(const std::string& name, OpId op, Time next);
@@ -66,6 +77,7 @@ class Holder {
   bool Ask(const Key& key, Unsettled& unsettled, std::map<NodeId, Resolve>& questions);
   bool AskProposer(const Key& key, Unsettled& unsettled);
   void Apply(const Verdict& verdict);
+  void TellOfPulls();
   size_t Announce(NodeId to, Term view, Partition p, const std::string& after, size_t budget);
   void LeaveWhenDraining();
 

@@ -349,6 +349,7 @@ void HomeTakeover::Serve(Partition p, Move& move) {
     state.read_from = state.floor.loss_is_recent ? state.quiet_until : 0;
   }
   state.scan_needed = true;
+  state.scanned = false;
   state.scan_after.clear();
   state.collect_at = node_.now + node_.config.tombstone_age;
   state.collect_upto = {state.term, state.last_change};

@@ -183,8 +183,9 @@ void NameOperations::BeginPut(Operation& operation, const Request& request, cons
     next.nbytes = propose.info.nbytes;
     next.replicas = propose.info.replicas;
     next.cache = propose.info.cache;
-    for (const NodeId node : propose.holders) {
-      if (node_.view.Has(node) && !next.HeldBy(node)) next.holders.push_back(node);
+    for (size_t i = 0; i < propose.holders.size(); ++i) {
+      const NodeId node = propose.holders[i];
+      if (node_.view.Has(node) && !next.HeldBy(node)) next.AddHolder(node, i < propose.reasons.size() ? propose.reasons[i] : 0);
     }
   }
   const uint64_t last = std::max(entry ? entry->version.number : 0, state.floor.number);
@@ -255,7 +256,7 @@ void NameOperations::Commit(Operation& operation) {
   const std::optional<Entry> old = found ? std::optional<Entry>(*found) : std::nullopt;
   partitions_.Put(operation.partition, operation.next);
   const Entry& next = operation.next;
-  if (!next.deleted && next.holders.size() != next.replicas) state.scan_needed = true;
+  if ((!next.deleted && next.holders.size() != next.replicas) || state.lost > 0) state.scan_needed = true;
   if (request.kind == Kind::kPropose) {
     // An earlier home may have committed it; its proposals may still be under way, or wait behind this one.
     if (old) finished_.Remember(old->op, {Outcome::kCommitted, old->version});
@@ -322,10 +323,12 @@ VerdictKind NameOperations::VerdictOfUnknown(Partition p, const ResolveItem& cla
   return VerdictKind::kDrop;
 }
 
-bool NameOperations::MayLeave(const Entry& entry, NodeId node, bool evicting) const {
+bool NameOperations::MayLeave(const Entry& entry, NodeId node, bool evicting, bool damaged) const {
   size_t others = 0;
   for (const NodeId holder : entry.holders) others += holder != node && node_.view.IsSteady(holder);
-  return (entry.cache && evicting) || others >= std::min<size_t>(entry.replicas, std::max<size_t>(1, node_.view.CountSteady()));
+  if (entry.cache && evicting) return true;
+  if (damaged) return others > 0;
+  return others >= std::min<size_t>(entry.replicas, std::max<size_t>(1, node_.view.CountSteady()));
 }
 
 void NameOperations::JudgeClaim(Operation& operation, Request& request) {
@@ -340,7 +343,7 @@ void NameOperations::JudgeClaim(Operation& operation, Request& request) {
     AnswerClaim(operation, request, kind, claim.version);
     return PopFirst(operation);
   }
-  const bool leaves = claim.leaving && MayLeave(*entry, request.from, claim.evicting);
+  const bool leaves = claim.leaving && MayLeave(*entry, request.from, claim.evicting, claim.damaged);
   if (!leaves && claim.leaving) state.scan_needed = true;
   if (entry->HeldBy(request.from) != leaves) {
     AnswerClaim(operation, request, leaves ? VerdictKind::kDrop : VerdictKind::kLive, entry->version);
@@ -354,7 +357,7 @@ void NameOperations::JudgeClaim(Operation& operation, Request& request) {
       next.SetText(operation.name, {});
     }
   } else {
-    next.holders.push_back(request.from);
+    next.AddHolder(request.from, claim.reason);
   }
   // A name that goes must not be served from copies either.
   const Phase phase = next.deleted ? Phase::kRecalling : Phase::kReplicating;
@@ -473,8 +476,10 @@ LookupResult NameOperations::Read(Partition p, std::string_view name, const Read
   result.version = entry->version;
   result.op = entry->op;
   result.info = {entry->nbytes, entry->replicas, entry->cache, std::string(entry->info())};
-  for (const NodeId node : entry->holders) {
-    if (node_.view.Has(node)) result.holders.push_back(node);
+  for (size_t i = 0; i < entry->holders.size(); ++i) {
+    if (!node_.view.Has(entry->holders[i])) continue;
+    result.holders.push_back(entry->holders[i]);
+    result.reasons.push_back(entry->WhyHolder(i));
   }
   if (result.holders.empty()) return result;
   result.status = LookupStatus::kFound;

@@ -39,6 +39,9 @@ class NameOperations {
   // Takes holders that are not members any more out of an entry (repair.h).
   void LoseHolders(Partition p, std::string_view name);
 
+  // Enough others hold it, or it may be evicted for good, or what this node has is damaged and any other has it.
+  bool MayLeave(const Entry& entry, NodeId node, bool evicting = false, bool damaged = false) const;
+
   // The partition is active anew here: what was begun begins again.
   void Restart(Partition p);
   // The partition has, or may have, another home.
@@ -99,7 +102,6 @@ class NameOperations {
   void AnswerPropose(const Operation& operation, const Request& request, OperationResult result);
   void AnswerClaim(const Operation& operation, const Request& request, VerdictKind kind, Version version);
   VerdictKind VerdictOfUnknown(Partition p, const ResolveItem& claim, const Entry* entry) const;
-  bool MayLeave(const Entry& entry, NodeId node, bool evicting) const;
   void PopFirst(Operation& operation);
   void AnswerReaders(Operation& operation);
   LookupResult Read(Partition p, std::string_view name, const Reader& reader);

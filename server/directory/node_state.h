@@ -33,6 +33,12 @@ struct Config {
   Time name_lease_margin = 20 * kMillisecond;
   Time tombstone_age = 60 * kSecond;
   Time pull_patience = 10 * kSecond;
+  // Moving tensors from full nodes to empty ones (rebalance.h).
+  bool rebalance = true;
+  double rebalance_difference = 0.10;              // of their fill, from which on
+  uint64_t rebalance_bytes = uint64_t{64} << 20;   // and of what they have more
+  Time rebalance_after = 10 * kSecond;             // the last change of the view
+  size_t rebalance_at_once = 4;
 };
 
 struct NodeState {

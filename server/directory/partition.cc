@@ -61,6 +61,17 @@ void Partitions::SaveAll(Partition p) {
   SaveHeader(p);
 }
 
+void Partitions::SaveSome() {
+  node_.tables->Renew([this](Partition p, Tables* to) {
+    if (p >= count()) return;
+    const PartitionState& state = states_[p];
+    if (node_.promised[p] != 0) to->SetPromise(p, node_.promised[p]);
+    if (!state.complete) return;
+    state.table.ForEach([&](const Entry& entry) { to->Put(p, entry); });
+    to->SetComplete(p, {state.FloorAt(node_.now), state.term, state.base});
+  });
+}
+
 void Partitions::Forget(Partition p) {
   states_[p] = PartitionState();
   if (node_.tables != nullptr) node_.tables->Clear(p);

@@ -44,6 +44,7 @@ struct PartitionState {
 
   // Background work of the home (repair.h).
   bool scan_needed = false;
+  bool scanned = false;  // once, since it is served, or the view changed
   std::string scan_after;
   size_t lost = 0, under_replicated = 0;            // by the last full scan
   size_t lost_now = 0, under_replicated_now = 0;    // by the scan that is going on
@@ -80,6 +81,7 @@ class Partitions {
   void CollectUpTo(Partition p, Stamp upto);  // tombstones
   void SaveHeader(Partition p);
   void SaveAll(Partition p);  // after the table was made anew
+  void SaveSome();            // as far as Tables::Renew asks for it
   void Forget(Partition p);   // its history
 
   // Another home takes p over under `view`: from now on nothing older counts here.

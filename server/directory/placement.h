@@ -1,4 +1,4 @@
-// Which nodes shall hold a copy: by free space, load, distance to failures and trust; each choice says why.
+// Which nodes shall hold a copy: by free space, load, distance to failures and trust; each choice says why. And which two are the most unlike.
 //
 // Threading:  one thread
 // Ownership:  values
@@ -6,11 +6,12 @@
 // Limits:     one pass over the members per choice; loads are as old as their reports
 #pragma once
 
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "server/directory/ids.h"
+#include "server/directory/reason.h"
 #include "server/directory/view.h"
 
 namespace penstock::server::directory {
@@ -23,7 +24,13 @@ struct NodeLoad {
 
 struct Choice {
   NodeId node = 0;
-  std::string reason;
+  ReasonParts reason;  // without its kind
+};
+
+// Two nodes of which one has much more than the other.
+struct Uneven {
+  NodeId fuller = 0, emptier = 0;
+  uint64_t bytes = 0;  // that would make them even
 };
 
 class Placement {
@@ -41,6 +48,16 @@ class Placement {
   // first. Nodes that never reported count as empty.
   std::vector<Choice> Choose(const View& view, const std::vector<NodeId>& exclude, uint64_t nbytes, size_t count,
                              Time now) const;
+  // Why this one, if it is to have a copy beside `others`.
+  Reason Describe(const View& view, NodeId node, const std::vector<NodeId>& others, uint64_t nbytes, ReasonKind kind, Time now) const;
+  bool IsFull(NodeId node, uint64_t nbytes) const;  // as far as it has reported
+  bool IsNew(NodeId node, Time now) const;
+  double Fill(NodeId node) const;                   // 0 .. 1
+  // Of the steady members that have reported: the fullest and the emptiest, if they differ by more than `difference` of their
+  // space and more than `least` bytes.
+  std::optional<Uneven> MostUneven(const View& view, double difference, uint64_t least) const;
+  // Until its next report a node is taken to have so much more, or less.
+  void Assume(NodeId node, int64_t nbytes);
 
  private:
   struct Known {
@@ -52,7 +69,7 @@ class Placement {
   };
   struct Score {
     double points = 0;
-    std::string reason;
+    ReasonParts reason;
   };
   Score Rate(const Member& member, const View& view, const std::vector<NodeId>& taken, uint64_t nbytes, Time now) const;
 

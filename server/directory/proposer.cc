@@ -11,6 +11,7 @@ void Proposer::Put(OpId op, PutRequest request) {
   operation.propose.conditions = request.conditions;
   operation.propose.info = std::move(request.info);
   operation.propose.holders = {node_.config.self};
+  operation.propose.reasons = {PackReason({.kind = ReasonKind::kPut})};
   operation.phase = Phase::kCopying;
   operation.copy_until = node_.now + node_.config.pull_patience;
   ContinueCopying(operation);
@@ -41,9 +42,10 @@ void Proposer::ContinueCopying(Operation& operation) {
     for (const Choice& choice : placement_.Choose(node_.view, exclude, propose.info.nbytes, missing, node_.now)) {
       operation.tried.push_back(choice.node);
       copying.push_back(choice.node);
+      operation.why[choice.node] = ReasonFor(ReasonKind::kReplica, PackReason(choice.reason));
     }
     for (const NodeId node : copying) {
-      node_.Send(node, Pull{propose.name, propose.op, {}, node_.view.term, propose.info, {node_.config.self}});
+      node_.Send(node, Pull{propose.name, propose.op, {}, node_.view.term, propose.info, {node_.config.self}, operation.why[node]});
     }
   }
   operation.next_send = node_.now + 4 * node_.config.retry;
@@ -62,6 +64,7 @@ void Proposer::GiveUp(const Operation& operation) {
 }
 
 void Proposer::OnPullDone(NodeId from, const PullDone& message) {
+  if (message.going || message.busy) return;
   auto it = operations_.find(message.op.count);
   if (message.op.session != node_.config.session || it == operations_.end()) {
     if (!message.ok) placement_.Suspect(from, node_.now);
@@ -73,6 +76,7 @@ void Proposer::OnPullDone(NodeId from, const PullDone& message) {
   operation.copying.erase(waiting);
   if (message.ok) {
     operation.propose.holders.push_back(from);
+    operation.propose.reasons.push_back(operation.why[from]);
   } else {
     placement_.Suspect(from, node_.now);
   }
@@ -168,6 +172,7 @@ std::vector<std::pair<std::string, OpId>> Proposer::StopProposing() {
     if (operation.propose.remove) continue;
     if (operation.propose.first_term == 0) {  // nobody can have carried it out, but its targets may have given up
       operation.propose.holders = {node_.config.self};
+      operation.propose.reasons.resize(1);
       operation.copying.clear();
       operation.tried.clear();
       operation.phase = Phase::kCopying;
@@ -233,11 +238,38 @@ void Proposer::RecallCopy(std::string_view name) {
   node_.environment->RecallCopy(name);
 }
 
+// ---- moves ----
+
+void Proposer::MoveTensor(uint64_t ticket, std::string name, NodeId to, bool copy) {
+  for (auto& [request, pending] : moves_) {
+    if (pending.move.name == name && pending.move.to == to && pending.move.copy == copy) return pending.tickets.push_back(ticket);
+  }
+  const uint64_t request = ++last_request_;
+  PendingMove& move = moves_[request];
+  move.tickets.push_back(ticket);
+  move.move = {request, std::move(name), to, copy};
+  SendMove(move);
+}
+
+void Proposer::SendMove(PendingMove& move) {
+  move.next_send = node_.now + 4 * node_.config.retry;
+  node_.Send(node_.HomeOf(move.move.name), move.move);
+}
+
+void Proposer::OnMoveAnswer(const MoveAnswer& message) {
+  auto it = moves_.find(message.request);
+  if (it == moves_.end() || message.outcome == MoveOutcome::kElsewhere) return;
+  const std::vector<uint64_t> tickets = std::move(it->second.tickets);
+  moves_.erase(it);
+  for (const uint64_t ticket : tickets) node_.environment->FinishMove(ticket, message);
+}
+
 // ---- views and time ----
 
 void Proposer::OnView() {
   for (auto& [count, operation] : operations_) operation.next_send = node_.now;
   for (auto& [request, lookup] : lookups_) lookup.next_send = node_.now;
+  for (auto& [request, move] : moves_) move.next_send = node_.now;
 }
 
 void Proposer::Tick() {
@@ -251,6 +283,9 @@ void Proposer::Tick() {
   }
   for (auto& [request, lookup] : lookups_) {
     if (node_.now >= lookup.next_send) SendLookup(request, lookup);
+  }
+  for (auto& [request, move] : moves_) {
+    if (node_.now >= move.next_send) SendMove(move);
   }
 }
 

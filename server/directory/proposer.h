@@ -43,12 +43,14 @@ class Proposer {
   void Put(OpId op, PutRequest request);
   void Delete(OpId op, std::string name, Conditions conditions);
   void Lookup(uint64_t ticket, const std::vector<std::string>& names, bool lease);
+  void MoveTensor(uint64_t ticket, std::string name, NodeId to, bool copy);
 
   // True: the record of the op is not known as held to its home: it is unconfirmed now, and must claim.
   bool OnProposeAnswer(NodeId from, const ProposeAnswer& message);
   void OnPullDone(NodeId from, const PullDone& message);
   void OnOpQuery(NodeId from, const OpQuery& message);
   void OnLookupAnswer(const LookupAnswer& message);
+  void OnMoveAnswer(const MoveAnswer& message);
   void OnView();
   void Tick();
 
@@ -62,7 +64,7 @@ class Proposer {
   // A home wants copies that were leased to this node not to be served any more.
   void RecallCopy(std::string_view name);
 
-  size_t open_count() const { return operations_.size() + lookups_.size(); }
+  size_t open_count() const { return operations_.size() + lookups_.size() + moves_.size(); }
 
  private:
   enum class Phase { kCopying, kProposing, kResolving };
@@ -71,7 +73,13 @@ class Proposer {
     Propose propose;
     std::vector<NodeId> tried;    // targets, whether or not they could
     std::vector<NodeId> copying;  // targets that have not answered
+    std::map<NodeId, Reason> why;  // targets were chosen
     Time copy_until = 0;
+    Time next_send = 0;
+  };
+  struct PendingMove {
+    std::vector<uint64_t> tickets;  // who asked for the same
+    Move move;
     Time next_send = 0;
   };
   struct PendingLookup {
@@ -89,6 +97,7 @@ class Proposer {
   void GiveUp(const Operation& operation);
   void SendPropose(Operation& operation);
   void SendLookup(uint64_t request, PendingLookup& lookup);
+  void SendMove(PendingMove& move);
   void Finish(uint64_t count, Outcome outcome, Version version);
 
   NodeState& node_;
@@ -98,6 +107,7 @@ class Proposer {
   std::map<uint64_t, Operation> operations_;  // by OpId::count
   uint64_t last_request_ = 0;
   std::map<uint64_t, PendingLookup> lookups_;
+  std::map<uint64_t, PendingMove> moves_;
 };
 
 }  // namespace penstock::server::directory

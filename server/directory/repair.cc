@@ -4,26 +4,51 @@
 #include <vector>
 
 namespace penstock::server::directory {
+namespace {
+
+constexpr size_t kLossesWork = 3;  // to take a lost holder out takes so many looks
+
+}  // namespace
 
 void Repair::OnView() {
   for (Partition p = 0; p < partitions_.count(); ++p) {
     if (!partitions_[p].active) continue;
     partitions_[p].scan_needed = true;
+    partitions_[p].scanned = false;
     partitions_[p].scan_after.clear();
   }
   scan_again_ = node_.now;
+  steady_count_ = node_.view.CountSteady();
+  for (auto& names : waiting_) names.clear();
   absl::erase_if(pulls_, [this](const auto& pull) { return !node_.view.Has(pull.second.target); });
 }
 
 void Repair::Tick() {
+  FinishPulls();
   if (node_.now >= scan_again_) ScanSome();
+  StartPulls();
   for (Partition p = 0; p < partitions_.count(); ++p) CollectTombstones(p);
 }
 
+bool Repair::Rests() const {
+  if (!pulls_.empty() || !AllScanned()) return false;
+  if (std::any_of(waiting_.begin(), waiting_.end(), [](const auto& names) { return !names.empty(); })) return false;
+  for (Partition p = 0; p < partitions_.count(); ++p) {
+    if (partitions_[p].active && partitions_[p].under_replicated > 0) return false;
+  }
+  return true;
+}
+
+bool Repair::AllScanned() const {
+  for (Partition p = 0; p < partitions_.count(); ++p) {
+    if (partitions_[p].active && !partitions_[p].scanned) return false;
+  }
+  return true;
+}
+
+// ---- what lacks copies ----
+
 void Repair::ScanSome() {
-  // Names that went meanwhile must not keep their places.
-  const Time past = node_.now - node_.config.pull_patience;
-  absl::erase_if(pulls_, [past](const auto& pull) { return pull.second.until <= past; });
   size_t budget = node_.config.work_per_tick;
   for (Partition i = 0; i < partitions_.count() && budget > 0; ++i) {
     if (partitions_[cursor_].scan_needed && partitions_.CanDecide(cursor_)) {
@@ -38,64 +63,106 @@ void Repair::ScanSome() {
 size_t Repair::Scan(Partition p, size_t budget) {
   PartitionState& state = partitions_[p];
   if (state.scan_after.empty()) state.lost_now = state.under_replicated_now = 0;
-  const Entry* entry = state.table.Next(state.scan_after);
-  while (entry && budget > 0) {
+  std::vector<std::string> losing;
+  const Entry* last = nullptr;
+  const bool at_end = state.table.Walk(state.scan_after, [&](const Entry& entry) {
+    if (budget == 0) return false;
     --budget;
-    state.scan_after = std::string(entry->name());
-    Look(p, *entry);  // may change the table
-    entry = state.table.Next(state.scan_after);
+    last = &entry;
+    const Lack lack = LackOf(entry);
+    if (lack.has_lost_holders) {
+      losing.emplace_back(entry.name());
+      budget -= std::min(budget, kLossesWork);
+    }
+    state.lost_now += lack.lost;
+    if (!lack.any) return true;
+    ++state.under_replicated_now;
+    auto& names = waiting_[lack.degree];
+    if (names.size() < kMostWaiting && !pulls_.contains(entry.name())) names.emplace(entry.name());
+    return true;
+  });
+  state.scan_after = at_end || last == nullptr ? std::string() : std::string(last->name());
+  if (at_end) {
+    state.lost = state.lost_now;
+    state.under_replicated = state.under_replicated_now;
+    state.scan_needed = state.under_replicated > 0;
+    state.scanned = true;
   }
-  if (entry) return budget;
-  state.lost = state.lost_now;
-  state.under_replicated = state.under_replicated_now;
-  state.scan_after.clear();
-  state.scan_needed = state.under_replicated > 0;
+  for (const std::string& name : losing) operations_.LoseHolders(p, name);  // may change the table
   return budget;
 }
 
-void Repair::Look(Partition p, const Entry& entry) {
-  if (entry.deleted) return;
-  PartitionState& state = partitions_[p];
-  std::vector<NodeId> present;
-  size_t steady = 0;
+Repair::Lack Repair::LackOf(const Entry& entry) const {
+  Lack lack;
+  if (entry.deleted) return lack;
+  size_t present = 0, steady = 0;
   for (const NodeId node : entry.holders) {
-    if (node_.view.Has(node)) present.push_back(node);
-    steady += node_.view.IsSteady(node);
+    const Member* member = node_.view.Find(node);
+    present += member != nullptr;
+    steady += member != nullptr && (!member->draining || node_.view.IsSteady(node));
   }
-  const bool has_lost_holders = present.size() != entry.holders.size();
-  const size_t wanted = std::min<size_t>(entry.replicas, node_.view.CountSteady());
-  if (present.empty()) {
-    ++state.lost_now;
-  } else if (steady < wanted) {
-    ++state.under_replicated_now;
-    StartPull(entry, present, wanted - steady);
-  } else {
-    pulls_.erase(std::string(entry.name()));
-  }
-  if (has_lost_holders) operations_.LoseHolders(p, std::string(entry.name()));
+  const size_t wanted = std::min<size_t>(entry.replicas, steady_count_);
+  lack.has_lost_holders = present != entry.holders.size();
+  lack.lost = present == 0;
+  lack.any = present > 0 && steady < wanted;
+  lack.degree = present < wanted ? std::min<size_t>(present - lack.any, kDegrees - 2) : kDegrees - 1;
+  return lack;
 }
 
-void Repair::StartPull(const Entry& entry, const std::vector<NodeId>& from, size_t missing) {
-  const std::string name(entry.name());
-  auto it = pulls_.find(name);
-  if (it != pulls_.end()) {
-    if (node_.now < it->second.until) return;
-    placement_.Suspect(it->second.target, node_.now);
-    pulls_.erase(it);
+// ---- copies ----
+
+void Repair::FinishPulls() {
+  absl::erase_if(pulls_, [this](const auto& item) {
+    const PullUnderWay& pull = item.second;
+    const Partition p = node_.PartitionFor(item.first);
+    const Entry* entry = partitions_[p].table.Find(item.first);
+    if (!partitions_[p].active || !entry || entry->op != pull.op || entry->HeldBy(pull.target)) return true;
+    if (node_.now < pull.until) return false;
+    placement_.Suspect(pull.target, node_.now);
+    return true;
+  });
+}
+
+void Repair::StartPulls() {
+  for (size_t degree = 0; degree < kDegrees; ++degree) {
+    auto& names = waiting_[degree];
+    if (degree > 0 && !names.empty() && !AllScanned()) return;  // there may be worse ones
+    while (!names.empty()) {
+      if (pulls_.size() >= node_.config.pulls_at_once) return;
+      const std::string name = *names.begin();
+      names.erase(names.begin());
+      StartPull(name);
+    }
   }
-  // Names with a single copy left come before all others.
-  if (pulls_.size() >= node_.config.pulls_at_once * (from.size() == 1 ? 2 : 1)) return;
-  const auto choices = placement_.Choose(node_.view, from, entry.nbytes, 1, node_.now);
+}
+
+void Repair::StartPull(const std::string& name) {
+  const Partition p = node_.PartitionFor(name);
+  const Entry* entry = partitions_.CanDecide(p) ? partitions_[p].table.Find(name) : nullptr;
+  if (!entry || pulls_.contains(name)) return;
+  const Lack lack = LackOf(*entry);
+  if (!lack.any) return;
+  std::vector<NodeId> from;
+  for (const NodeId node : entry->holders) {
+    if (node_.view.Has(node)) from.push_back(node);
+  }
+  const auto choices = placement_.Choose(node_.view, from, entry->nbytes, 1, node_.now);
   if (choices.empty()) return;
-  pulls_[name] = {choices.front().node, node_.now + node_.config.pull_patience};
-  const PutInfo info{entry.nbytes, entry.replicas, entry.cache, std::string(entry.info())};
-  node_.Send(choices.front().node, Pull{name, entry.op, entry.version, node_.view.term, info, from});
+  const NodeId target = choices.front().node;
+  pulls_[name] = {target, entry->op, node_.now + node_.config.pull_patience};
+  const PutInfo info{entry->nbytes, entry->replicas, entry->cache, std::string(entry->info())};
+  const ReasonKind kind = lack.degree == kDegrees - 1 ? ReasonKind::kDrain : ReasonKind::kRepair;
+  node_.Send(target, Pull{name, entry->op, entry->version, node_.view.term, info, from, ReasonFor(kind, PackReason(choices.front().reason))});
 }
 
 void Repair::OnPullDone(NodeId from, const PullDone& message) {
   auto it = pulls_.find(message.name);
-  if (message.ok || it == pulls_.end() || it->second.target != from) return;
-  pulls_.erase(it);
+  if (it == pulls_.end() || it->second.target != from || it->second.op != message.op) return;
+  if (message.going) {
+    it->second.until = node_.now + node_.config.pull_patience;
+  } else if (!message.ok) {
+    pulls_.erase(it);
+  }
 }
 
 // ---- tombstones ----

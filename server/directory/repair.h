@@ -1,13 +1,19 @@
 // The home's background work on its entries: lost holders out, missing copies made, old tombstones collected.
 //
+// Most endangered first: what has one copy left comes before what has two, and so on, over all partitions; last what has enough, but
+// on nodes that drain. After a change of the view the first pass over all entries says what there is of each.
+//
 // Threading:  one thread
 // Ownership:  owned by DirectoryNode
-// Errors:     none
-// Limits:     Config::work_per_tick entries a tick; Config::pulls_at_once copies under way
+// Errors:     none: what could not be copied is found again
+// Limits:     Config::work_per_tick entries a tick; Config::pulls_at_once copies under way; kMostWaiting names known to wait, of each
+//             degree of danger
 #pragma once
 
+#include <array>
 #include <string>
 
+#include "absl/container/btree_set.h"
 #include "server/directory/name_map.h"
 #include "server/directory/name_operation.h"
 #include "server/directory/node_state.h"
@@ -27,18 +33,34 @@ class Repair {
   void Tick();
 
   size_t pulls_under_way() const { return pulls_.size(); }
+  // Nothing that this node is home of lacks a copy, as far as it knows.
+  bool Rests() const;
 
  private:
+  static constexpr size_t kDegrees = 4;  // one copy left, two, more; enough, but on nodes that drain
+  static constexpr size_t kMostWaiting = 1024;
+
   struct PullUnderWay {
     NodeId target = 0;
+    OpId op;
     Time until = 0;
   };
+  // What an entry lacks.
+  struct Lack {
+    bool any = false;
+    bool lost = false;
+    bool has_lost_holders = false;
+    size_t degree = 0;
+  };
 
+  bool AllScanned() const;
+  Lack LackOf(const Entry& entry) const;
   void ScanSome();
   // Returns how much of the budget is left.
   size_t Scan(Partition p, size_t budget);
-  void Look(Partition p, const Entry& entry);
-  void StartPull(const Entry& entry, const std::vector<NodeId>& from, size_t missing);
+  void FinishPulls();
+  void StartPulls();
+  void StartPull(const std::string& name);
   void CollectTombstones(Partition p);
   void FinishCollecting(Partition p);
 
@@ -47,7 +69,9 @@ class Repair {
   NameOperations& operations_;
   Placement& placement_;
   Partition cursor_ = 0;
+  size_t steady_count_ = 0;  // of the view
   Time scan_again_ = 0;
+  std::array<absl::btree_set<std::string>, kDegrees> waiting_;
   NameMap<PullUnderWay> pulls_;  // one at a time for a name
 };
 

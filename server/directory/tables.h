@@ -36,6 +36,11 @@ class Tables {
   virtual void Clear(Partition partition) = 0;  // entries and header; not the promise
   virtual void SetPromise(Partition partition, Term promised) = 0;
 
+  // Told between events, every 10 ms or so: an implementation that wants all of it once more (to forget what is no longer so) asks
+  // for it here, some partitions at a time. `tell` says what there is of one, as Clear and the others above would.
+  using Tell = std::function<void(Partition partition, Tables* to)>;
+  virtual void Renew(const Tell& /*tell*/) {}
+
   struct Loaded {
     std::function<void(Partition partition, Term promised)> promise;
     std::function<void(Partition partition, const TableHeader& header)> complete;

@@ -24,6 +24,7 @@ class Reader : public FieldReader {
     to->conditions = {from.conditions().if_absent(), from.conditions().if_version(), from.conditions().version()};
     ReadInfo(from.mutable_info(), &to->info);
     ReadNodes("holders", from.holders(), &to->holders);
+    ReadReasons(from.reasons(), to->holders.size(), &to->reasons);
   }
 
   void Read(pb::ProposeAnswer& from, ProposeAnswer* to) {
@@ -99,6 +100,8 @@ class Reader : public FieldReader {
     to->question = from.question();
     to->leaving = from.leaving();
     to->evicting = from.evicting();
+    to->damaged = from.damaged();
+    ReadReason(from.reason(), &to->reason);
   }
 
   void Read(pb::Verdicts& from, Verdicts* to) { ReadAll("items", from.mutable_items(), &to->items, kMaxListed); }
@@ -148,6 +151,7 @@ class Reader : public FieldReader {
       Read(result.op(), &to->result.op);
       ReadInfo(result.mutable_info(), &to->result.info);
       ReadNodes("holders", result.holders(), &to->result.holders);
+      ReadReasons(result.reasons(), to->result.holders.size(), &to->result.reasons);
     });
   }
 
@@ -222,12 +226,42 @@ class Reader : public FieldReader {
     to->view = from.view();
     ReadInfo(from.mutable_info(), &to->info);
     ReadNodes("from", from.from(), &to->from);
+    ReadReason(from.reason(), &to->reason);
   }
 
   void Read(pb::PullDone& from, PullDone* to) {
     ReadName(from.mutable_name(), &to->name);
     Read(from.op(), &to->op);
     to->ok = from.ok();
+    to->going = from.going();
+    to->busy = from.busy();
+  }
+
+  void Read(pb::Move& from, Move* to) {
+    to->request = from.request();
+    ReadName(from.mutable_name(), &to->name);
+    if (from.to() == 0) Refuse("to", "0 is no node");
+    to->to = from.to();
+    to->copy = from.copy();
+  }
+
+  void Read(pb::MoveAnswer& from, MoveAnswer* to) {
+    to->request = from.request();
+    ReadEnum("outcome", from.outcome(), MoveOutcome::kElsewhere, &to->outcome);
+    to->from = from.from();
+    to->bytes = from.bytes();
+  }
+
+  void Read(pb::LoadReport& from, LoadReport* to) {
+    to->free_bytes = from.free_bytes();
+    to->total_bytes = from.total_bytes();
+    if (from.busy_percent() > 100) Refuse("busy_percent", StrCat(from.busy_percent(), " is above 100"));
+    to->busy_percent = from.busy_percent();
+  }
+
+  void Read(pb::LetGo& from, LetGo* to) {
+    ReadName(from.mutable_name(), &to->name);
+    Read(from.op(), &to->op);
   }
 
   void Read(pb::Collect& from, Collect* to) { ReadCollect(from, to); }
@@ -286,6 +320,10 @@ absl::StatusOr<Message> TakeAny(Reader& reader, pb::DirectoryMessage* from) {
     case M::kPullDone: return Take<PullDone>(reader, "pull_done", from->mutable_pull_done());
     case M::kCollect: return Take<Collect>(reader, "collect", from->mutable_collect());
     case M::kCollectAck: return Take<CollectAck>(reader, "collect_ack", from->mutable_collect_ack());
+    case M::kMove: return Take<Move>(reader, "move", from->mutable_move());
+    case M::kMoveAnswer: return Take<MoveAnswer>(reader, "move_answer", from->mutable_move_answer());
+    case M::kLetGo: return Take<LetGo>(reader, "let_go", from->mutable_let_go());
+    case M::kLoadReport: return Take<LoadReport>(reader, "load_report", from->mutable_load_report());
     case M::KIND_NOT_SET: break;
   }
   return absl::UnimplementedError("kind: this node does not know it; it is of another version than the sender");

@@ -60,6 +60,7 @@ void Write(const Entry& from, pb::Entry* to) {
   WriteInfo(from, from.info(), to->mutable_info());
   WriteNodes(from.holders, to->mutable_holders());
   to->set_deleted(from.deleted);
+  for (size_t i = 0; i < from.reasons; ++i) to->add_reasons(from.WhyHolder(i));
 }
 
 void Write(const HeldRecord& from, pb::Record* to) {
@@ -90,6 +91,8 @@ void Write(const ResolveItem& from, pb::ResolveItem* to) {
   to->set_question(from.question);
   to->set_leaving(from.leaving);
   to->set_evicting(from.evicting);
+  to->set_damaged(from.damaged);
+  to->set_reason(from.reason);
 }
 
 void Write(const Verdict& from, pb::Verdict* to) {
@@ -115,6 +118,7 @@ void Write(const LookupAnswerItem& from, pb::LookupAnswerItem* to) {
   Write(from.result.op, result->mutable_op());
   Write(from.result.info, result->mutable_info());
   WriteNodes(from.result.holders, result->mutable_holders());
+  WriteNodes(from.result.reasons, result->mutable_reasons());
 }
 
 void Write(const HandoverItem& from, pb::HandoverItem* to) {
@@ -147,6 +151,7 @@ void Write(const Propose& from, pb::Propose* to) {
   Write(from.conditions, to->mutable_conditions());
   Write(from.info, to->mutable_info());
   WriteNodes(from.holders, to->mutable_holders());
+  WriteNodes(from.reasons, to->mutable_reasons());
 }
 
 void Write(const ProposeAnswer& from, pb::ProposeAnswer* to) {
@@ -314,12 +319,40 @@ void Write(const Pull& from, pb::Pull* to) {
   to->set_view(from.view);
   Write(from.info, to->mutable_info());
   WriteNodes(from.from, to->mutable_from());
+  to->set_reason(from.reason);
 }
 
 void Write(const PullDone& from, pb::PullDone* to) {
   to->set_name(from.name);
   Write(from.op, to->mutable_op());
   to->set_ok(from.ok);
+  to->set_going(from.going);
+  to->set_busy(from.busy);
+}
+
+void Write(const Move& from, pb::Move* to) {
+  to->set_request(from.request);
+  to->set_name(from.name);
+  to->set_to(from.to);
+  to->set_copy(from.copy);
+}
+
+void Write(const MoveAnswer& from, pb::MoveAnswer* to) {
+  to->set_request(from.request);
+  to->set_outcome(WireEnum<pb::MoveOutcome>(from.outcome));
+  to->set_from(from.from);
+  to->set_bytes(from.bytes);
+}
+
+void Write(const LoadReport& from, pb::LoadReport* to) {
+  to->set_free_bytes(from.free_bytes);
+  to->set_total_bytes(from.total_bytes);
+  to->set_busy_percent(from.busy_percent);
+}
+
+void Write(const LetGo& from, pb::LetGo* to) {
+  to->set_name(from.name);
+  Write(from.op, to->mutable_op());
 }
 
 void Write(const Collect& from, pb::Collect* to) {
@@ -365,6 +398,10 @@ struct Place {
   void operator()(const PullDone& m) { Write(m, to->mutable_pull_done()); }
   void operator()(const Collect& m) { Write(m, to->mutable_collect()); }
   void operator()(const CollectAck& m) { Write(m, to->mutable_collect_ack()); }
+  void operator()(const Move& m) { Write(m, to->mutable_move()); }
+  void operator()(const MoveAnswer& m) { Write(m, to->mutable_move_answer()); }
+  void operator()(const LetGo& m) { Write(m, to->mutable_let_go()); }
+  void operator()(const LoadReport& m) { Write(m, to->mutable_load_report()); }
 };
 
 }  // namespace

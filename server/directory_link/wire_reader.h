@@ -121,6 +121,20 @@ class FieldReader {
     to->assign(from.begin(), from.end());
   }
 
+  void ReadReason(Reason from, Reason* to) {
+    if (from > kMostReason) Refuse("reason", StrCat(from, " is above ", kMostReason));
+    *to = from;
+  }
+
+  // At most one for each of the nodes.
+  template <class From>
+  void ReadReasons(const From& from, size_t nodes, std::vector<Reason>* to) {
+    if (static_cast<size_t>(from.size()) > nodes) return Refuse("reasons", StrCat("has ", from.size(), " items; there are ", nodes, " nodes"));
+    const auto wrong = std::find_if(from.begin(), from.end(), [](Reason reason) { return reason > kMostReason; });
+    if (wrong != from.end()) return Refuse("reasons", StrCat(*wrong, " is above ", kMostReason));
+    to->assign(from.begin(), from.end());
+  }
+
   // To a PutInfo, Entry or HeldRecord, all but the info's bytes.
   template <class To>
   void ReadFacts(const v1::directory::PutInfo& from, To* to) {
@@ -147,7 +161,11 @@ class FieldReader {
     ReadFacts(from.info(), to);
     ReadNodes("holders", from.holders(), &to->holders);
     to->deleted = from.deleted();
-    if (ok()) to->SetText(from.name(), from.info().info());
+    std::vector<Reason> reasons;
+    ReadReasons(from.reasons(), to->holders.size(), &reasons);
+    if (!ok()) return;
+    to->SetText(from.name(), from.info().info());
+    to->SetReasons(reasons);
   }
 
   void ReadIn(Partition partition, v1::directory::Record& from, HeldRecord* to) {

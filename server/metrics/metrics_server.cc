@@ -44,7 +44,20 @@ constexpr DfMetric kDf[] = {
     {"penstock_withheld", MetricType::Gauge, "Tensors that are kept and not served by name until the cluster's directory has settled them",
      &v1::DfResponse::withheld},
     {"penstock_withheld_bytes", MetricType::Gauge, "Bytes of penstock_withheld", &v1::DfResponse::withheld_bytes},
+    {"penstock_damaged", MetricType::Gauge, "Records that a restart of the node found impossible: not served, and kept as they are", &v1::DfResponse::damaged},
+    {"penstock_damaged_bytes", MetricType::Gauge, "Bytes of penstock_damaged", &v1::DfResponse::damaged_bytes},
+    {"penstock_tensors_limit", MetricType::Gauge, "--max_tensors; 0: no limit", &v1::DfResponse::max_tensors},
+    {"penstock_pins_limit", MetricType::Gauge, "--max_pins; 0: no limit", &v1::DfResponse::max_pins},
+    {"penstock_requests_per_second_limit", MetricType::Gauge, "--max_requests_per_second; 0: no limit", &v1::DfResponse::max_requests_per_s},
+    {"penstock_throttled_total", MetricType::Counter, "Requests that waited for their turn by that limit", &v1::DfResponse::throttled},
     {"penstock_drafts", MetricType::Gauge, "Tensors that are being written", &v1::DfResponse::drafts},
+    {"penstock_lost_tensors", MetricType::Gauge, "Tensors at home here that no node has any more (penstock events names them)", &v1::DfResponse::lost},
+    {"penstock_under_replicated_tensors", MetricType::Gauge, "Tensors at home here of which copies are missing", &v1::DfResponse::under_replicated},
+    {"penstock_repaired_tensors_total", MetricType::Counter, "Copies made here for others that were lost", &v1::DfResponse::repaired},
+    {"penstock_repaired_bytes_total", MetricType::Counter, "Bytes of penstock_repaired_tensors_total", &v1::DfResponse::repaired_bytes},
+    {"penstock_spill_limit_bytes", MetricType::Gauge, "The most that the spill directory may take; 0: there is none", &v1::DfResponse::spill_limit_bytes},
+    {"penstock_spilled", MetricType::Gauge, "Of penstock_tensors those whose bytes lie in the spill directory", &v1::DfResponse::spilled},
+    {"penstock_spilled_bytes", MetricType::Gauge, "Of penstock_tensor_bytes those in the spill directory", &v1::DfResponse::spilled_bytes},
     {"penstock_channels", MetricType::Gauge, "Channels, those included that are closed and still mapped", &v1::DfResponse::channels},
     {"penstock_channel_bytes", MetricType::Gauge, "Memory of channels", &v1::DfResponse::channel_bytes},
     {"penstock_regions", MetricType::Gauge, "Regions, those included that are deleted and still mapped", &v1::DfResponse::regions},
@@ -53,7 +66,10 @@ constexpr DfMetric kDf[] = {
     {"penstock_sessions", MetricType::Gauge, "Sessions of clients on this host", &v1::DfResponse::sessions},
     {"penstock_puts_total", MetricType::Counter, "Tensors published", &v1::DfResponse::puts},
     {"penstock_deletes_total", MetricType::Counter, "Tensors deleted", &v1::DfResponse::deletes},
+    {"penstock_checksum_errors_total", MetricType::Counter, "Tensors whose bytes were not what their checksum says", &v1::DfResponse::checksum_errors},
     {"penstock_evictions_total", MetricType::Counter, "Tensors evicted to make room", &v1::DfResponse::evictions},
+    {"penstock_spills_total", MetricType::Counter, "Tensors written to the spill directory", &v1::DfResponse::spills},
+    {"penstock_spill_ins_total", MetricType::Counter, "Tensors that came back from it", &v1::DfResponse::spill_ins},
     {"penstock_expirations_total", MetricType::Counter, "Tensors whose time to live was over", &v1::DfResponse::expirations},
 };
 
@@ -102,6 +118,10 @@ class MetricsServer::Collector final : public prometheus::Collectable {
     };
     for (const DfMetric& one : kDf) {
       families.push_back({one.name, one.help, one.type, {Sample(one.type, static_cast<double>((answers.df.*one.value)()), {})}});
+    }
+    if (node.tenant().empty()) return families;
+    for (MetricFamily& family : families) {
+      for (ClientMetric& sample : family.metric) sample.label.push_back({"tenant", node.tenant()});
     }
     return families;
   }

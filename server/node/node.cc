@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -18,6 +19,7 @@
 #include "server/metrics/metrics_server.h"
 #include "server/penstockd/config.h"
 #include "server/ring/ring_server.h"
+#include "server/node/restart.h"
 #include "server/remote/rdma_memory.h"
 #include "server/remote/remote_sessions.h"
 #include "server/remote/remote_store.h"
@@ -27,6 +29,7 @@
 #include "server/rpc/peer_service.h"
 #include "server/rpc/store_service.h"
 #include "server/store/store.h"
+#include "server/warden/node_abi.h"
 #include "server/warden/warden_client.h"
 #include "transport/memory_limit.h"
 #include "transport/monotonic.h"
@@ -44,7 +47,9 @@ struct Scratch {
   int32_t http_port;       // likewise
   uint64_t memory_bytes;   // the budget, fixed by the first node
   Membership::Kept member;
+  char given_up[512];      // why an earlier node process gave up the memory that it found; told by the next one
 };
+static_assert(sizeof(Scratch) <= 4096);
 
 void Say(const std::string& line) { fprintf(stderr, "penstockd: %s\n", line.c_str()); }
 
@@ -164,6 +169,38 @@ absl::StatusOr<bool> WaitToJoin(const Membership* membership, const sigset_t& st
   return false;
 }
 
+struct Inherited {
+  std::vector<uint32_t> segments;
+  std::vector<uint64_t> sessions;
+};
+Inherited NamesOf(const warden::NodeContext& context) {
+  Inherited inherited;
+  for (const warden::Segment& segment : context.segments) inherited.segments.push_back(segment.id);
+  for (const warden::InheritedSession& session : context.sessions) inherited.sessions.push_back(session.id);
+  return inherited;
+}
+
+// A catalog whose header is broken says nothing of what is where. The next process begins anew, in another life of this node's memory;
+// clients see their sessions end, and what they have mapped stays theirs.
+void GiveUpMemory(warden::WardenClient* warden, const Inherited& inherited, Scratch* scratch, const std::string& why) {
+  Say(StrCat("DAMAGED: ", why, ": all tensors that were here are given up, ", inherited.sessions.size(), " sessions end; the next process starts empty"));
+  for (const uint64_t session : inherited.sessions) warden->DropSession(session).IgnoreError();
+  for (const uint32_t segment : inherited.segments) warden->DropSegment(segment).IgnoreError();
+  scratch->member = {};
+  std::memset(scratch->given_up, 0, sizeof(scratch->given_up));
+  why.copy(scratch->given_up, sizeof(scratch->given_up) - 1);
+}
+
+// Ends the process for the next one. What is answered is answered whole; what is not lies in the rings, and the next process answers
+// it, as after a death. So nothing else is stopped: to break off what is under way for such a request would be to answer it. Calls by
+// gRPC end as UNAVAILABLE, and those who read over the data port try again.
+[[noreturn]] void HandOver(RingServer* rings, ControlServer* control) {
+  control->Stop();
+  rings->Stop();
+  fflush(nullptr);
+  std::_Exit(0);
+}
+
 absl::Status RunNode(warden::NodeContext* context) {
   // For gRPC's locks: Debian's Abseil looks for lock cycles at every lock.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
@@ -172,16 +209,28 @@ absl::Status RunNode(warden::NodeContext* context) {
   if (absl::Status s = CheckTlsFiles(config.tls); !s.ok()) return s;
   auto* scratch = static_cast<Scratch*>(context->scratch);
   if (scratch->memory_bytes == 0) scratch->memory_bytes = Budget(config);
+  const Inherited inherited = NamesOf(*context);
   absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(
-      context, {.memory_bytes = scratch->memory_bytes, .max_sessions = config.max_sessions,
+      context, {.memory_bytes = scratch->memory_bytes, .max_sessions = config.max_sessions, .max_tensors = config.max_tensors, .max_pins = config.max_pins,
                 .huge_pages = config.huge_pages != HugePages::kOff, .adopt_always = config.adopt == Adopt::kAlways,
                 .node_id = config.node_id.empty() ? std::string() : *UuidOf(config.node_id), .in_cluster = !config.etcd.empty(),
-                .directory = !config.etcd.empty()});
-  if (!store.ok()) return store.status();
+                .checksum = config.checksum == Checksum::kOn, .directory = !config.etcd.empty(),
+                .spill_dir = config.spill_dir, .spill_limit = config.spill_limit, .say = Say});
+  if (!store.ok()) {
+    if (absl::IsDataLoss(store.status())) GiveUpMemory(context->warden.get(), inherited, scratch, std::string(store.status().message()));
+    return store.status();
+  }
+  for (const std::string& damage : (*store)->damage()) Say(StrCat("DAMAGED: ", damage));
+  if (scratch->given_up[0] != 0) {
+    (*store)->LogEvent(v1::Event::WARNING, StrCat("the memory of an earlier process could not be read and was given up: ", scratch->given_up));
+    std::memset(scratch->given_up, 0, sizeof(scratch->given_up));
+  }
   const absl::StatusOr<std::unique_ptr<MutableMemory>> changing = MutableMemory::Create(store->get(), context->bell_fd);
   if (!changing.ok()) return changing.status();
   LeaseRecall recall(store->get());
   RemoteSessions remote(store->get(), &recall, config.max_sessions, changing->get());
+  GrowingCopies growing((*changing)->bell_fd());
+  remote.ServeGrowing(&growing);
   const bool may_rdma = config.MayUseRdma();
   absl::StatusOr<std::unique_ptr<RdmaMemory>> rdma = absl::NotFoundError("not asked for");
   if (config.data_port != kNoTcp && may_rdma) rdma = RdmaMemory::Open();  // before there are other threads
@@ -205,11 +254,12 @@ absl::Status RunNode(warden::NodeContext* context) {
   const absl::StatusOr<std::unique_ptr<UcxTcp>> ucx_tcp = StartUcxTcp(config, &remote);
   if (!ucx_tcp.ok()) return ucx_tcp.status();
   if (*ucx_tcp != nullptr) lanes.push_back("ucx-tcp");
-  PeerService peer(store->get(), &remote, PENSTOCK_VERSION,
+  PeerService peer(store->get(), &remote, penstock_node_version(),
                    {.data_address = data_address, .tls = config.tls.on(), .rdma = rdma.ok() ? rdma->get() : nullptr, .ucx_tcp = ucx_tcp->get()});
   StoreService service(store->get(), &recall, {.socket_dir = config.socket_dir, .grpc_address = "unix:" + config.GrpcSocketPath(),
-                                      .version = PENSTOCK_VERSION, .warden_pid = context->warden_pid, .data_address = data_address,
-                                      .tls = config.tls.on(), .lanes = lanes},
+                                      .version = penstock_node_version(), .warden_pid = context->warden_pid, .data_address = data_address,
+                                      .tls = config.tls.on(), .lanes = lanes, .tenant = config.tenant,
+                                      .max_requests_per_second = config.max_requests_per_second},
                        &remote);
   RemoteStore others(store->get(), &recall,
                      {.peers = config.peers, .in_cluster = !config.etcd.empty(), .tls = config.tls, .may_use_rdma = may_rdma,
@@ -217,7 +267,9 @@ absl::Status RunNode(warden::NodeContext* context) {
                       .require_rdma = config.require_transport == RequireTransport::kRdma,
                       .ucx_tcp = ucx_tcp->get(),
                       .new_names_at_peers = config.new_names == NewNames::kPeers,
-                      .channels = changing->get()});
+                      .channels = changing->get(),
+                      .growing = data != nullptr ? &growing : nullptr,
+                      .repair_bytes_per_second = config.repair_bandwidth});
   std::atomic<int> tcp_port{0}, http_port{0};
   std::unique_ptr<Cluster> cluster;
   if (!config.etcd.empty()) {
@@ -227,7 +279,11 @@ absl::Status RunNode(warden::NodeContext* context) {
                          },
                          .fetch = [raw = &others](const std::string& name, uint64_t version) { return raw->GetNow(name, version); }});
     service.UseDirectory(others.names(), others.cluster_puts(), others.events());
+    service.OnDf([&others](v1::DfResponse* df) { others.AddDf(df); });
+    if (data != nullptr) others.CountSentBy([raw = data.get()] { return raw->counts().sent_bytes; });
   }
+  Restart restart(context->warden.get());
+  service.OnRestart([&restart] { return restart.Ask(); });
   std::atomic<const Membership*> member{nullptr};
   service.OnNodeInfo([&](v1::NodeInfoResponse* response) {
     others.AddPeers(response);
@@ -271,6 +327,7 @@ absl::Status RunNode(warden::NodeContext* context) {
     int signal_number = 0;
     sigwait(&stop_signals, &signal_number);
   }
+  if (restart.wanted()) HandOver(rings->get(), control->get());
   member.store(nullptr);
   metrics->reset();
   if (cluster != nullptr) cluster->Stop();  // first: the others need not find out
@@ -280,7 +337,7 @@ absl::Status RunNode(warden::NodeContext* context) {
   (*control)->Stop();
   others.Stop();
   (*rings)->Stop();
-  (*store)->work().Stop();
+  (*store)->StopWork();
   (*store)->OnSegmentDrop({});
   return stopped.status();
 }

@@ -110,6 +110,13 @@ absl::Status Resolve(const Environment& environment, const std::string& executab
   auto directory = AbsoluteSocketDir(config->socket_dir);
   if (!directory.ok()) return directory.status();
   config->socket_dir = *std::move(directory);
+  if (!config->spill_dir.empty()) {
+    std::error_code error;
+    config->spill_dir = std::filesystem::absolute(config->spill_dir, error).lexically_normal();
+    if (error) return absl::InvalidArgumentError(StrCat("flag --spill_dir: '", config->spill_dir, "' is no path: ", error.message()));
+  } else if (!config->spill_limit.empty()) {
+    return absl::InvalidArgumentError("flag --spill_limit needs --spill_dir");
+  }
   if (config->node_library.empty()) config->node_library = FindNodeLibrary(executable);
   return ResolveMemory(config);
 }

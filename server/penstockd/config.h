@@ -21,7 +21,9 @@ namespace penstock::server {
 
 enum class HugePages : uint8_t { kAuto, kThp, kHugetlb, kOff };
 enum class Adopt : uint8_t { kAuto, kAlways };
+enum class Checksum : uint8_t { kOff, kOn };
 enum class Rdma : uint8_t { kAuto, kOn, kOff };  // auto: not beside TLS, for RDMA is in clear
+enum class Rebalancing : uint8_t { kAuto, kOff };
 enum class NewNames : uint8_t { kHere, kPeers };
 enum class UcxTcpUse : uint8_t { kOff, kOn };
 enum class RequireTransport : uint8_t { kNone, kRdma };
@@ -63,6 +65,8 @@ struct NodeConfig {
   std::string zone;
   std::string host_label;              // what two replicas of one tensor do not share; never empty after LoadConfig where there is etcd
   std::string advertise;               // host that other nodes reach --grpc_port by; never empty after LoadConfig where there is etcd
+  uint64_t repair_bandwidth = uint64_t{200} << 20;  // bytes a second; 0: no limit
+  Rebalancing rebalance = Rebalancing::kAuto;
   NewNames new_names = NewNames::kHere;  // who is the home of a name that no node has
   Rdma rdma = Rdma::kAuto;
   UcxTcpUse ucx_tcp = UcxTcpUse::kOff;
@@ -70,7 +74,15 @@ struct NodeConfig {
   RequireTransport require_transport = RequireTransport::kNone;
   HugePages huge_pages = HugePages::kAuto;
   Adopt adopt = Adopt::kAuto;
+  Checksum checksum = Checksum::kOff;
+  std::string spill_dir;    // absolute after LoadConfig; empty: none
+  std::string spill_limit;  // a size, or a percentage of the file system there; empty: 80% of what is free
   uint32_t max_sessions = 1024;
+  uint64_t max_tensors = 0;              // this and the next two: 0 = no limit
+  uint64_t max_pins = 0;                 // room for pins of all sessions together
+  uint64_t max_requests_per_second = 0;  // of all clients together; what comes above it waits
+  std::string tenant;                    // whose node it is; empty: everybody's
+  std::string tenants_file;              // not empty: this process is a supervisor (tenants.h), and no node
   LogLevel log_level = LogLevel::kInfo;
   bool exit_with_parent = false;
   int ready_fd = -1;         // the warden's; a node writes to NodeContext::ready_fd

@@ -5,8 +5,10 @@
 #include <iterator>
 #include <optional>
 
+#include "proto/layout/catalog_layout.h"
 #include "proto/sizes.h"
 #include "proto/strcat.h"
+#include "proto/tenant_name.h"
 
 namespace penstock::server {
 namespace {
@@ -35,9 +37,13 @@ absl::Status SetWord(std::string_view value, const char* const (&words)[N], Enum
   return NotAllowed();
 }
 
+constexpr uint64_t kPinsOfASession = layout::kPinsPerChunk;
+
 constexpr const char* kHugePages[] = {"auto", "thp", "hugetlb", "off"};
 constexpr const char* kAdopt[] = {"auto", "always"};
+constexpr const char* kChecksum[] = {"off", "on"};
 constexpr const char* kNewNames[] = {"here", "peers"};
+constexpr const char* kRebalancing[] = {"auto", "off"};
 constexpr const char* kRdma[] = {"auto", "on", "off"};
 constexpr const char* kUcxTcp[] = {"off", "on"};
 constexpr const char* kRequireTransport[] = {"none", "rdma"};
@@ -69,6 +75,14 @@ absl::Status SetMemory(std::string_view value, NodeConfig* config) {
   if (!bytes.ok() || *bytes == 0) return NotAllowed();
   if (percent ? *bytes > (uint64_t{1} << 62) : *bytes < kMinMemoryBytes) return NotAllowed();
   config->memory_text = std::string(value);
+  return absl::OkStatus();
+}
+
+absl::Status SetSpillLimit(std::string_view value, NodeConfig* config) {
+  const auto bytes = ParseSize(value, 100);
+  const bool percent = !value.empty() && value.back() == '%';
+  if (!value.empty() && (!bytes.ok() || *bytes == 0 || (percent && *bytes > 100))) return NotAllowed();
+  config->spill_limit = std::string(value);
   return absl::OkStatus();
 }
 
@@ -129,6 +143,13 @@ absl::Status SetMemberTtl(std::string_view value, NodeConfig* config) {
   return absl::OkStatus();
 }
 
+absl::Status SetRepairBandwidth(std::string_view value, NodeConfig* config) {
+  const auto bytes = value == "unlimited" ? absl::StatusOr<uint64_t>(0) : ParseSize(value);
+  if (!bytes.ok()) return NotAllowed();
+  config->repair_bandwidth = *bytes;
+  return absl::OkStatus();
+}
+
 std::string PrintList(const std::vector<std::string>& list) {
   std::string text;
   for (const std::string& one : list) text += (text.empty() ? "" : ",") + one;
@@ -141,6 +162,28 @@ absl::Status SetMaxSessions(std::string_view value, NodeConfig* config) {
   const auto count = ParseNumber(value, 1, 1'000'000);
   if (!count) return NotAllowed();
   config->max_sessions = static_cast<uint32_t>(*count);
+  return absl::OkStatus();
+}
+
+// 0 is no limit.
+absl::Status SetLimit(std::string_view value, uint64_t* out) {
+  const auto count = ParseNumber(value, 0, int64_t{1} << 40);
+  if (!count) return NotAllowed();
+  *out = static_cast<uint64_t>(*count);
+  return absl::OkStatus();
+}
+
+// Every session needs room for one chunk of pins (proto/layout/catalog_layout.h).
+absl::Status SetMaxPins(std::string_view value, NodeConfig* config) {
+  uint64_t count = 0;
+  if (!SetLimit(value, &count).ok() || (count != 0 && count < kPinsOfASession)) return NotAllowed();
+  config->max_pins = count;
+  return absl::OkStatus();
+}
+
+absl::Status SetTenant(std::string_view value, NodeConfig* config) {
+  if (!value.empty() && !IsTenantName(value)) return NotAllowed();
+  config->tenant = std::string(value);
   return absl::OkStatus();
 }
 
@@ -245,6 +288,15 @@ constexpr Flag kFlags[] = {
     {"etcd_key", "a PEM file, or nothing", "the private key of --etcd_cert, without a passphrase", false,
      [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->etcd_access.tls.key); },
      [](const NodeConfig& c) { return c.etcd_access.tls.key; }},
+    {"repair_bandwidth", "a size, or unlimited",
+     "bytes a second that this node takes from others, at most, for copies that nobody waits for: of\n"
+     "what was lost, of nodes that drain, of tensors that are moved (default 200MiB)", false, SetRepairBandwidth,
+     [](const NodeConfig& c) { return c.repair_bandwidth == 0 ? "unlimited" : StrCat(c.repair_bandwidth); }},
+    {"rebalance", "auto or off",
+     "move tensors whose names are at home here from the fullest node to the emptiest one, slowly, while\n"
+     "they differ by more than 10 % of their memory, and 64 MiB (auto), or never (off) (default auto)", false,
+     [](std::string_view v, NodeConfig* c) { return SetWord(v, kRebalancing, &c->rebalance); },
+     [](const NodeConfig& c) { return std::string(kRebalancing[static_cast<int>(c.rebalance)]); }},
     {"new_names", "here or peers",
      "where a tensor is kept whose name no node has yet: in this one (here), or in one of the others\n"
      "(peers): this node then keeps copies only, and nothing is lost with it (default here)", false,
@@ -289,8 +341,46 @@ constexpr Flag kFlags[] = {
      "(auto), or at once (always) (default auto)",
      false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kAdopt, &c->adopt); },
      [](const NodeConfig& c) { return std::string(kAdopt[static_cast<int>(c.adopt)]); }},
+    {"checksum", "off or on",
+     "compute a CRC32C of every tensor that is put here, and compare it whenever the bytes have been\n"
+     "moved: to another node, to a replica; a copy that is damaged is given up for another (default off)",
+     false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kChecksum, &c->checksum); },
+     [](const NodeConfig& c) { return std::string(kChecksum[static_cast<int>(c.checksum)]); }},
+    {"spill_dir", "a directory, or nothing",
+     "where tensors of class keep go, coldest first, when memory is full; they come back when they are\n"
+     "asked for. Without --etcd what lies there when the node stops is served again by the next one\n"
+     "(default: none; full is an error)",
+     false, [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->spill_dir); },
+     [](const NodeConfig& c) { return c.spill_dir; }},
+    {"spill_limit", "a size, 1%..100% of the file system of --spill_dir, or nothing",
+     "the most that --spill_dir may take; when it and the memory are full, it may take as much more as\n"
+     "the memory is while tensors come back (default: 80% of what is free there at the start)", false, SetSpillLimit,
+     [](const NodeConfig& c) { return c.spill_limit; }},
     {"max_sessions", "1..1000000", "sessions at once (default 1024)", false, SetMaxSessions,
      [](const NodeConfig& c) { return StrCat(c.max_sessions); }},
+    {"max_tensors", "0 (no limit) or more",
+     "tensors and drafts that this node keeps at most; of the cache class the oldest then make room, else\n"
+     "puts are refused (default 0)",
+     false, [](std::string_view v, NodeConfig* c) { return SetLimit(v, &c->max_tensors); },
+     [](const NodeConfig& c) { return StrCat(c.max_tensors); }},
+    {"max_pins", "0 (no limit), or 8192 or more",
+     "pins that all sessions together have room for; each gets 8192 at first, and as many again when it\n"
+     "needs them, if they are within this. A session that begins beyond it is refused (default 0)",
+     false, SetMaxPins,
+     [](const NodeConfig& c) { return StrCat(c.max_pins); }},
+    {"max_requests_per_second", "0 (no limit) or more",
+     "requests of all clients together; what comes above it waits for its turn and is not refused. Gets\n"
+     "of what is on this host make no request (default 0)",
+     false, [](std::string_view v, NodeConfig* c) { return SetLimit(v, &c->max_requests_per_second); },
+     [](const NodeConfig& c) { return StrCat(c.max_requests_per_second); }},
+    {"tenant", "a-z, 0-9 and - (at most 63), or nothing",
+     "whose node this is: shown by penstock nodes and in metrics (default: nothing, everybody's)", false,
+     SetTenant, [](const NodeConfig& c) { return c.tenant; }},
+    {"tenants", "a file, or nothing",
+     "start a node for each tenant that the file lists instead of one: [name], then lines of --flag=value,\n"
+     "user= and group=; see the README. Flags beside it go to all of them (default: nothing)",
+     false, [](std::string_view v, NodeConfig* c) { return SetFile(v, &c->tenants_file); },
+     [](const NodeConfig& c) { return c.tenants_file; }},
     {"log_level", "debug, info, warning or error", "least weight of a log line (default info)",
      false, [](std::string_view v, NodeConfig* c) { return SetWord(v, kLogLevels, &c->log_level); },
      [](const NodeConfig& c) { return std::string(kLogLevels[static_cast<int>(c.log_level)]); }},

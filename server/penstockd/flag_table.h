@@ -37,6 +37,7 @@ constexpr bool IsLabelLetter(char c) {
   return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' || c == '.';
 }
 
+
 }  // namespace penstock::server
 
 #endif  // PENSTOCK_SERVER_PENSTOCKD_FLAG_TABLE_H_

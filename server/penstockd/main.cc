@@ -1,13 +1,17 @@
-// penstockd: reads the configuration, takes the socket directory, and becomes the warden of a node.
+// penstockd: reads the configuration, takes the socket directory, and becomes the warden of a node, or the supervisor of several.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "server/penstockd/config.h"
 #include "server/penstockd/socket_dir.h"
+#include "server/penstockd/spill_lock.h"
+#include "server/penstockd/tenant_supervisor.h"
 #include "server/warden/warden.h"
 
 namespace penstock::server {
@@ -41,7 +45,7 @@ PageKind WantedHugePages(HugePages wanted) {
   return PageKind::kSmall;
 }
 
-int Serve(const NodeConfig& config) {
+int Serve(const NodeConfig& config, const std::vector<std::string>& arguments) {
   if (config.ready_fd >= 0 && fcntl(config.ready_fd, F_GETFD) < 0) {
     return Fail(kExitUsage, absl::InvalidArgumentError("flag --ready_fd cannot be '" +
                                                        std::to_string(config.ready_fd) +
@@ -49,9 +53,16 @@ int Serve(const NodeConfig& config) {
   }
   signal(SIGPIPE, SIG_IGN);
   RaiseDescriptorLimit();
+  if (!config.tenants_file.empty()) return RunTenants(config, arguments);
   const auto listener = ListenOnFdSocket(config);
   if (!listener.ok()) {
     return Fail(absl::IsInvalidArgument(listener.status()) ? kExitUsage : 1, listener.status());
+  }
+  UniqueFd spill_lock;
+  if (!config.spill_dir.empty()) {
+    auto locked = LockSpillDir(config.spill_dir);
+    if (!locked.ok()) return Fail(1, locked.status());
+    spill_lock = *std::move(locked);
   }
   warden::WardenOptions options;
   options.config = &config;
@@ -68,7 +79,7 @@ int Serve(const NodeConfig& config) {
 int Main(int argc, char** argv) {
   const auto loaded = LoadConfig(argc, argv);
   if (!loaded.ok()) return Fail(kExitUsage, loaded.status());
-  if (loaded->action == ConfigAction::kServe) return Serve(loaded->config);
+  if (loaded->action == ConfigAction::kServe) return Serve(loaded->config, {argv + std::min(argc, 1), argv + argc});
   std::fputs(loaded->text.c_str(), stdout);
   return 0;
 }

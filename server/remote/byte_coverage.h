@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <utility>
+#include <vector>
 
 namespace penstock::server {
 
@@ -31,6 +33,22 @@ class ByteCoverage {
     covered_ += end - begin;
   }
   uint64_t bytes() const { return covered_; }
+  // How many from `offset` on are written.
+  uint64_t From(uint64_t offset) const {
+    const auto it = ranges_.upper_bound(offset);
+    return it == ranges_.begin() ? 0 : std::max(std::prev(it)->second, offset) - offset;
+  }
+  // What is not written of [0, total): begin, end.
+  std::vector<std::pair<uint64_t, uint64_t>> Missing(uint64_t total) const {
+    std::vector<std::pair<uint64_t, uint64_t>> missing;
+    uint64_t at = 0;
+    for (const auto& [begin, end] : ranges_) {
+      if (begin > at) missing.emplace_back(at, begin);
+      at = end;
+    }
+    if (at < total) missing.emplace_back(at, total);
+    return missing;
+  }
 
  private:
   std::map<uint64_t, uint64_t> ranges_;  // begin, end; apart from each other

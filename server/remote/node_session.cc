@@ -35,17 +35,21 @@ absl::StatusOr<Placed> NodeSession::Reserve(CreateSpec spec, absl::Duration long
     absl::StatusOr<Placed> placed = store_->Reserve(**session, spec);
     if (!placed.ok() || placed->kind == Placed::Kind::kPlaced) return placed;
     const absl::Duration left = deadline - MonotonicNow();
-    if (left <= absl::ZeroDuration()) {
+    if (left <= absl::ZeroDuration() && !store_->MakesRoom()) {
       return absl::ResourceExhaustedError(StrCat("'", spec.name, "': no room for ", spec.nbytes, " bytes on this node, and none came in ",
                                                  absl::FormatDuration(longest)));
     }
-    store_->WaitForChange(epoch, std::min(left, absl::Milliseconds(100)));
+    store_->WaitForChange(epoch, std::clamp(left, absl::Milliseconds(1), absl::Milliseconds(100)));
   }
 }
 
 absl::StatusOr<Published> NodeSession::Publish(const Placed& draft, LeaseRule leases) {
   const absl::StatusOr<std::shared_ptr<Session>> session = Open();
   if (!session.ok()) return session.status();
+  if (absl::Status s = FinishChecksum(draft.checksum, draft.block.address, draft.nbytes); !s.ok()) {
+    Abort(draft);
+    return s;
+  }
   if (publisher_) return publisher_(*session, draft);
   return store_->Publish(**session, draft.record, draft.record_seq, leases);
 }
@@ -53,7 +57,14 @@ absl::StatusOr<Published> NodeSession::Publish(const Placed& draft, LeaseRule le
 absl::StatusOr<Store::TakenDraft> NodeSession::Take(const Placed& draft) {
   const absl::StatusOr<std::shared_ptr<Session>> session = Open();
   if (!session.ok()) return session.status();
+  if (absl::Status s = FinishChecksum(draft.checksum, draft.block.address, draft.nbytes); !s.ok()) return s;
   return store_->TakeDraft(**session, draft.record, draft.record_seq);
+}
+
+absl::StatusOr<Store::HeldTensor> NodeSession::Hold(const Placed& draft) {
+  const absl::StatusOr<std::shared_ptr<Session>> session = Open();
+  if (!session.ok()) return session.status();
+  return store_->HoldDraft(**session, draft.record, draft.record_seq);
 }
 
 void NodeSession::Abort(const Placed& draft) {

@@ -4,7 +4,8 @@
 //
 // Threading:  any thread
 // Ownership:  the store must outlive it
-// Errors:     RESOURCE_EXHAUSTED no room in the time that one waits for memory
+// Errors:     RESOURCE_EXHAUSTED no room in the time that one waits for memory; DATA_LOSS a copy does not have the checksum of its
+//             original
 // Limits:     the store's drafts a session
 #pragma once
 
@@ -27,10 +28,12 @@ class NodeSession {
 
   // A draft in an arena (Placed::Kind::kPlaced); waits for memory, at most so long.
   absl::StatusOr<Placed> Reserve(CreateSpec spec, absl::Duration longest);
+  // It is over then, whatever the result, unless that is IsLeased.
   absl::StatusOr<Published> Publish(const Placed& draft, LeaseRule leases = LeaseRule::kRespect);
   // For Store::Prepare: it is not the session's any more.
   absl::StatusOr<Store::TakenDraft> Take(const Placed& draft);
   void Abort(const Placed& draft);
+  absl::StatusOr<Store::HeldTensor> Hold(const Placed& draft);  // Store::HoldDraft
   // In a cluster with a directory: how Publish does it, for the home of a name decides. Before the first Publish.
   using Publisher = std::function<absl::StatusOr<Published>(const std::shared_ptr<Session>& session, const Placed& draft)>;
   void PublishBy(Publisher publisher) { publisher_ = std::move(publisher); }

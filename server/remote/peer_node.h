@@ -15,11 +15,13 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -63,6 +65,7 @@ class PeerNode {
     uint64_t have_created_ns = 0;
     bool lease = false;
     directory::OpId op{};  // the record that this put made; {}: by name and version
+    bool verify = false;   // its bytes are compared with their checksum first: DataLoss if they are damaged there
   };
   struct Found {
     v1::TensorInfo info;
@@ -83,9 +86,22 @@ class PeerNode {
     char* to = nullptr;
     bool rdma_only = false;
     absl::Status status{};  // afterwards
+    std::vector<std::pair<uint64_t, uint64_t>> parts{};           // begin, end: only these; empty: all
+    std::function<void(uint64_t begin, uint64_t end)> arrived{};  // of what has come over the stream lane. May be empty
+    absl::Duration stall = absl::InfiniteDuration();              // UNAVAILABLE when for so long nothing of all readings has come
   };
   void Read(absl::Span<Reading> readings);  // of one Locate
   void Release(absl::Span<const Found* const> found);
+  // This node begins to copy what was found, and will be read by those that are sent to it: who is to be read before that peer.
+  struct Chain {
+    std::optional<NodeUuid> ahead;  // none: that peer
+    uint32_t ahead_count = 0;
+  };
+  absl::StatusOr<Chain> JoinChain(const Found& found, const NodeUuid& self);
+  // Pins the peer's copy of that tensor, which may still be growing. To be released.
+  absl::StatusOr<Found> LocateCopy(const v1::TensorInfo& original);
+  // Its uuid becomes known, if it answers.
+  void Meet() { (void)(CheckUp().ok() && Session().ok()); }
   // The lease that was found, if any, is this copy's. Recalls are heard from now on.
   void TakeLease(const Found& found, const Published& copy);
 
@@ -186,7 +202,14 @@ class PeerNode {
   // These two: why not; empty: opened.
   std::string OpenRdmaLane(const v1::OpenSessionResponse& response, Open* open) const;
   std::string OpenTcpLane(const v1::OpenSessionResponse& response, Open* open) const;  // ucx-tcp, else stream
+  // What is to be moved for readings, and for which each is.
+  struct Moves {
+    std::vector<Transfer> transfers;
+    std::vector<Reading*> of;
+  };
+  static Moves MovesOf(absl::Span<Reading* const> readings);
   void ReadByRdma(absl::Span<Reading* const> readings);
+  void ReadByStream(absl::Span<Reading* const> readings);
   void WriteByRdma(absl::Span<Writing* const> writings);
   static std::vector<Transfer> TransfersOf(absl::Span<Writing* const> writings);
   bool RdmaIsUp();
@@ -203,7 +226,7 @@ class PeerNode {
   void GiveBack(const std::string& token, absl::Span<const uint64_t> numbers);
   void Owe(const std::string& token, absl::Span<const uint64_t> numbers);
   void GiveBackOwed(const std::string& token);
-  void Move(Lane* lane, const std::string& token, absl::Span<Transfer> transfers);
+  void Move(Lane* lane, const std::string& token, absl::Span<Transfer> transfers, const RunOptions& options);
   RunOptions Patience(absl::Span<const Transfer> transfers, absl::Duration least) const;
   absl::Status Lapsed(const std::string& token, const absl::Status& why);
   absl::Status CheckUp();

@@ -2,6 +2,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <utility>
 
@@ -30,6 +31,7 @@ absl::StatusOr<PeerNode::Open> PeerNode::AskLocate(absl::Span<const Wanted> want
     item->set_lease(one.lease);
     item->set_op_session(one.op.session);
     item->set_op_count(one.op.count);
+    item->set_verify(one.verify);
   }
   absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::Locate, request, response, kCallSeconds);
   if (session.ok() && response->results_size() != request.items_size()) {
@@ -81,9 +83,9 @@ RunOptions PeerNode::Patience(absl::Span<const Transfer> transfers, absl::Durati
   return {.timeout = least + absl::Seconds(bytes / kSlowestBytesPerSecond), .cancelled = [this] { return stopping_.load(std::memory_order_relaxed); }};
 }
 
-void PeerNode::Move(Lane* lane, const std::string& token, absl::Span<Transfer> transfers) {
+void PeerNode::Move(Lane* lane, const std::string& token, absl::Span<Transfer> transfers, const RunOptions& options) {
   if (transfers.empty()) return;
-  lane->Run(transfers, Patience(transfers, absl::Seconds(10)));
+  lane->Run(transfers, options);
   for (Transfer& transfer : transfers) {
     if (absl::IsPermissionDenied(transfer.status)) {
       transfer.status = Lapsed(token, transfer.status);
@@ -104,26 +106,67 @@ void PeerNode::Read(absl::Span<Reading> readings) {
   if (!by_rdma.empty()) ReadByRdma(by_rdma);
   // What the lane did not bring is read again over the other one; what it brought too late is not.
   for (Reading* reading : by_rdma) {
-    if (!reading->status.ok() && !absl::IsUnavailable(reading->status)) by_stream.push_back(reading);
+    if (reading->status.ok() || absl::IsUnavailable(reading->status)) continue;
+    if (!reading->rdma_only) reading->status = absl::OkStatus();
+    by_stream.push_back(reading);
   }
   std::erase_if(by_stream, [this](Reading* reading) {
     if (reading->rdma_only) reading->status = NoRdma();
     return reading->rdma_only;
   });
-  std::vector<Transfer> transfers;
-  for (const Reading* reading : by_stream) {
-    const uint64_t bytes = reading->found->info.nbytes();
-    transfers.push_back({.grant = reading->found->grant, .runs = ByteRuns::Whole(bytes), .memory = {reading->to, bytes}});
-  }
-  if (!transfers.empty()) Move(by_stream[0]->found->lane.get(), by_stream[0]->found->token, absl::MakeSpan(transfers));
-  for (size_t i = 0; i < transfers.size(); ++i) by_stream[i]->status = transfers[i].status;
+  if (!by_stream.empty()) ReadByStream(by_stream);
   std::lock_guard lock(mutex_);
   for (const Reading& reading : readings) {
     if (!reading.status.ok() || reading.found->info.nbytes() == 0) continue;
     ++reads_;
-    read_bytes_ += reading.found->info.nbytes();
+    if (reading.parts.empty()) read_bytes_ += reading.found->info.nbytes();
+    for (const auto& [begin, end] : reading.parts) read_bytes_ += end - begin;
   }
   if (!by_rdma.empty() || !by_stream.empty()) lane_ = by_stream.empty() ? "rdma" : std::string(by_stream[0]->found->lane->name());
+}
+
+PeerNode::Moves PeerNode::MovesOf(absl::Span<Reading* const> readings) {
+  Moves moves;
+  for (Reading* reading : readings) {
+    const uint64_t grant = reading->found->grant;
+    const std::pair<uint64_t, uint64_t> all{0, reading->found->info.nbytes()};
+    for (const auto& [begin, end] : reading->parts.empty() ? absl::MakeConstSpan(&all, 1) : absl::MakeConstSpan(reading->parts)) {
+      moves.transfers.push_back({.grant = grant, .runs = {.offset = begin, .run_bytes = end - begin, .dims = {}}, .memory = {reading->to + begin, end - begin}});
+      moves.of.push_back(reading);
+    }
+  }
+  return moves;
+}
+
+void PeerNode::ReadByStream(absl::Span<Reading* const> readings) {
+  Moves moves = MovesOf(readings);
+  RunOptions options = Patience(moves.transfers, absl::Seconds(10));
+  std::atomic<int64_t> last{absl::ToUnixNanos(MonotonicNow())};  // something came
+  std::atomic<bool> stalled{false};
+  absl::Duration stall = absl::InfiniteDuration();
+  for (size_t i = 0; i < moves.transfers.size(); ++i) {
+    const Reading& reading = *moves.of[i];
+    if (!reading.arrived) continue;
+    stall = std::min(stall, reading.stall);
+    moves.transfers[i].arrived = [&last, &reading, begin = moves.transfers[i].runs.offset](uint64_t skip, uint64_t length) {
+      last.store(absl::ToUnixNanos(MonotonicNow()), std::memory_order_relaxed);
+      reading.arrived(begin + skip, begin + skip + length);
+    };
+  }
+  if (stall < absl::InfiniteDuration()) {
+    options.cancelled = [this, &last, &stalled, stall] {
+      if (absl::FromUnixNanos(last.load(std::memory_order_relaxed)) + stall < MonotonicNow()) stalled.store(true);
+      return stalled.load() || stopping_.load(std::memory_order_relaxed);
+    };
+  }
+  Move(readings[0]->found->lane.get(), readings[0]->found->token, absl::MakeSpan(moves.transfers), options);
+  for (size_t i = 0; i < moves.transfers.size(); ++i) {
+    const absl::Status& status = moves.transfers[i].status;
+    if (status.ok() || !moves.of[i]->status.ok()) continue;
+    moves.of[i]->status = stalled.load() && absl::IsCancelled(status)
+                              ? absl::UnavailableError(StrCat("node ", address_, ": has sent nothing for ", absl::FormatDuration(stall)))
+                              : status;
+  }
 }
 
 bool PeerNode::RdmaIsUp() {
@@ -143,24 +186,57 @@ absl::Status PeerNode::NoRdma() const {
 
 // UNAVAILABLE: the bytes came too late; every other error: to be read over the stream lane.
 void PeerNode::ReadByRdma(absl::Span<Reading* const> readings) {
-  std::vector<Transfer> transfers;
-  for (const Reading* reading : readings) {
-    const uint64_t bytes = reading->found->info.nbytes();
-    transfers.push_back({.grant = reading->found->grant, .runs = ByteRuns::Whole(bytes), .memory = {reading->to, bytes}});
-  }
-  readings[0]->found->rdma->Run(absl::MakeSpan(transfers), Patience(transfers, absl::Seconds(3)));
+  Moves moves = MovesOf(readings);
+  readings[0]->found->rdma->Run(absl::MakeSpan(moves.transfers), Patience(moves.transfers, absl::Seconds(3)));
   std::lock_guard lock(mutex_);
   // The peer takes no part, so nobody else sees whether the bytes were still pinned when they were read.
   const bool in_time = open_.token == readings[0]->found->token && MonotonicNow() < open_.deadline;
   why_.clear();
-  for (size_t i = 0; i < transfers.size(); ++i) {
-    if (!transfers[i].status.ok()) {
-      NoteRdmaFailure(transfers[i].status);
-      readings[i]->status = absl::UnknownError(why_);
+  for (size_t i = 0; i < moves.transfers.size(); ++i) {
+    if (!moves.transfers[i].status.ok()) {
+      NoteRdmaFailure(moves.transfers[i].status);
+      moves.of[i]->status = absl::UnknownError(why_);
     } else if (!in_time) {
-      readings[i]->status = absl::UnavailableError(StrCat("node ", address_, ": the read ended after the session's deadline; what was read does not count"));
+      moves.of[i]->status = absl::UnavailableError(StrCat("node ", address_, ": the read ended after the session's deadline; what was read does not count"));
     }
   }
+}
+
+absl::StatusOr<PeerNode::Chain> PeerNode::JoinChain(const Found& found, const NodeUuid& self) {
+  if (absl::Status s = CheckUp(); !s.ok()) return s;
+  v1::JoinChainRequest request;
+  request.set_grant(found.grant);
+  request.set_node_id(std::string(self.begin(), self.end()));
+  v1::JoinChainResponse response;
+  grpc::ClientContext context;
+  Prepare(&context, found.token);
+  if (absl::Status s = Judge(peer_->JoinChain(&context, request, &response)); !s.ok()) return s;
+  Chain chain{.ahead = std::nullopt, .ahead_count = response.place()};
+  NodeUuid ahead{};
+  if (response.ahead().size() == ahead.size()) {
+    std::copy(response.ahead().begin(), response.ahead().end(), ahead.begin());
+    chain.ahead = ahead;
+  }
+  return chain;
+}
+
+absl::StatusOr<PeerNode::Found> PeerNode::LocateCopy(const v1::TensorInfo& original) {
+  v1::LocateCopyRequest request;
+  request.set_name(original.name());
+  request.set_version(original.version().number());
+  request.set_created_ns(original.created_ns());
+  v1::LocateCopyResponse response;
+  const absl::StatusOr<Open> session = AskInSession(&v1::Peer::Stub::LocateCopy, request, &response, kCallSeconds);
+  if (!session.ok()) return session.status();
+  Found found{.info = original, .grant = response.grant(), .lane = session->lane, .rdma = nullptr, .blocks = nullptr, .token = session->token,
+              .lease = absl::ZeroDuration(), .asked = MonotonicNow()};
+  Count(session->token, 1);
+  if (response.nbytes() != original.nbytes() || response.grant() == 0) {
+    const Found* const all[] = {&found};
+    Release(all);
+    return absl::UnavailableError(StrCat("node ", address_, ": its copy of '", original.name(), "' has ", response.nbytes(), " bytes, not ", original.nbytes()));
+  }
+  return found;
 }
 
 void PeerNode::Release(absl::Span<const Found* const> all) {

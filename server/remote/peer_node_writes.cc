@@ -77,7 +77,7 @@ void PeerNode::Write(absl::Span<Writing> writings) {
   });
   if (by_stream.empty()) return;
   std::vector<Transfer> transfers = TransfersOf(by_stream);
-  Move(by_stream[0]->reserved->lane.get(), by_stream[0]->reserved->token, absl::MakeSpan(transfers));
+  Move(by_stream[0]->reserved->lane.get(), by_stream[0]->reserved->token, absl::MakeSpan(transfers), Patience(transfers, absl::Seconds(10)));
   for (size_t i = 0; i < by_stream.size(); ++i) by_stream[i]->status = transfers[i].status;
 }
 

@@ -26,12 +26,13 @@ absl::StatusOr<CreateSpec> SpecOf(const v1::TensorInfo& info, std::string* metad
   if (!shape.ok()) return shape.status();
   *metadata = layout::EncodeMetadata({info.metadata().begin(), info.metadata().end()});
   return CreateSpec{.name = info.name(), .dtype = static_cast<DType>(info.dtype()), .shape = *shape, .nbytes = info.nbytes(),
-                    .version = info.version().number(), .keep = false, .metadata = *metadata, .fetched = true, .created_ns = info.created_ns(), .version_term = static_cast<uint32_t>(info.version().term())};
+                    .version = info.version().number(), .keep = false, .metadata = *metadata, .fetched = true, .created_ns = info.created_ns(), .version_term = static_cast<uint32_t>(info.version().term()),
+                    .crc32c = info.has_crc32c() ? std::optional(info.crc32c()) : std::nullopt};
 }
 
 // The version's number alone is not enough: a home that has lost its memory, or another home, begins with 1 again.
 bool IsOf(const absl::StatusOr<Published>& copy, const v1::TensorInfo& original) {
-  return copy.ok() && copy->version_number == original.version().number() && copy->created_ns == original.created_ns();
+  return copy.ok() && !copy->spilled && copy->version_number == original.version().number() && copy->created_ns == original.created_ns();
 }
 
 }  // namespace
@@ -45,7 +46,7 @@ void RemoteGets::Get(std::vector<Item> items) {
 void RemoteGets::GetAll(std::vector<Asked> asked) {
   std::vector<Asked> missing;
   for (Asked& one : asked) {
-    one.here = store_->Lookup(one.item.name, one.item.version);
+    one.here = store_->WhileReturning([&] { return store_->LookupResident(one.item.name, one.item.version); });
     if (one.here.ok() && (!one.here->fetched || one.here->leased || one.item.version != 0)) {
       jobs_->Finish(one.item.key, {.status = absl::OkStatus(), .published = *one.here});
     } else if (!one.here.ok() && !absl::IsNotFound(one.here.status())) {
@@ -154,6 +155,7 @@ bool RemoteGets::LocateHere(Asked* one) {
     one->own = true;
     one->here = AwaitOwn(one->item.name, one->place.op);
     one->status = one->here.status();
+    one->own = !absl::IsDataLoss(one->status) || holders.size() == 1;  // its spill file is damaged: others have it
   }
   one->located = one->here.ok() && (one->own || IsOf(one->here, one->found.info));
   one->found.unchanged = one->located;
@@ -165,7 +167,13 @@ absl::StatusOr<Published> RemoteGets::AwaitOwn(const std::string& name, director
   const absl::Time end = MonotonicNow() + absl::Seconds(1);
   while (true) {
     const uint64_t epoch = store_->change_epoch();
-    if (const std::optional<Published> own = store_->PublishedByOp(name, op)) return *own;
+    const std::optional<Published> own = store_->PublishedByOp(name, op);
+    if (own && !own->spilled) return *own;
+    if (own) {
+      const absl::StatusOr<Store::HeldTensor> back = store_->WhileReturning([&] { return store_->HoldByOp(name, op); });
+      if (!back.ok()) return back.status();
+      continue;
+    }
     if (MonotonicNow() >= end) return absl::UnavailableError(StrCat("'", name, "': this node's copy is not settled yet; try again"));
     store_->WaitForChange(epoch, absl::Milliseconds(20));
   }
@@ -234,6 +242,7 @@ std::shared_ptr<RemoteGets::Copying> RemoteGets::Join(const What& what, bool* mi
 void RemoteGets::Make(std::vector<Making>* making) {
   if (making->empty()) return;
   std::map<PeerRef, std::vector<Making*>> reading;
+  std::vector<Making*> large;
   const absl::Time patience = MonotonicNow() + Store::kMemoryWait;
   for (Making& one : *making) {
     const v1::TensorInfo& original = one.asked->found.info;
@@ -247,9 +256,14 @@ void RemoteGets::Make(std::vector<Making>* making) {
       continue;
     }
     one.placed = *placed;
-    reading[one.asked->peer].push_back(&one);
+    if (large_ != nullptr && original.nbytes() >= LargeReads::kChainBytes) {
+      large.push_back(&one);
+    } else {
+      reading[one.asked->peer].push_back(&one);
+    }
   }
   EachAtOnce(reading, [this](const PeerRef&, const std::vector<Making*>& part) { Read(part); });
+  for (Making* one : large) ReadLarge(one);
   {
     std::lock_guard lock(mutex_);
     for (Making& one : *making) {
@@ -271,20 +285,56 @@ void RemoteGets::Read(std::vector<Making*> making) {
   }
   making[0]->asked->peer->Read(absl::MakeSpan(readings));
   PENSTOCK_FAULT_POINT("node.remote.read");
-  for (size_t i = 0; i < making.size(); ++i) {
-    if (readings[i].status.ok()) {
-      making[i]->result = writer_.Publish(making[i]->placed);
-    } else {
-      writer_.Abort(making[i]->placed);
-      making[i]->result = readings[i].status;
-    }
+  for (size_t i = 0; i < making.size(); ++i) EndRead(making[i], readings[i].status);
+}
+
+void RemoteGets::EndRead(Making* one, const absl::Status& status) {
+  if (!status.ok()) {
+    writer_.Abort(one->placed);
+    one->result = status;
+    return;
   }
+  one->result = writer_.Publish(one->placed);
+  if (absl::IsDataLoss(one->result.status())) one->result = Damaged(*one->asked);
+}
+
+// On the way, or there: that node looks, and lets its copy go if that is damaged and others have it.
+absl::Status RemoteGets::Damaged(const Asked& asked) {
+  const v1::TensorInfo& info = asked.found.info;
+  const std::string from = StrCat("node ", asked.peer->address());
+  store_->NoteDamaged(info.name(), from);
+  const std::vector<PeerNode::Wanted> wanted = {{.name = info.name(), .version = asked.item.version, .op = asked.place.op, .verify = true}};
+  const std::vector<absl::StatusOr<PeerNode::Found>> found = asked.peer->Locate(wanted);
+  if (absl::IsDataLoss(found[0].status())) return found[0].status();
+  if (found[0].ok()) {
+    const PeerNode::Found* const released[] = {&*found[0]};
+    asked.peer->Release(released);
+  }
+  return absl::DataLossError(StrCat("'", info.name(), "', from ", from, ": its bytes do not have the CRC32C that they were put with"));
+}
+
+// Others may read it here meanwhile, and what they hold of it stays for them, whatever its end is.
+void RemoteGets::ReadLarge(Making* one) {
+  absl::StatusOr<Store::HeldTensor> held = writer_.Hold(one->placed);
+  if (!held.ok()) return EndRead(one, held.status());
+  const GrowingCopies::Entry growing = growing_->Begin(one->what, *std::move(held));
+  const Asked& asked = *one->asked;
+  LargeReads::Wanted wanted{.holder = asked.peer.get(), .found = &asked.found, .more_holders = {}, .op = asked.place.op, .rdma_only = asked.item.require_rdma};
+  for (const directory::NodeId node : asked.place.holders) {
+    if (PeerRef peer = cluster_.peer_of(node)) wanted.more_holders.push_back(std::move(peer));
+  }
+  if (wanted.more_holders.size() == 1 && wanted.more_holders[0] == asked.peer) wanted.more_holders.clear();
+  const absl::Status status = large_->Read(wanted, growing.copy());
+  PENSTOCK_FAULT_POINT("node.remote.read");
+  EndRead(one, status);
 }
 
 void RemoteGets::Answer(const Asked& asked, const absl::StatusOr<Published>& got) {
   // Whose process was replaced in the middle is asked again; who is gone says so at once.
   const bool gone = absl::IsUnavailable(got.status()) || (asked.located && absl::IsNotFound(got.status()));
-  if (gone && !IsTransportError(got.status()) && asked.tries < (cluster_.directory != nullptr ? kTries : 1)) {
+  const bool damaged = absl::IsDataLoss(got.status()) && asked.located;  // on the way, or there; the next holder's turn
+  const int most = cluster_.directory == nullptr ? 1 : damaged ? static_cast<int>(asked.place.holders.size()) : kTries;
+  if ((gone || damaged) && !IsTransportError(got.status()) && asked.tries < most) {
     jobs_->Run([this, item = asked.item, tries = asked.tries] {
       absl::SleepFor(tries * kBetweenTries);
       std::vector<Asked> again;

@@ -27,7 +27,9 @@
 #include "absl/status/statusor.h"
 #include "server/remote/homes.h"
 #include "server/cluster/cluster_directory.h"
+#include "server/remote/growing_copies.h"
 #include "server/remote/held_leases.h"
+#include "server/remote/large_reads.h"
 #include "server/remote/node_session.h"
 #include "server/remote/peer_node.h"
 #include "server/remote/remote_jobs.h"
@@ -57,6 +59,12 @@ class RemoteGets {
   };
   void UseDirectory(Cluster cluster) { cluster_ = std::move(cluster); }  // before the first Get
 
+  // Large ones are read by several nodes from each other; before the first Get. `copies`: those here, which others read.
+  void UseChains(GrowingCopies* copies, LargeReads::Others others) {
+    growing_ = copies;
+    large_ = std::make_unique<LargeReads>(std::move(others));
+  }
+
  private:
   // An item on its way.
   struct Asked {
@@ -77,7 +85,7 @@ class RemoteGets {
     bool done = false;
     absl::StatusOr<Published> result = absl::UnknownError("");
   };
-  using What = std::tuple<std::string, uint64_t, uint64_t>;  // name, version, when it was made
+  using What = GrowingCopies::Key;
   // A copy that this thread makes.
   struct Making {
     What what;
@@ -99,6 +107,9 @@ class RemoteGets {
   std::shared_ptr<Copying> Join(const What& what, bool* mine);
   void Make(std::vector<Making>* making);
   void Read(std::vector<Making*> making);
+  void ReadLarge(Making* one);
+  void EndRead(Making* one, const absl::Status& status);
+  absl::Status Damaged(const Asked& asked);
   void Answer(const Asked& asked, const absl::StatusOr<Published>& got);
   void Release(const std::vector<Asked>& found);
 
@@ -106,6 +117,8 @@ class RemoteGets {
   Homes* const homes_;
   RemoteJobs* const jobs_;
   NodeSession writer_;  // of the copies
+  GrowingCopies* growing_ = nullptr;  // these two: null without chains
+  std::unique_ptr<LargeReads> large_;
   Cluster cluster_;
 
   std::mutex mutex_;

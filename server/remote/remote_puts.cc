@@ -26,9 +26,15 @@ void RemotePuts::Publish(const std::vector<Item>& items) {
       continue;
     }
     absl::StatusOr<Store::TakenDraft> draft = absl::NotFoundError("");
-    if (!store_->HasOwnNameOf(item.record)) draft = store_->TakeDraft(*item.session, item.record, item.record_seq);
+    const bool own = store_->HasOwnNameOf(item.record);
+    if (!own || store_->WantsChecksum(item.record)) draft = store_->TakeDraft(*item.session, item.record, item.record_seq);
     if (!draft.ok()) {
       here.push_back(&item);  // the store knows what was published before, or says what is wrong
+      continue;
+    }
+    (void)FinishChecksum(draft->checksum, draft->data, draft->nbytes);  // it is nobody's copy
+    if (own) {
+      PublishTakenHere(item.key, *draft);
       continue;
     }
     const uint64_t request_key = RequestKey(*item.session, draft->request_id);
@@ -46,6 +52,10 @@ void RemotePuts::PublishHere(const std::vector<const Item*>& items) {
   const std::vector<absl::StatusOr<Published>> results = recall_->ChangeMany(
       names, [&](size_t i, LeaseRule leases) { return store_->Publish(*items[i]->session, items[i]->record, items[i]->record_seq, leases); });
   for (size_t i = 0; i < items.size(); ++i) Finish(items[i]->key, results[i]);
+}
+
+void RemotePuts::PublishTakenHere(uint64_t key, const Store::TakenDraft& draft) {
+  Finish(key, recall_->Change(draft.spec.name(), [&](LeaseRule leases) { return store_->PublishTaken(draft.record, leases); }));
 }
 
 // A peer that is not the home of a name says NOT_FOUND and has changed nothing. If nobody else could be asked, the home may be who
@@ -111,7 +121,7 @@ void RemotePuts::PublishAll(std::vector<Going>* all) {
     if (!absl::IsNotFound(going.result.status())) {
       Answer(going);
     } else {
-      Finish(going.key, recall_->Change(going.draft.spec.name(), [&](LeaseRule leases) { return store_->PublishTaken(going.draft.record, leases); }));
+      PublishTakenHere(going.key, going.draft);
     }
   }
   for (std::thread& other : others) other.join();

@@ -59,6 +59,7 @@ class RemotePuts {
   };
 
   void PublishHere(const std::vector<const Item*>& items);
+  void PublishTakenHere(uint64_t key, const Store::TakenDraft& draft);
   void FindHomes(std::vector<Going>* going);
   static std::vector<bool> ReserveAt(const PeerRef& peer, absl::Span<Going* const> going);
   void GiveHomes(std::vector<Going>* going);

@@ -107,23 +107,69 @@ absl::StatusOr<Store::HeldTensor> RemoteSessions::HoldFetched(std::string_view n
 absl::StatusOr<RemoteSessions::Located> RemoteSessions::Locate(const LaneToken& token, std::string_view name, const Wanted& wanted) {
   if (absl::Status s = Check(token); !s.ok()) return s;
   const bool lease = wanted.lease && wanted.version == 0 && !fetch_ && recall_->Grants(token, name, MonotonicNow());
-  absl::StatusOr<Store::HeldTensor> held = wanted.op.session != 0 ? store_->HoldByOp(name, wanted.op)
-                                                                  : store_->Hold(name, wanted.version, lease ? LeaseRecall::kLease : absl::ZeroDuration());
+  absl::StatusOr<Store::HeldTensor> held = store_->WhileReturning([&] {
+    return wanted.op.session != 0 ? store_->HoldByOp(name, wanted.op)
+                                  : store_->Hold(name, wanted.version, lease ? LeaseRecall::kLease : absl::ZeroDuration());
+  });
   if (absl::IsNotFound(held.status()) && fetch_ && wanted.op.session == 0) held = HoldFetched(name, wanted.version);
   if (!held.ok()) return held.status();
+  if (wanted.verify) {
+    if (absl::Status s = store_->Verify(*held); !s.ok()) return s;
+  }
   Located located{.info = held->info, .grant = 0, .data = held->data, .segment = held->segment};
   located.lease = held->lease;
   located.unchanged = held->info.version().number() == wanted.have_version && held->info.created_ns() == wanted.have_created_ns;
   if (located.unchanged || located.info.nbytes() == 0) return located;
+  const absl::StatusOr<uint64_t> grant = AddGrant(token, {.held = *std::move(held)}, &located.rdma);
+  if (!grant.ok()) return grant.status();
+  located.grant = *grant;
+  return located;
+}
+
+// `rdma`: as the session.
+absl::StatusOr<uint64_t> RemoteSessions::AddGrant(const LaneToken& token, Grant grant, bool* rdma) {
   std::lock_guard lock(mutex_);
   const absl::StatusOr<RemoteSession*> session = Find(token);  // may have ended meanwhile
   if (!session.ok()) return session.status();
   if ((*session)->grants.size() >= kMaxGrants) {
     return absl::ResourceExhaustedError(StrCat("pins: this remote session has ", kMaxGrants, ", the most that one may have; release some"));
   }
-  located.grant = next_grant_++;
-  located.rdma = (*session)->rdma;
-  (*session)->grants.emplace(located.grant, *std::move(held));
+  if (rdma != nullptr) *rdma = (*session)->rdma;
+  (*session)->grants.emplace(next_grant_, std::move(grant));
+  return next_grant_++;
+}
+
+absl::StatusOr<RemoteSessions::Chain> RemoteSessions::JoinChain(const LaneToken& token, uint64_t grant, const NodeUuid& node) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RemoteSession*> session = Find(token);
+  if (!session.ok()) return session.status();
+  const auto it = (*session)->grants.find(grant);
+  if (it == (*session)->grants.end()) return absl::NotFoundError(StrCat("grant: ", grant, " is no tensor that this session has pinned"));
+  if (it->second.place != nullptr) return absl::FailedPreconditionError(StrCat("grant: ", grant, " is in the chain already"));
+  const v1::Location& location = it->second.held.info.location();
+  FetchChains::Joined joined = chains_.Join({location.record(), location.record_seq() | 1}, node);
+  it->second.place = std::move(joined.place);
+  return Chain{.ahead = joined.ahead, .ahead_count = joined.ahead_count};
+}
+
+absl::StatusOr<RemoteSessions::LocatedCopy> RemoteSessions::LocateCopy(const LaneToken& token, const std::string& name, uint64_t version, uint64_t created_ns) {
+  if (absl::Status s = Check(token); !s.ok()) return s;
+  Grant grant;
+  if (growing_ != nullptr) grant.growing = growing_->Find({name, version, created_ns});
+  if (grant.growing != nullptr) {
+    grant.held = grant.growing->held();
+  } else {
+    const absl::StatusOr<Published> here = store_->Lookup(name, version);
+    if (!here.ok()) return here.status();
+    if (here->created_ns != created_ns) return absl::NotFoundError(StrCat("'", name, "': not the version that was asked for"));
+    absl::StatusOr<Store::HeldTensor> held = store_->HoldLive(here->record, here->record_seq);
+    if (!held.ok()) return held.status();
+    grant.held = *std::move(held);
+  }
+  LocatedCopy located{.nbytes = grant.held.info.nbytes()};
+  const absl::StatusOr<uint64_t> number = AddGrant(token, std::move(grant));
+  if (!number.ok()) return number.status();
+  located.grant = *number;
   return located;
 }
 
@@ -133,7 +179,7 @@ absl::StatusOr<LeaseRecall::Recalls> RemoteSessions::AwaitRecalls(const LaneToke
 }
 
 absl::Status RemoteSessions::Release(const LaneToken& token, absl::Span<const uint64_t> numbers) {
-  std::vector<Store::HeldTensor> released;  // given back without the lock
+  std::vector<Grant> released;  // given back without the lock
   std::vector<std::shared_ptr<RemoteDraft>> aborted;
   std::vector<std::shared_ptr<ChannelSource>> left;
   std::lock_guard lock(mutex_);
@@ -281,7 +327,8 @@ void RemoteSessions::ListPins(const v1::PinsRequest& request, v1::PinsResponse* 
   std::lock_guard lock(mutex_);
   for (const auto& [token, session] : sessions_) {
     std::map<std::pair<std::string, uint64_t>, v1::PinInfo> pins;
-    for (const auto& [grant, held] : session.grants) {
+    for (const auto& [number, grant] : session.grants) {
+      const Store::HeldTensor& held = grant.held;
       if (!std::string_view(held.info.name()).starts_with(request.prefix())) continue;
       v1::PinInfo& pin = pins[{held.info.name(), held.info.version().number()}];
       pin.set_session(session.id);
@@ -325,8 +372,13 @@ absl::StatusOr<GrantedBlock> RemoteSessions::Use(const LaneToken& token, uint64_
   auto it = (*session)->grants.find(grant);
   if (it == (*session)->grants.end()) return absl::PermissionDeniedError(StrCat("grant ", grant, ": not this session's, or released"));
   if (kind != TransferKind::kRead) return absl::PermissionDeniedError(StrCat("grant ", grant, ": is for reading"));
-  const Store::HeldTensor& held = it->second;
-  return GrantedBlock{const_cast<char*>(held.data), held.info.nbytes(), held.hold};  // not written: kind is kRead
+  const auto& [held, growing, place] = it->second;
+  GrantedBlock block{const_cast<char*>(held.data), held.info.nbytes(), held.hold};  // not written: kind is kRead
+  if (growing != nullptr) {
+    block.hold = growing;
+    block.growing = growing.get();
+  }
+  return block;
 }
 
 absl::StatusOr<std::shared_ptr<StepSource>> RemoteSessions::Follow(const LaneToken& token, uint64_t grant) {

@@ -28,6 +28,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/mutable/mutable_memory.h"
+#include "server/remote/fetch_chains.h"
+#include "server/remote/growing_copies.h"
 #include "server/remote/lease_recall.h"
 #include "server/remote/node_session.h"
 #include "server/remote/remote_draft.h"
@@ -67,6 +69,7 @@ class RemoteSessions final : public GrantTable {
     uint64_t have_created_ns = 0;
     bool lease = false;            // of the name
     directory::OpId op{};          // the record that this put made, whatever its version and state; {}: by name and version
+    bool verify = false;           // its bytes are compared with their checksum first
   };
   struct Located {
     v1::TensorInfo info;
@@ -78,6 +81,19 @@ class RemoteSessions final : public GrantTable {
     bool rdma = false;  // as the session
   };
   absl::StatusOr<Located> Locate(const LaneToken& token, std::string_view name, const Wanted& wanted);
+  // The session's node begins to copy this tensor: after whom it reads, and where (fetch_chains.h). Until the grant is released.
+  struct Chain {
+    std::optional<NodeUuid> ahead;  // none: here
+    uint32_t ahead_count = 0;
+  };
+  absl::StatusOr<Chain> JoinChain(const LaneToken& token, uint64_t grant, const NodeUuid& node);
+  // Pins a copy of another node's tensor, made or still growing (growing_copies.h). NOT_FOUND: there is none of this version.
+  struct LocatedCopy {
+    uint64_t grant = 0;
+    uint64_t nbytes = 0;
+  };
+  absl::StatusOr<LocatedCopy> LocateCopy(const LaneToken& token, const std::string& name, uint64_t version, uint64_t created_ns);
+  void ServeGrowing(const GrowingCopies* copies) { growing_ = copies; }  // before the first session; to outlive it
   // Waits for the session's next recalls, at most kAwaitRecalls. LeaseRecall::Await
   absl::StatusOr<LeaseRecall::Recalls> AwaitRecalls(const LaneToken& token, uint64_t done);
   struct OpenedChannel {
@@ -135,6 +151,13 @@ class RemoteSessions final : public GrantTable {
 
  private:
   absl::StatusOr<Store::HeldTensor> HoldFetched(std::string_view name, uint64_t version);
+  // A pinned tensor. `growing`: it is a copy that was not whole when it was pinned.
+  struct Grant {
+    Store::HeldTensor held;
+    std::shared_ptr<GrowingCopy> growing{};
+    std::shared_ptr<const void> place{};  // in the tensor's chain
+  };
+  absl::StatusOr<uint64_t> AddGrant(const LaneToken& token, Grant grant, bool* rdma = nullptr);
   struct FollowedChannel {
     uint64_t incarnation = 0;
     std::shared_ptr<ChannelSource> source;
@@ -147,7 +170,7 @@ class RemoteSessions final : public GrantTable {
     bool rdma;  // gets keys
     uint64_t opened_ns;
     uint64_t requests = 0;
-    absl::flat_hash_map<uint64_t, Store::HeldTensor> grants;
+    absl::flat_hash_map<uint64_t, Grant> grants;
     absl::flat_hash_map<uint64_t, std::shared_ptr<RemoteDraft>> drafts;
     std::map<uint64_t, FollowedChannel> channels{};
   };
@@ -162,6 +185,8 @@ class RemoteSessions final : public GrantTable {
   LeaseRecall* const recall_;
   const size_t max_sessions_;
   MutableMemory* const channels_;
+  const GrowingCopies* growing_ = nullptr;
+  FetchChains chains_;
   NodeSession writer_;
   std::function<absl::StatusOr<Published>(const std::string&, uint64_t)> fetch_;  // null: without a directory
   std::function<void(const LaneToken&)> on_end_;

@@ -7,7 +7,9 @@
 #include "proto/names.h"
 #include "proto/strcat.h"
 #include "proto/uuid_text.h"
+#include "server/cluster/cluster_moves.h"
 #include "server/membership/directory_view.h"
+#include "server/remote/each_at_once.h"
 #include "server/rpc/status_message.h"
 #include "transport/monotonic.h"
 
@@ -16,6 +18,7 @@ namespace penstock::server {
 namespace {
 
 constexpr absl::Duration kRenewEvery = absl::Seconds(1);
+constexpr absl::Duration kMeetEvery = absl::Seconds(2);
 constexpr size_t kGetBatch = 1024;
 constexpr size_t kPutBatch = 128;
 
@@ -49,6 +52,12 @@ RemoteStore::RemoteStore(Store* store, LeaseRecall* recall, const RemoteStoreOpt
   for (const std::string& address : options.peers) peers.push_back(NewPeer(address));
   peers_.Set(std::move(peers));
   if (options.channels != nullptr) channels_ = std::make_unique<ChannelMirrors>(options.channels, &homes_, options.require_rdma);
+  if (options.growing != nullptr) {
+    gets_.UseChains(options.growing, {.self = store->uuid(), .peers = &peers_, .named = [this](const NodeUuid& node) {
+                                        const std::string uuid = UuidText({reinterpret_cast<const char*>(node.data()), node.size()});
+                                        return options_.in_cluster ? PeerNamed(uuid) : PeerMet(uuid);
+                                      }});
+  }
   renewing_ = std::thread([this] { RenewLoop(); });
 }
 
@@ -61,7 +70,7 @@ void RemoteStore::UseDirectory(ClusterDirectory* directory, directory::NodeId se
   self_ = self;
   const auto peer_of = [this](directory::NodeId node) { return PeerOf(node); };
   cluster_puts_ = std::make_unique<ClusterPuts>(store_, directory);
-  copies_ = std::make_unique<CopyMaker>(store_, directory, &jobs_, peer_of);
+  copies_ = std::make_unique<CopyMaker>(store_, directory, &jobs_, peer_of, options_.repair_bytes_per_second);
   gets_.UseDirectory({.directory = directory, .leases = &copy_leases_, .self = self, .peer_of = peer_of});
   events_ = std::make_unique<ClusterEvents>(store_, &peers_);
   reads_.FindPlacesBy([this](const std::string& name, uint64_t version) { return PlacesOf(name, version); });
@@ -78,6 +87,23 @@ PeerRef RemoteStore::PeerNamed(const std::string& uuid) {
   std::lock_guard lock(mutex_);
   for (const auto& [node, peer] : by_node_) {
     if (const auto it = uuids_.find(node); it != uuids_.end() && it->second == uuid) return peer;
+  }
+  return nullptr;
+}
+
+// Of --peers: who has not been asked anything yet tells who it is now; those who do not answer cost that only now and then.
+PeerRef RemoteStore::PeerMet(const std::string& uuid) {
+  std::lock_guard one(meeting_);  // who comes meanwhile finds whom this one has met
+  std::map<PeerRef, int> strangers;
+  for (const PeerRef& peer : peers_.Now()) {
+    if (peer->uuid() == uuid) return peer;
+    if (peer->uuid().empty()) strangers[peer];
+  }
+  if (MonotonicNow() < met_at_ + kMeetEvery) return nullptr;
+  met_at_ = MonotonicNow();
+  EachAtOnce(strangers, [](const PeerRef& peer, int) { peer->Meet(); });
+  for (const auto& [peer, unused] : strangers) {
+    if (peer->uuid() == uuid) return peer;
   }
   return nullptr;
 }
@@ -106,6 +132,7 @@ ClientReads::Places RemoteStore::PlacesOf(const std::string& name, uint64_t vers
 
 void RemoteStore::LetGo(const std::string& name, directory::OpId op, Store::Wish why) {
   if (why == Store::Wish::kEvict) return directory_->Evict(name, op);
+  if (why == Store::Wish::kDamaged) return directory_->LeaveDamaged(name, op);
   const std::optional<Published> present = store_->PublishedByOp(name, op);
   if (present) names_->Delete(name, present->version_number, [](const absl::StatusOr<Published>&) {});  // if it fails, it is asked for again
 }
@@ -172,6 +199,30 @@ absl::Status RemoteStore::DrainNode(const v1::DrainNodeRequest& request, v1::Dra
   return absl::OkStatus();
 }
 
+// A whole uuid, or its beginning if that says which one.
+absl::StatusOr<directory::NodeId> RemoteStore::MemberOf(const std::string& uuid) {
+  std::map<std::string, directory::NodeId> found;
+  const auto look = [&](directory::NodeId node, const std::string& whole) {
+    if (whole.starts_with(uuid)) found[whole] = node;
+  };
+  look(self_, UuidText(store_->header()->node_uuid));
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [node, peer] : by_node_) look(node, uuids_[node]);
+  }
+  if (uuid.empty()) return absl::InvalidArgumentError("to: is empty; a node's uuid is needed (`penstock nodes` shows them), or its beginning");
+  if (found.empty()) return absl::NotFoundError(StrCat("to: node ", uuid, " is no member of the cluster"));
+  if (found.size() > 1) return absl::InvalidArgumentError(StrCat("to: ", uuid, " is the beginning of ", found.size(), " nodes' uuids"));
+  return found.begin()->second;
+}
+
+absl::Status RemoteStore::MoveTensor(const v1::MoveTensorRequest& request, v1::MoveTensorResponse* response) {
+  if (directory_ == nullptr) return absl::FailedPreconditionError("move: this node is in no cluster (--etcd)");
+  const absl::StatusOr<directory::NodeId> to = MemberOf(request.to());
+  if (!to.ok()) return to.status();
+  return server::MoveTensor(*directory_, request, *to, [this](directory::NodeId node) { return NodeName(node); }, response);
+}
+
 void RemoteStore::AddPeers(v1::NodeInfoResponse* response) const {
   response->set_reads_by_rdma(rdma_ != nullptr);
   for (const PeerRef& peer : peers_.Now()) {
@@ -189,6 +240,7 @@ void RemoteStore::Stop() {
   changed_.notify_all();
   if (events_ != nullptr) events_->Stop();
   puts_.Stop();
+  if (copies_ != nullptr) copies_->Stop();
   jobs_.Stop();
   if (renewing_.joinable()) renewing_.join();
   if (channels_ != nullptr) channels_->Stop();  // last: that thread keeps them
@@ -202,24 +254,33 @@ void RemoteStore::RenewLoop() {
     }
     for (const PeerRef& peer : peers_.Now()) peer->Renew();
     reads_.Keep();
-    if (directory_ != nullptr) LearnLoads();
+    if (directory_ != nullptr) TellLoad();
     if (channels_ != nullptr) channels_->Keep();
   }
 }
 
-// For the choice of the nodes that shall keep replicas.
-void RemoteStore::LearnLoads() {
-  absl::flat_hash_map<directory::NodeId, PeerRef> others;
-  {
-    std::lock_guard lock(mutex_);
-    others = by_node_;
+// For the choice of the nodes that shall keep copies.
+void RemoteStore::TellLoad() {
+  v1::DfResponse df;
+  store_->Df(&df);
+  uint64_t received = 0;
+  for (const PeerRef& peer : peers_.Now()) {
+    v1::PeerInfo info;
+    peer->Tell(&info);
+    received += info.read_bytes();
   }
-  for (const auto& [node, peer] : others) {
-    v1::DfResponse df;
-    if (!peer->Ask(&v1::Store::Stub::Df, v1::DfRequest(), &df).ok()) continue;
-    const uint64_t used = df.tensor_bytes() + df.draft_bytes();
-    directory_->OnLoad(node, {.free_bytes = df.memory_bytes() - std::min(df.memory_bytes(), used), .total_bytes = df.memory_bytes()});
-  }
+  const uint64_t used = df.tensor_bytes() + df.draft_bytes() + df.withheld_bytes();
+  directory_->TellLoad({.free_bytes = df.memory_bytes() - std::min(df.memory_bytes(), used), .total_bytes = df.memory_bytes(),
+                        .busy = link_load_.Busy(sent_bytes_ ? sent_bytes_() : 0, received, MonotonicNow())});
+}
+
+void RemoteStore::AddDf(v1::DfResponse* df) const {
+  if (directory_ == nullptr) return;
+  const directory::DirectoryStats counts = directory_->Counts();
+  df->set_lost(counts.lost);
+  df->set_under_replicated(counts.under_replicated);
+  df->set_repaired(copies_->repaired());
+  df->set_repaired_bytes(copies_->repaired_bytes());
 }
 
 uint64_t RemoteStore::StartGet(std::string name, uint64_t version, bool require_rdma) {
@@ -242,7 +303,14 @@ absl::StatusOr<Published> RemoteStore::GetNow(const std::string& name, uint64_t 
 uint64_t RemoteStore::StartPublish(std::shared_ptr<Session> session, layout::RecordRef record, uint64_t record_seq, std::string order) {
   const uint64_t key = jobs_.NewKey();
   if (by_directory()) {
-    cluster_puts_->Publish(session, record, record_seq, [this, key](const absl::StatusOr<Published>& published) { Finish(key, published); });
+    auto publish = [this, key, session, record, record_seq] {
+      cluster_puts_->Publish(session, record, record_seq, [this, key](const absl::StatusOr<Published>& published) { Finish(key, published); });
+    };
+    if (store_->WantsChecksum(record)) {  // of a large one: not on the caller's thread
+      jobs_.Run(std::move(publish), {std::move(order)});
+    } else {
+      publish();
+    }
     return key;
   }
   std::lock_guard lock(mutex_);
@@ -326,7 +394,8 @@ void RemoteStore::Finish(uint64_t key, const absl::StatusOr<Published>& publishe
 bool RemoteStore::Concerns(rpc::Method method) {
   return method == rpc::Method::kStat || method == rpc::Method::kLongestPrefix || method == rpc::Method::kDeletePrefix ||
          method == rpc::Method::kList || method == rpc::Method::kOpenRead || method == rpc::Method::kCloseRead ||
-         method == rpc::Method::kMeasurePeer || method == rpc::Method::kForgetNode || method == rpc::Method::kDrainNode;
+         method == rpc::Method::kMeasurePeer || method == rpc::Method::kForgetNode || method == rpc::Method::kDrainNode ||
+         method == rpc::Method::kMoveTensor;
 }
 
 uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::string message, uint64_t page_bytes) {
@@ -364,6 +433,9 @@ uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::strin
         break;
       case rpc::Method::kDrainNode:
         serve(v1::DrainNodeRequest(), v1::DrainNodeResponse(), [this](const auto& q, auto* r) { return DrainNode(q, r); });
+        break;
+      case rpc::Method::kMoveTensor:
+        serve(v1::MoveTensorRequest(), v1::MoveTensorResponse(), [this](const auto& q, auto* r) { return MoveTensor(q, r); });
         break;
       default: result.status = absl::UnimplementedError("no such remote call");
     }

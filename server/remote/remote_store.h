@@ -40,6 +40,7 @@
 #include "server/cluster/cluster_names.h"
 #include "server/cluster/cluster_puts.h"
 #include "server/cluster/copy_maker.h"
+#include "server/cluster/link_load.h"
 #include "server/remote/channel_mirrors.h"
 #include "server/remote/client_reads.h"
 #include "server/remote/homes.h"
@@ -63,6 +64,8 @@ struct RemoteStoreOptions {
   const UcxTcp* ucx_tcp = nullptr;  // where it is on
   bool new_names_at_peers = false;  // what nobody has gets one of them as its home
   MutableMemory* channels = nullptr;  // null: those of other nodes are not for this one
+  GrowingCopies* growing = nullptr;   // what other nodes may read here while it is copied; null: nothing
+  uint64_t repair_bytes_per_second = 0;  // CopyMaker; 0: no limit
 };
 
 class RemoteStore {
@@ -118,6 +121,10 @@ class RemoteStore {
   // The cluster's other nodes. Those that are absent are not asked, but what they may have is not said to be nowhere.
   void SetMembers(const v1::View& view, std::string_view self);
   void OnDrain(std::function<absl::StatusOr<uint64_t>(const std::string& id, bool draining)> drain) { drain_ = std::move(drain); }
+  // What this node's data port has sent, ever.
+  void CountSentBy(std::function<uint64_t()> sent_bytes) { sent_bytes_ = std::move(sent_bytes); }
+  // What the directory knows of lost and repaired tensors.
+  void AddDf(v1::DfResponse* df) const;
   void OnForget(std::function<absl::StatusOr<uint64_t>(const std::string& id)> forget) { forget_ = std::move(forget); }
 
   std::optional<Result> Take(uint64_t key) { return jobs_.Take(key); }
@@ -137,14 +144,17 @@ class RemoteStore {
 
   PeerRef NewPeer(const std::string& address);
   absl::Status DrainNode(const v1::DrainNodeRequest& request, v1::DrainNodeResponse* response);
+  absl::Status MoveTensor(const v1::MoveTensorRequest& request, v1::MoveTensorResponse* response);
+  absl::StatusOr<directory::NodeId> MemberOf(const std::string& uuid);
   absl::Status ForgetNode(const v1::ForgetNodeRequest& request, v1::ForgetNodeResponse* response);
   void RenewLoop();
-  void LearnLoads();
+  void TellLoad();
   bool IsPublishing(const std::string& order);
   void Finish(uint64_t key, const absl::StatusOr<Published>& published);
   void Run(Batch* batch);
   PeerRef PeerOf(directory::NodeId node);
   PeerRef PeerNamed(const std::string& uuid);
+  PeerRef PeerMet(const std::string& uuid);
   ClientReads::Places PlacesOf(const std::string& name, uint64_t version);
   absl::StatusOr<Published> Delete(const std::string& name, uint64_t version);
   absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
@@ -161,6 +171,8 @@ class RemoteStore {
   std::string why_no_rdma_;
   std::function<absl::StatusOr<uint64_t>(const std::string&)> forget_;
   std::function<absl::StatusOr<uint64_t>(const std::string&, bool)> drain_;
+  std::function<uint64_t()> sent_bytes_;
+  LinkLoad link_load_;  // RenewLoop's
   PeerTable peers_;
   Homes homes_;
   RemoteGets gets_;
@@ -177,6 +189,9 @@ class RemoteStore {
   std::unique_ptr<ClusterPuts> cluster_puts_;
   std::unique_ptr<CopyMaker> copies_;
   std::unique_ptr<ClusterEvents> events_;
+
+  std::mutex meeting_;
+  absl::Time met_at_ ABSL_GUARDED_BY(meeting_) = absl::InfinitePast();  // MonotonicNow
 
   std::mutex mutex_;
   absl::flat_hash_map<directory::NodeId, PeerRef> by_node_ ABSL_GUARDED_BY(mutex_);

@@ -6,6 +6,7 @@
 #include "proto/rpc_methods.h"
 #include "proto/strcat.h"
 #include "server/ring/ring_server.h"
+#include "transport/checksum/crc32c.h"
 #include "transport/copy/copy.h"
 #include "transport/fault_point.h"
 #include "transport/monotonic.h"
@@ -33,6 +34,19 @@ layout::LookupResponse ToLookup(const Published& published) {
 bool MayWait(rpc::Method method) {
   return method == rpc::Method::kPublish || method == rpc::Method::kDelete || method == rpc::Method::kDeletePrefix || method == rpc::Method::kCommit;
 }
+
+// The checksum is of what the node has: the client may write its ring meanwhile.
+void CopyStaged(const Placed& placed, const char* data) {
+  if (placed.nbytes == 0) return;
+  if (placed.checksum != nullptr) {
+    *placed.checksum = {CopyBytesCrc32c(placed.block.address, data, placed.nbytes), layout::ChecksumState::kKnown};
+  } else {
+    CopyBytes(placed.block.address, data, placed.nbytes);
+  }
+}
+
+// For another process: of this thread's time it would take too much.
+bool IsSlow(rpc::Method method) { return method == rpc::Method::kRestartNode; }
 
 absl::Status StillNoMemory() {
   return absl::ResourceExhaustedError(
@@ -86,7 +100,11 @@ RingServer::Outcome RingServer::Find(const Session& session, const RingRequest& 
   const bool is_delete = request.op == layout::RingOp::kDelete;
   absl::StatusOr<Published> found = absl::UnknownError("");
   const bool homes_delete = is_delete && ByDirectory();
-  if (!parking->asked && !homes_delete) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->Lookup(*name, version);
+  if (!parking->asked && !homes_delete) found = is_delete ? service_->store()->Delete(*name, version) : service_->store()->LookupResident(*name, version);
+  if (IsReturning(found.status()) && !last_chance) {
+    if (parking->until == absl::InfiniteFuture()) *parking = {.until = MonotonicNow() + Store::kSpillPatience, .name_hash = service_->store()->NameHash(*name)};
+    return Outcome::kPark;
+  }
   // A copy may be out of date, unless it is asked for by its version.
   const bool elsewhere = HasPeers() && (found.ok() ? found->fetched && !found->leased && version == 0 : absl::IsNotFound(found.status()));
   if (parking->asked || elsewhere || homes_delete || IsLeased(found.status())) {
@@ -95,6 +113,10 @@ RingServer::Outcome RingServer::Find(const Session& session, const RingRequest& 
     });
     if (!result) return Outcome::kPark;
     found = result->status.ok() ? absl::StatusOr<Published>(result->published) : result->status;
+    if (!is_delete && found.ok() && found->spilled && !last_chance) {  // it went in between, and cannot be pinned
+      *parking = {};
+      return Find(session, request, last_chance, parking);
+    }
     // What lay in the ring of a session when this process began may have been done by the one before: then it would be gone by now.
     const bool may_be_repeated = session.inherited && parking->until - kRemoteWait < started_ + kRepeatedWithin;
     if (homes_delete && may_be_repeated && absl::IsNotFound(found.status())) {
@@ -113,7 +135,7 @@ RingServer::Outcome RingServer::Publish(Session& session, const RingRequest& req
   Store* const store = service_->store();
   absl::StatusOr<Published> published = absl::UnknownError("");
   const auto order = [&] { return StrCat(session.id, "/", store->DraftName(draft.record)); };
-  bool later = parking->asked || ByDirectory() || (HasPeers() && !store->HasOwnNameOf(draft.record)) || (remote_ != nullptr && remote_->Publishing(order));
+  bool later = parking->asked || ByDirectory() || (remote_ != nullptr && store->WantsChecksum(draft.record)) || (HasPeers() && !store->HasOwnNameOf(draft.record)) || (remote_ != nullptr && remote_->Publishing(order));
   if (!later) {
     published = store->Publish(session, draft.record, draft.record_seq);
     later = IsLeased(published.status());
@@ -151,8 +173,9 @@ std::optional<absl::StatusOr<Placed>> RingServer::Place(Session& session, const 
   judged.judged_later = ByDirectory() || (HasPeers() && !service_->store()->HasOwn(spec->name));
   absl::StatusOr<Placed> placed = service_->store()->Reserve(session, judged);
   if (!placed.ok() || placed->kind != Placed::Kind::kWait) return placed;
-  if (last_chance && parking->until != absl::InfiniteFuture()) return StillNoMemory();
-  if (parking->until == absl::InfiniteFuture()) parking->until = MonotonicNow() + Store::kMemoryWait;
+  const bool makes_room = last_chance && service_->store()->MakesRoom();
+  if (last_chance && parking->until != absl::InfiniteFuture() && !makes_room) return StillNoMemory();
+  if (parking->until == absl::InfiniteFuture() || makes_room) parking->until = MonotonicNow() + Store::kMemoryWait;
   return std::nullopt;
 }
 
@@ -175,7 +198,7 @@ RingServer::Outcome RingServer::Put(Session& session, const RingRequest& request
   const Placed& placed = **place;
   const bool done = placed.kind == Placed::Kind::kDone;
   PENSTOCK_FAULT_POINT("node.put.reserved");
-  if (!done && spec->nbytes > 0) CopyBytes(placed.block.address, data, spec->nbytes);
+  if (!done) CopyStaged(placed, data);
   PENSTOCK_FAULT_POINT("node.put.copied");
   return Publish(session, request, {placed.record, 0, done ? placed.record_seq - 1 : placed.record_seq}, last_chance, parking);
 }
@@ -237,7 +260,8 @@ RingServer::Outcome RingServer::Call(Session& session, const RingRequest& reques
     if (!result) return Outcome::kPark;
     status = std::move(result->status);
     response = std::move(result->response);
-  } else if (status.ok() && (parking->asked || (MayWait(static_cast<rpc::Method>(method)) && (ByDirectory() || service_->store()->may_be_leased())))) {
+  } else if (status.ok() && (parking->asked || (remote_ != nullptr && IsSlow(static_cast<rpc::Method>(method))) ||
+                             (MayWait(static_cast<rpc::Method>(method)) && (ByDirectory() || service_->store()->may_be_leased())))) {
     std::optional<RemoteStore::Result> result = Remote(last_chance, parking, [&] {
       return remote_->StartWork([service = service_, method, owner = service_->store()->FindSession(session.id), text = std::string(*message),
                                  room = request.response_capacity / 2] {

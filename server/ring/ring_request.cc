@@ -71,7 +71,7 @@ absl::StatusOr<CreateSpec> ParseCreate(const RingRequest& request, const char** 
   if (rest.size() != 8 * size_t{create.rank} + create.name_bytes + create.metadata_bytes) {
     return absl::InvalidArgumentError(StrCat("request: ", rest.size(), " bytes follow, not what rank, name and metadata take"));
   }
-  if (create.flags & ~layout::kRecordKeep) return absl::InvalidArgumentError(StrCat("flags: ", create.flags, " has unknown bits"));
+  if (create.flags & ~(layout::kRecordKeep | layout::kRecordSoftPin)) return absl::InvalidArgumentError(StrCat("flags: ", create.flags, " has unknown bits"));
   if (create.purpose > layout::Purpose::kBound) return absl::InvalidArgumentError(StrCat("purpose: ", static_cast<int>(create.purpose), " is not known to this node"));
   int64_t dims[kMaxRank];
   std::memcpy(dims, rest.data(), 8 * create.rank);
@@ -80,7 +80,7 @@ absl::StatusOr<CreateSpec> ParseCreate(const RingRequest& request, const char** 
   if (!shape.ok()) return shape.status();
   CreateSpec spec{.name = rest.substr(0, create.name_bytes), .dtype = static_cast<DType>(create.dtype), .shape = *shape,
                   .nbytes = create.nbytes, .version = create.version, .if_version = create.if_version, .ttl_ns = create.ttl_ns,
-                  .keep = (create.flags & layout::kRecordKeep) != 0, .replicas = create.replicas,
+                  .keep = (create.flags & layout::kRecordKeep) != 0, .soft_pin = (create.flags & layout::kRecordSoftPin) != 0, .replicas = create.replicas,
                   .metadata = rest.substr(create.name_bytes), .request_id = request.request_id,
                   .purpose = create.purpose};
   if (request.op == layout::RingOp::kReserve) return spec;

@@ -114,6 +114,11 @@ void RingServer::Run() {
     const absl::Time now = MonotonicNow();
     // Also while others keep the thread busy: a timeout is a promise.
     if (parked_.next_deadline() <= now) RetryLate(now);
+    if (throttled_) {  // nothing to spin for: the next request comes by the clock
+      AwaitEvents(std::min(parked_.next_deadline(), service_->rate().next()) - now);
+      last_work = MonotonicNow();
+      continue;
+    }
     if (worked) {
       last_work = now;
       continue;
@@ -130,10 +135,39 @@ void RingServer::Run() {
 
 bool RingServer::ServeActive() {
   bool worked = false;
+  throttled_ = false;
+  if (service_->rate().limited()) return ServeByTurns();
   for (auto& [id, ring] : rings_) {
-    if (ring.active && Drain(ring) > 0) worked = true;
+    if (ring.active && Drain(ring, kBurst) > 0) worked = true;
   }
   return worked;
+}
+
+// One request a session, then the next session's: who asks much does not get more of the rate than who asks little.
+bool RingServer::ServeByTurns() {
+  bool worked = false;
+  auto next = rings_.upper_bound(last_turn_);
+  for (size_t left = rings_.size(); left > 0; --left, ++next) {
+    if (next == rings_.end()) next = rings_.begin();
+    if (next->second.active && Drain(next->second, 1) > 0) {
+      worked = true;
+      last_turn_ = next->first;
+    }
+    if (throttled_) break;  // for the others, too
+  }
+  return worked;
+}
+
+bool RingServer::TakeTurn(Ring& ring) {
+  RequestRate& rate = service_->rate();
+  if (!rate.limited()) return true;
+  if (rate.Take(MonotonicNow())) {
+    ring.waits_for_turn = false;
+    return true;
+  }
+  if (!std::exchange(ring.waits_for_turn, true)) rate.CountWait();
+  throttled_ = true;
+  return false;
 }
 
 // Arms the eventfd of every active ring. False when one of them got work meanwhile.
@@ -173,16 +207,17 @@ void RingServer::AwaitEvents(absl::Duration timeout) {
   }
 }
 
-size_t RingServer::Drain(Ring& ring) {
+size_t RingServer::Drain(Ring& ring, size_t most) {
   layout::RingHeader* header = ring.session->ring();
   size_t served = 0;
-  while (served < kBurst && !ring.session->cut_off.load(std::memory_order_relaxed)) {
+  while (served < most && !ring.session->cut_off.load(std::memory_order_relaxed)) {
     const uint32_t tail = header->tail.load(std::memory_order_acquire);
     if (tail == ring.head) break;
     if (tail - ring.head > layout::kQueueEntries) {
       CutOff(ring, absl::FailedPreconditionError(StrCat("ring: tail ", tail, " is more than the queue ahead of head ", ring.head)));
       break;
     }
+    if (!TakeTurn(ring)) break;
     RingRequest& request = scratch_;
     const uint32_t unit = __atomic_load_n(&header->queue[ring.head % layout::kQueueEntries], __ATOMIC_RELAXED);
     if (absl::Status s = ReadRequest(ring.session->ring_base(), unit, &request); !s.ok()) {

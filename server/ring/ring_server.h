@@ -53,6 +53,7 @@ class RingServer {
     std::shared_ptr<Session> session;
     uint32_t head = 0;  // ours; the shared one is only written
     bool active = false;
+    bool waits_for_turn = false;  // its next request, by StoreService::rate()
   };
   enum class Outcome { kAnswered, kPark, kCutOff };
 
@@ -62,9 +63,11 @@ class RingServer {
   void Run();
   void TakeChanges();
   bool ServeActive();
+  bool ServeByTurns();
+  bool TakeTurn(Ring& ring);
   bool TrySleep();
   void AwaitEvents(absl::Duration timeout);
-  size_t Drain(Ring& ring);
+  size_t Drain(Ring& ring, size_t most);
   void Serve(Ring& ring, const RingRequest& request);
   Outcome Execute(Session& session, const RingRequest& request, bool last_chance, Parking* parking);
   std::optional<absl::StatusOr<Placed>> Place(Session& session, const absl::StatusOr<CreateSpec>& spec, bool last_chance,
@@ -98,6 +101,8 @@ class RingServer {
   std::atomic<bool> stopping_{false};
 
   std::map<uint64_t, Ring> rings_;  // the thread's own
+  uint64_t last_turn_ = 0;  // the session whose request was served last, with a limited rate
+  bool throttled_ = false;  // somebody waits for the next turn
   ParkedRequests parked_;
   RingRequest scratch_;  // the one being served; keeps its memory from one to the next
   std::thread thread_;

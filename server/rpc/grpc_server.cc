@@ -6,9 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "proto/errors.h"
 #include "proto/strcat.h"
 #include "peer.grpc.pb.h"
@@ -36,7 +38,8 @@ class Service final : public v1::Store::Service {
   explicit Service(StoreService* service) : service_(service) {}
 
 #define PENSTOCK_UNARY(Method)                                                                                       \
-  grpc::Status Method(grpc::ServerContext*, const v1::Method##Request* request, v1::Method##Response* response) override { \
+  grpc::Status Method(grpc::ServerContext* context, const v1::Method##Request* request, v1::Method##Response* response) override { \
+    if (!AwaitTurn(*context)) return GaveUp();                                                                       \
     return ToGrpc(service_->Method(*request, response));                                                             \
   }
   PENSTOCK_UNARY(NodeInfo)
@@ -51,6 +54,7 @@ class Service final : public v1::Store::Service {
 
 #define PENSTOCK_OF_SESSION(Method)                                                                                  \
   grpc::Status Method(grpc::ServerContext* context, const v1::Method##Request* request, v1::Method##Response* response) override { \
+    if (!AwaitTurn(*context)) return GaveUp();                                                                       \
     const std::shared_ptr<Session> session = SessionOf(*context);                                                    \
     return ToGrpc(service_->Method(session.get(), *request, response));                                              \
   }
@@ -59,7 +63,8 @@ class Service final : public v1::Store::Service {
   PENSTOCK_OF_SESSION(Abort)
 #undef PENSTOCK_OF_SESSION
 
-  grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request, v1::ListResponse* response) override {
+  grpc::Status List(grpc::ServerContext* context, const v1::ListRequest* request, v1::ListResponse* response) override {
+    if (!AwaitTurn(*context)) return GaveUp();
     return ToGrpc(service_->List(*request, uint64_t{2} << 20, response));
   }
   grpc::Status Wait(grpc::ServerContext* context, const v1::WaitRequest* request, v1::WaitResponse* response) override {
@@ -71,8 +76,23 @@ class Service final : public v1::Store::Service {
   }
 
  private:
+  static grpc::Status GaveUp() { return {grpc::StatusCode::CANCELLED, "the caller has gone before its turn came (--max_requests_per_second)"}; }
+
+  // By the rate that clients share. False: the caller has gone.
+  bool AwaitTurn(const grpc::ServerContext& context) {
+    RequestRate& rate = service_->rate();
+    if (rate.Take(MonotonicNow())) return true;
+    rate.CountWait();
+    while (!context.IsCancelled()) {
+      absl::SleepFor(std::clamp(rate.next() - MonotonicNow(), absl::Milliseconds(1), absl::Milliseconds(50)));
+      if (rate.Take(MonotonicNow())) return true;
+    }
+    return false;
+  }
+
   template <class Attempt>
   grpc::Status WaitFor(grpc::ServerContext& context, uint64_t timeout_ns, const absl::Status& late, Attempt attempt) {
+    if (!AwaitTurn(context)) return GaveUp();
     const absl::Time deadline = StoreService::WaitDeadline(timeout_ns);
     while (true) {
       const uint64_t epoch = service_->store()->change_epoch();
@@ -110,6 +130,8 @@ class PeerOnGrpc final : public v1::Peer::Service {
   PENSTOCK_WITH_TOKEN(ReserveDrafts)
   PENSTOCK_WITH_TOKEN(PublishDrafts)
   PENSTOCK_WITH_TOKEN(OpenChannels)
+  PENSTOCK_WITH_TOKEN(JoinChain)
+  PENSTOCK_WITH_TOKEN(LocateCopy)
 #undef PENSTOCK_WITH_TOKEN
 
  private:

@@ -1,5 +1,6 @@
 #include "server/rpc/peer_service.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -105,7 +106,7 @@ absl::Status PeerService::Locate(std::string_view bytes, const v1::LocateRequest
     if (status.ok()) {
       absl::StatusOr<RemoteSessions::Located> located =
           sessions_->Locate(*token, item.name(), {.version = item.version(), .have_version = item.have_version(), .have_created_ns = item.have_created_ns(), .lease = item.lease(),
-                                              .op = {item.op_session(), item.op_count()}});
+                                              .op = {item.op_session(), item.op_count()}, .verify = item.verify()});
       status = located.status();
       if (status.ok()) {
         result->set_unchanged(located->unchanged);
@@ -205,6 +206,34 @@ absl::Status PeerService::OpenChannels(std::string_view bytes, const v1::OpenCha
     Encode(status, result->mutable_status());
   }
   PENSTOCK_FAULT_POINT("node.peer.channels");
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::JoinChain(std::string_view bytes, const v1::JoinChainRequest& request, v1::JoinChainResponse* response) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  if (absl::Status s = sessions_->BeginCall(*token); !s.ok()) return s;
+  NodeUuid node{};
+  if (request.node_id().size() != node.size()) {
+    return absl::InvalidArgumentError(StrCat("node_id: has ", request.node_id().size(), " bytes; it must have ", node.size()));
+  }
+  std::copy(request.node_id().begin(), request.node_id().end(), node.begin());
+  const absl::StatusOr<RemoteSessions::Chain> chain = sessions_->JoinChain(*token, request.grant(), node);
+  if (!chain.ok()) return chain.status();
+  if (chain->ahead) response->set_ahead(std::string(chain->ahead->begin(), chain->ahead->end()));
+  response->set_place(chain->ahead_count);
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::LocateCopy(std::string_view bytes, const v1::LocateCopyRequest& request, v1::LocateCopyResponse* response) {
+  const absl::StatusOr<LaneToken> token = ParseToken(bytes);
+  if (!token.ok()) return token.status();
+  if (absl::Status s = sessions_->BeginCall(*token); !s.ok()) return s;
+  if (absl::Status s = ValidateName(request.name()); !s.ok()) return s;
+  const absl::StatusOr<RemoteSessions::LocatedCopy> copy = sessions_->LocateCopy(*token, request.name(), request.version(), request.created_ns());
+  if (!copy.ok()) return copy.status();
+  response->set_grant(copy->grant);
+  response->set_nbytes(copy->nbytes);
   return absl::OkStatus();
 }
 

@@ -40,6 +40,8 @@ class PeerService {
   absl::Status ReserveDrafts(std::string_view token, const v1::ReserveDraftsRequest& request, v1::ReserveDraftsResponse* response);
   absl::Status PublishDrafts(std::string_view token, const v1::PublishDraftsRequest& request, v1::PublishDraftsResponse* response);
   absl::Status OpenChannels(std::string_view token, const v1::OpenChannelsRequest& request, v1::OpenChannelsResponse* response);
+  absl::Status JoinChain(std::string_view token, const v1::JoinChainRequest& request, v1::JoinChainResponse* response);
+  absl::Status LocateCopy(std::string_view token, const v1::LocateCopyRequest& request, v1::LocateCopyResponse* response);
 
  private:
   void ShareByRdma(const LaneToken& token, const RemoteSessions::Reserved& reserved, uint64_t bytes, v1::ReserveResult* result);

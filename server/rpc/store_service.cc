@@ -54,6 +54,7 @@ absl::Status StoreService::NodeInfo(const v1::NodeInfoRequest&, v1::NodeInfoResp
   response->set_started_ns(store_->started_ns());
   response->set_data_address(facts_.data_address);
   response->set_tls(facts_.tls);
+  response->set_tenant(facts_.tenant);
   for (const std::string& lane : facts_.lanes) response->add_lanes(lane);
   if (complete_) complete_(response);
   return absl::OkStatus();
@@ -208,6 +209,9 @@ absl::Status StoreService::List(const v1::ListRequest& request, uint64_t page_by
 absl::Status StoreService::Df(const v1::DfRequest&, v1::DfResponse* response) {
   store_->Df(response);
   response->set_quarantined_bytes(Quarantine::bytes());
+  response->set_max_requests_per_s(rate_.per_second());
+  response->set_throttled(rate_.waited());
+  if (add_to_df_) add_to_df_(response);
   if (remote_ != nullptr) response->set_sessions(response->sessions() + remote_->count());
   return absl::OkStatus();
 }
@@ -222,6 +226,17 @@ absl::Status StoreService::Pins(const v1::PinsRequest& request, v1::PinsResponse
   store_->ListPins(request, response);
   if (remote_ != nullptr) remote_->ListPins(request, response);
   return absl::OkStatus();
+}
+
+absl::Status StoreService::RestartNode(const v1::RestartNodeRequest& request, v1::RestartNodeResponse* response) {
+  const uint64_t running = store_->generation();
+  if (request.generation() == 0 || request.generation() > running) {
+    return absl::InvalidArgumentError(StrCat("generation: ", request.generation(), " is not that of the process that runs (", running, ")"));
+  }
+  response->set_generation(request.generation());
+  if (request.generation() < running) return absl::OkStatus();  // asked for again: it has ended
+  if (!restart_) return absl::FailedPreconditionError("restart: this node has no warden");
+  return restart_();
 }
 
 std::optional<absl::Status> StoreService::Wait(const v1::WaitRequest& request, v1::WaitResponse* response) {
@@ -280,7 +295,9 @@ absl::Status StoreService::Call(uint32_t method, Session* session, std::string_v
     case M::kCloseRead: return absl::OkStatus();  // it has none
     case M::kMeasurePeer: return absl::NotFoundError("peer: this node knows no other one");
     case M::kDrainNode: return absl::FailedPreconditionError("node: this node is in no cluster (--etcd)");
+    case M::kMoveTensor: return absl::FailedPreconditionError("move: this node is in no cluster (--etcd)");
     case M::kForgetNode: return absl::NotFoundError("node: none is absent");
+    case M::kRestartNode: return Serve<v1::RestartNodeRequest, v1::RestartNodeResponse>(in, out, bind(&StoreService::RestartNode));
     case M::kWait:
     case M::kWatch: break;
   }

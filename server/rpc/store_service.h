@@ -20,6 +20,7 @@
 #include "server/cluster/cluster_events.h"
 #include "server/cluster/cluster_names.h"
 #include "server/cluster/cluster_puts.h"
+#include "server/rpc/request_rate.h"
 #include "server/store/store.h"
 #include "store.pb.h"
 
@@ -33,6 +34,8 @@ struct NodeFacts {
   std::string data_address;  // empty: none
   bool tls = false;          // what gRPC over TCP and the data port speak
   std::vector<std::string> lanes;
+  std::string tenant{};                   // empty: everybody's
+  uint64_t max_requests_per_second = 0;   // 0: no limit
 };
 
 class StoreService {
@@ -41,7 +44,7 @@ class StoreService {
 
   // `remote`: may be null; else it is told of in Df, Sessions and Pins.
   StoreService(Store* store, LeaseRecall* recall, NodeFacts facts, const RemoteSessions* remote = nullptr)
-      : store_(store), recall_(recall), facts_(std::move(facts)), remote_(remote) {}
+      : store_(store), recall_(recall), facts_(std::move(facts)), remote_(remote), rate_(facts_.max_requests_per_second) {}
 
   absl::Status NodeInfo(const v1::NodeInfoRequest& request, v1::NodeInfoResponse* response);
   absl::Status Allocate(Session* session, const v1::AllocateRequest& request, v1::AllocateResponse* response);
@@ -58,6 +61,9 @@ class StoreService {
   absl::Status Sessions(const v1::SessionsRequest& request, v1::SessionsResponse* response);
   absl::Status Pins(const v1::PinsRequest& request, v1::PinsResponse* response);
 
+  // By the ring only. Waits while the warden looks at the library on disk.
+  absl::Status RestartNode(const v1::RestartNodeRequest& request, v1::RestartNodeResponse* response);
+
   // These have to wait: nothing = not yet. Ask again after a change of the store, or give up at the call's deadline.
   std::optional<absl::Status> Wait(const v1::WaitRequest& request, v1::WaitResponse* response);
   std::optional<absl::Status> Watch(const v1::WatchRequest& request, v1::WatchResponse* response);
@@ -67,12 +73,18 @@ class StoreService {
   absl::Status Call(uint32_t method, Session* session, std::string_view request, uint64_t page_bytes, std::string* response);
 
   Store* store() const { return store_; }
+  // Of clients' requests: whoever serves one takes its turn first.
+  RequestRate& rate() { return rate_; }
   // In a cluster with a directory: names are their homes' business, for which these calls wait. Before the first call.
   void UseDirectory(ClusterNames* names, ClusterPuts* puts, ClusterEvents* events) {
     names_ = names;
     puts_ = puts;
     events_ = events;
   }
+  // What RestartNode does. To be set before the first call, as the next one.
+  void OnRestart(std::function<absl::Status()> callback) { restart_ = std::move(callback); }
+  // What others know for Df. Before the first call.
+  void OnDf(std::function<void(v1::DfResponse*)> callback) { add_to_df_ = std::move(callback); }
   // Who tells the rest of NodeInfo: of the peers, and what is known later. To be set before the first call.
   void OnNodeInfo(std::function<void(v1::NodeInfoResponse*)> callback) { complete_ = std::move(callback); }
 
@@ -81,7 +93,10 @@ class StoreService {
   LeaseRecall* const recall_;
   const NodeFacts facts_;
   const RemoteSessions* const remote_;
+  RequestRate rate_;
   std::function<void(v1::NodeInfoResponse*)> complete_;
+  std::function<absl::Status()> restart_;
+  std::function<void(v1::DfResponse*)> add_to_df_;
   ClusterNames* names_ = nullptr;
   ClusterPuts* puts_ = nullptr;
   ClusterEvents* events_ = nullptr;

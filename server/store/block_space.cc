@@ -20,6 +20,7 @@ std::optional<Block> BlockSpace::AllocateInArena(uint64_t nbytes) {
   for (size_t tried = 0; tried < arenas_.size(); ++tried) {
     const size_t i = (arena_hint_ + tried) % arenas_.size();
     DataSegment* arena = arenas_[i];
+    if (arena->frozen) continue;
     if (std::optional<uint64_t> offset = arena->allocator.Allocate(nbytes)) {
       arena_hint_ = i;
       block_bytes_ += BlockAllocator::BlockSize(nbytes);
@@ -53,6 +54,10 @@ absl::Status BlockSpace::Reserve(uint32_t segment, uint64_t offset, uint64_t nby
   if (absl::Status s = Find(segment)->allocator.Reserve(offset, nbytes); !s.ok()) return s;
   block_bytes_ += BlockAllocator::BlockSize(nbytes);
   return absl::OkStatus();
+}
+
+void BlockSpace::FreezeAll() {
+  for (auto& [id, data] : data_) data->frozen = true;
 }
 
 DataSegment* BlockSpace::Add(const SharedSegment& shared, uint64_t owner) {
@@ -110,7 +115,7 @@ std::vector<uint32_t> BlockSpace::EmptySegments(uint64_t keep_arena_bytes, bool 
   std::vector<uint32_t> empty;
   uint64_t kept = 0;
   for (const auto& [id, data] : data_) {
-    if (!data->allocator.empty() || data->adopting) continue;
+    if (!data->allocator.empty() || data->adopting || data->frozen) continue;
     if (data->arena && kept < keep_arena_bytes && (kept == 0 || kept + data->shared.bytes <= keep_arena_bytes)) {
       kept += data->shared.bytes;
       continue;
@@ -188,7 +193,7 @@ std::vector<uint32_t> BlockSpace::Orphans(bool all) const {
 
 uint64_t BlockSpace::arena_free_bytes() const {
   uint64_t free = 0;
-  for (const DataSegment* arena : arenas_) free += arena->allocator.free_bytes();
+  for (const DataSegment* arena : arenas_) free += arena->frozen ? 0 : arena->allocator.free_bytes();
   return free;
 }
 

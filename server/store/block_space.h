@@ -46,6 +46,7 @@ struct DataSegment {
   uint64_t owner = 0;        // session that writes it; 0 = arena, or its session has ended
   bool arena = true;
   bool adopting = false;     // its blocks are being copied to arenas
+  bool frozen = false;       // what is free in it may be in use: nobody gets it, nor is it given back
   absl::flat_hash_set<uint64_t> holders;  // sessions that were given the descriptor
 };
 
@@ -58,6 +59,9 @@ class BlockSpace {
   void Free(uint32_t segment, uint64_t offset, uint64_t nbytes);
   // Recovery, before anything is allocated: a block that is in use.
   absl::Status Reserve(uint32_t segment, uint64_t offset, uint64_t nbytes);
+
+  // Recovery: somebody reads a block that is not known.
+  void FreezeAll();
 
   DataSegment* Add(const SharedSegment& shared, uint64_t owner);  // owner 0 = arena
   DataSegment* Find(uint32_t segment);

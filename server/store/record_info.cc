@@ -17,6 +17,8 @@ v1::RecordInfo RecordInfoOf(const layout::Record* record) {
   info.set_expires_ns(record->cluster_state != 0 ? layout::DirectoryPartOf(record)->expires_ns : 0);
   info.set_keep(record->flags & layout::kRecordKeep);
   info.set_replicas(record->replicas);
+  info.set_soft_pin(record->flags & layout::kRecordSoftPin);
+  if (const auto crc32c = layout::ChecksumOf(record)) info.set_crc32c(*crc32c);
   if (record->metadata_bytes > 0) {
     const auto metadata = layout::DecodeMetadata({layout::RecordMetadata(record), record->metadata_bytes});
     for (const auto& [key, value] : *metadata) (*info.mutable_metadata())[key] = value;
@@ -46,9 +48,9 @@ absl::StatusOr<CreateSpec> SpecOfRecord(std::string_view name, const v1::RecordI
   if (absl::Status s = ValidateMetadata(sorted); !s.ok()) return s;
   *metadata = layout::EncodeMetadata(sorted);
   const layout::Purpose purpose = name.starts_with(kReservedPrefix) ? layout::Purpose::kInternal : layout::Purpose::kUser;
-  return CreateSpec{.name = name, .dtype = dtype, .shape = *shape, .nbytes = *nbytes, .keep = info.keep(),
+  return CreateSpec{.name = name, .dtype = dtype, .shape = *shape, .nbytes = *nbytes, .keep = info.keep(), .soft_pin = info.soft_pin(),
                     .replicas = static_cast<uint16_t>(info.replicas()), .metadata = *metadata, .in_arena = true,
-                    .judged_later = true, .purpose = purpose};
+                    .judged_later = true, .purpose = purpose, .crc32c = info.has_crc32c() ? std::optional(info.crc32c()) : std::nullopt};
 }
 
 absl::StatusOr<v1::TensorInfo> TensorInfoOf(std::string_view name, directory::Version version, const directory::PutInfo& put) {
@@ -65,6 +67,8 @@ absl::StatusOr<v1::TensorInfo> TensorInfoOf(std::string_view name, directory::Ve
   info.set_keep(record->keep());
   info.set_expires_ns(record->expires_ns());
   info.set_replicas(record->replicas());
+  info.set_soft_pin(record->soft_pin());
+  if (record->has_crc32c()) info.set_crc32c(record->crc32c());
   *info.mutable_metadata() = record->metadata();
   info.set_immutable("kernel");
   return info;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "proto/strcat.h"
+#include "server/store/record_check.h"
 #include "transport/fault_point.h"
 
 namespace penstock::server {
@@ -48,7 +49,8 @@ bool RecordSlabs::IsSlot(RecordRef ref) const {
   const uint64_t slab_start = byte / layout::kSlabBytes * layout::kSlabBytes;
   const uint64_t first = slab_start == 0 ? layout::kChunkHeaderBytes : slab_start;
   if (byte < first || (byte - first) % (stride * layout::kRecordUnit) != 0) return false;
-  return byte + stride * layout::kRecordUnit <= slab_start + layout::kSlabBytes;
+  if (byte + stride * layout::kRecordUnit > slab_start + layout::kSlabBytes) return false;
+  return At(ref)->state.load(std::memory_order_relaxed) != kDamagedState;
 }
 
 void RecordSlabs::ForEachSlot(uint32_t chunk, uint32_t slab, uint32_t stride,
@@ -91,29 +93,44 @@ absl::Status RecordSlabs::AddChunk() {
   return absl::OkStatus();
 }
 
-absl::Status RecordSlabs::AdoptChunk(const SharedSegment& segment, const std::function<void(RecordRef)>& visit) {
+bool RecordSlabs::IsChunk(const SharedSegment& segment, uint32_t number) {
+  const auto* header = static_cast<const layout::ChunkHeader*>(segment.address);
+  return segment.bytes >= layout::kChunkBytes && header->magic == layout::kCatalogMagic && header->layout_version == layout::kLayoutVersion &&
+         header->chunk_number == number;
+}
+
+std::vector<std::string> RecordSlabs::AdoptChunk(const SharedSegment& segment, const std::function<void(RecordRef)>& visit) {
   const uint32_t number = static_cast<uint32_t>(chunks_.size());
   chunks_.push_back(static_cast<char*>(segment.address));
-  const layout::ChunkHeader& header = *HeaderOf(number);
-  if (header.magic != layout::kCatalogMagic || header.chunk_number != number) {
-    return absl::DataLossError(StrCat("catalog chunk ", number, " (segment ", segment.id, ") does not check out"));
+  layout::ChunkHeader* header = HeaderOf(number);
+  std::vector<std::string> wrong;
+  if (!IsChunk(segment, number)) {
+    wrong.push_back(StrCat("catalog chunk ", number, " (segment ", segment.id, "): its header is not one: the records in it are not known"));
+    std::fill(std::begin(header->slab_stride_units), std::end(header->slab_stride_units), uint16_t{0});
+    next_slab_ = layout::kSlabsPerChunk;
+    return wrong;
   }
   next_slab_ = 0;
   for (uint32_t slab = 0; slab < layout::kSlabsPerChunk; ++slab) {
-    const uint32_t stride = header.slab_stride_units[slab];
+    const uint32_t stride = header->slab_stride_units[slab];
     if (stride == 0) continue;
-    if (stride >= free_.size()) return absl::DataLossError(StrCat("catalog chunk ", number, " slab ", slab, ": stride ", stride));
     next_slab_ = slab + 1;
+    if (stride >= free_.size()) {
+      wrong.push_back(StrCat("catalog chunk ", number, " slab ", slab, ": stride ", stride, " is above ", free_.size() - 1, ": the records in it are not known"));
+      header->slab_stride_units[slab] = 0;  // so nobody's reference leads there
+      continue;
+    }
     ForEachSlot(number, slab, stride, [&](RecordRef ref) {
-      const auto state = static_cast<layout::RecordState>(At(ref)->state.load());
-      if (state == layout::RecordState::kFree) {
+      const layout::Record* record = At(ref);
+      const bool free = record->state.load() == static_cast<uint8_t>(layout::RecordState::kFree);
+      if (free && !(record->seq.load() & 1)) {
         free_[stride].push_back(ref);
       } else {
         visit(ref);
       }
     });
   }
-  return absl::OkStatus();
+  return wrong;
 }
 
 }  // namespace penstock::server

@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -31,11 +32,17 @@ class RecordSlabs {
   layout::Record* At(layout::RecordRef ref) const {
     return reinterpret_cast<layout::Record*>(chunks_[layout::ChunkOf(ref)] + layout::ByteInChunk(ref));
   }
-  // Whether `ref` names the start of a slot; for references that come from clients.
+  // Whether `ref` names the start of a slot that may be read; for references that come from clients.
   bool IsSlot(layout::RecordRef ref) const;
 
-  // Recovery: adopts an inherited chunk, in order of chunk numbers; calls `visit` for each slot that is not kFree.
-  absl::Status AdoptChunk(const SharedSegment& segment, const std::function<void(layout::RecordRef)>& visit);
+  // Recovery: adopts an inherited chunk, in order of chunk numbers; calls `visit` for each slot that is in use or should not look as
+  // it does (kFree, with the sequence of a live record). What does not check out is put aside: nothing in it is visited, or given
+  // out again. Returns what that is, in words.
+  std::vector<std::string> AdoptChunk(const SharedSegment& segment, const std::function<void(layout::RecordRef)>& visit);
+  // Whether a segment looks like the chunk of this number.
+  static bool IsChunk(const SharedSegment& segment, uint32_t number);
+
+  uint64_t SlotBytes(layout::RecordRef ref) const { return uint64_t{SlabStride(ref)} * layout::kRecordUnit; }
 
   uint64_t chunk_bytes() const { return chunks_.size() * layout::kChunkBytes; }
 

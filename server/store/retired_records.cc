@@ -19,7 +19,7 @@ void RetiredRecords::Scan(const std::vector<std::shared_ptr<Session>>& sessions,
       words += layout::kPinsPerChunk;
       for (uint32_t i = 0; i < layout::kPinsPerChunk; ++i) {
         // seq_cst: must not be ordered before the store that made the record's sequence even.
-        if (const uint64_t word = chunk.words()[i].load(std::memory_order_seq_cst); word != 0) pinned.insert(word);
+        if (const uint64_t word = chunk.words()[i].load(std::memory_order_seq_cst); word & 1) pinned.insert(word);
       }
     }
   }

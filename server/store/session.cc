@@ -141,9 +141,7 @@ std::vector<int> Session::Descriptors() const {
 
 uint64_t Session::CountPins() const {
   uint64_t count = 0;
-  for (const PinChunk& chunk : pins_) {
-    for (uint32_t i = 0; i < layout::kPinsPerChunk; ++i) count += chunk.words()[i].load(std::memory_order_relaxed) != 0;
-  }
+  ForEachPin([&](uint64_t) { ++count; });
   return count;
 }
 

@@ -64,6 +64,15 @@ class Session {
   int socket() const { return socket_.get(); }
   const std::vector<PinChunk>& pins() const { return pins_; }
   uint64_t CountPins() const;
+  // Each pin; a word whose lowest bit is 0 is none (use_sampler.h).
+  template <class Visit>
+  void ForEachPin(Visit visit) const {
+    for (const PinChunk& chunk : pins_) {
+      for (uint32_t i = 0; i < layout::kPinsPerChunk; ++i) {
+        if (const uint64_t word = chunk.words()[i].load(std::memory_order_relaxed); word & 1) visit(word);
+      }
+    }
+  }
 
   const uint64_t id;
   const SessionPeer peer;

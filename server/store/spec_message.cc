@@ -20,7 +20,7 @@ absl::StatusOr<CreateSpec> DecodeSpec(const v1::CreateSpec& message, std::string
   const DType dtype = static_cast<DType>(message.dtype());
   return CreateSpec{.name = message.name(), .dtype = dtype, .shape = *shape, .nbytes = ByteSize(dtype, *shape).value_or(0),
                     .version = message.version(), .if_version = message.has_if_version() ? message.if_version() : layout::kAnyVersion,
-                    .ttl_ns = message.ttl_ns(), .keep = message.keep(),
+                    .ttl_ns = message.ttl_ns(), .keep = message.keep(), .soft_pin = message.soft_pin(),
                     .replicas = static_cast<uint16_t>(std::max(message.replicas(), 1u)), .metadata = *metadata,
                     .purpose = message.internal() ? layout::Purpose::kInternal : layout::Purpose::kUser};
 }

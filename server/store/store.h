@@ -30,6 +30,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "penstock/dtype.h"
 #include "penstock/shape.h"
 #include "proto/layout/catalog_layout.h"
@@ -39,6 +40,7 @@
 #include "server/store/deleted_versions.h"
 #include "server/store/directory_book.h"
 #include "server/store/event_log.h"
+#include "server/store/eviction_order.h"
 #include "server/store/name_index.h"
 #include "server/store/name_leases.h"
 #include "server/store/name_order.h"
@@ -46,20 +48,29 @@
 #include "server/store/retired_records.h"
 #include "server/store/session.h"
 #include "server/store/shared_segments.h"
+#include "server/store/spill_books.h"
+#include "server/store/use_sampler.h"
 #include "server/store/work_queue.h"
 #include "store.pb.h"
+#include "transport/monotonic.h"
 
 namespace penstock::server {
 
 struct StoreLimits {
   uint64_t memory_bytes = 0;
   uint64_t max_sessions = 4096;
+  uint64_t max_tensors = 0;  // with drafts; 0: no limit
+  uint64_t max_pins = 0;     // room for them in all sessions' pin tables together; 0: no limit
   uint64_t max_drafts_per_session = 65536;
   bool huge_pages = true;
   bool adopt_always = false;
   std::string node_id{};    // 16 bytes; empty: a random one
   bool in_cluster = false;  // names are served when SetServeUntil has said so
+  bool checksum = false;    // tensors that are put here get a CRC32C
   bool directory = false;   // the cluster's directory decides about names: records have room for what it needs (Prepare)
+  std::string spill_dir{};    // empty: none
+  std::string spill_limit{};  // as --spill_limit
+  std::function<void(const std::string&)> say{};  // a line for the node's log; any thread
 };
 
 // What a draft is made from. Views into the caller's memory, which must be the node's own (not a client's ring).
@@ -72,6 +83,7 @@ struct CreateSpec {
   uint64_t if_version = ~uint64_t{0};            // layout::kAnyVersion
   uint64_t ttl_ns = 0;
   bool keep = true;
+  bool soft_pin = false;
   uint16_t replicas = 1;
   std::string_view metadata;                     // encoded (metadata_codec.h), checked by Reserve
   uint64_t request_id = 0;
@@ -81,6 +93,7 @@ struct CreateSpec {
   uint32_t version_term = 0;                     // fetched: the home's
   bool judged_later = false;                     // conditions are for Publish, or for another node
   layout::Purpose purpose = layout::Purpose::kUser;
+  std::optional<uint32_t> crc32c{};              // of a copy: what its bytes have to have (FinishChecksum)
 };
 
 struct Placed {
@@ -93,8 +106,14 @@ struct Placed {
   layout::RecordRef record = 0;
   uint64_t record_seq = 0;
   Block block;
+  uint64_t nbytes = 0;                        // of the block; only with kPlaced
+  layout::ChecksumPart* checksum = nullptr;   // FinishChecksum; null: it has none
   uint64_t need_extent_bytes = 0;
 };
+
+// Of a draft whose bytes are complete, before it is published: computes their CRC32C, or checks those of a copy. DataLoss: they are
+// not what they were. Nothing if `part` is null, or it was done before. Some 10 GB/s.
+absl::Status FinishChecksum(layout::ChecksumPart* part, const void* data, uint64_t nbytes);
 
 // A change of a name that other nodes may serve from copies of theirs has to wait until they may not any more.
 enum class LeaseRule {
@@ -102,6 +121,9 @@ enum class LeaseRule {
   kRecalled,  // they were called back, and no new ones are asked for
 };
 bool IsLeased(const absl::Status& status);
+
+// Of what is asked for the bytes of a tensor that lie in the spill directory: they are on their way, ask again after a change.
+bool IsReturning(const absl::Status& status);
 
 struct Published {
   layout::RecordRef record = 0;
@@ -111,14 +133,17 @@ struct Published {
   uint64_t created_ns = 0;
   bool fetched = false;
   bool leased = false;  // a copy that may be served by name now
+  bool spilled = false;  // nobody can pin it: see LookupResident
   NodeUuid home{};  // zero: this node
 };
 
 class Store {
  public:
-  static constexpr absl::Duration kMemoryWait = absl::Seconds(5);  // the longest that a write waits for memory
+  static constexpr absl::Duration kMemoryWait = absl::Seconds(5);  // the longest that a write waits for memory, unless MakesRoom
+  static constexpr absl::Duration kSpillPatience = absl::Seconds(60);
 
-  // Recovers what the context's segments and sessions hold, or starts empty.
+  // Recovers what the context's segments and sessions hold, or starts empty. DataLoss: the catalog there cannot be read at all;
+  // nothing was changed.
   static absl::StatusOr<std::unique_ptr<Store>> Open(warden::NodeContext* context, const StoreLimits& limits);
   ~Store();
 
@@ -175,6 +200,7 @@ class Store {
     uint64_t request_id = 0;
     uint64_t nbytes = 0;
     const char* data = nullptr;
+    layout::ChecksumPart* checksum = nullptr;  // FinishChecksum
   };
   absl::StatusOr<TakenDraft> TakeDraft(Session& session, layout::RecordRef record, uint64_t record_seq);
   absl::StatusOr<Published> PublishTaken(layout::RecordRef record, LeaseRule leases = LeaseRule::kRespect);
@@ -184,6 +210,7 @@ class Store {
   bool HasOwnNameOf(layout::RecordRef draft) const;
   std::string DraftName(layout::RecordRef draft) const;  // empty: no such record
   uint64_t DraftBytes(layout::RecordRef draft) const;
+  bool WantsChecksum(layout::RecordRef draft) const;  // FinishChecksum has something to do
   // The live tensor of the name if this very request made it; request_id 0 never did.
   std::optional<Published> PublishedBy(std::string_view name, uint64_t request_id) const;
   absl::StatusOr<Published> Delete(std::string_view name, uint64_t version, LeaseRule leases = LeaseRule::kRespect);
@@ -226,6 +253,7 @@ class Store {
     kEvict,   // a cache tensor whose memory is needed: DirectoryNode::Evict
     kExpire,  // its time is over, and nobody is served it any more: a delete of exactly this version
     kDelete,  // it was bound to a session that has ended (layout::kRecordBound): the same
+    kDamaged,  // its bytes are not what they were: DirectoryNode::LeaveDamaged; asked each time that Verify finds it
   };
   // Called on the store's work thread, without its lock, and must not wait there; asked again after a second while nothing has
   // become of it.
@@ -253,8 +281,22 @@ class Store {
   NodeUuid uuid() const { return std::to_array(header_->node_uuid); }
 
   absl::StatusOr<Published> Lookup(std::string_view name, uint64_t version);  // a copy of another node's, too
+  // For who will pin it. IsReturning, ResourceExhausted (no memory for it), DataLoss (its file does not check out): it was spilled.
+  absl::StatusOr<Published> LookupResident(std::string_view name, uint64_t version);
+  // For threads that may wait: `attempt` again (a StatusOr), while what it wants is on its way back from the spill directory.
+  template <class Attempt>
+  auto WhileReturning(Attempt attempt) {
+    const absl::Time end = MonotonicNow() + kSpillPatience;
+    while (true) {
+      const uint64_t epoch = change_epoch();
+      auto result = attempt();
+      if (!IsReturning(result.status()) || MonotonicNow() >= end) return result;
+      WaitForChange(epoch, absl::Seconds(1));
+    }
+  }
   absl::StatusOr<v1::TensorInfo> Stat(std::string_view name, uint64_t version);
   // Pins a tensor for a reader that has no pin table: its block stays as it is while `hold` lives. The store must outlive it.
+  // Hold and HoldByOp fail as LookupResident does.
   struct HeldTensor {
     v1::TensorInfo info;
     const char* data = nullptr;  // info.nbytes() long
@@ -266,8 +308,15 @@ class Store {
   absl::StatusOr<HeldTensor> Hold(std::string_view name, uint64_t version, absl::Duration lease = absl::ZeroDuration());
   // The record of a directory's operation in whatever state: other nodes fetch by it, while it is prepared, too.
   absl::StatusOr<HeldTensor> HoldByOp(std::string_view name, directory::OpId op);
+  // A draft, as what it will be when it is published: readers on other hosts read copies while these grow. Its block stays for
+  // them even if it is aborted, or its conditions do not hold.
+  absl::StatusOr<HeldTensor> HoldDraft(const Session& session, layout::RecordRef draft, uint64_t draft_seq);
   // A live record, a copy, too. NotFound: it is not any more.
   absl::StatusOr<HeldTensor> HoldLive(layout::RecordRef record, uint64_t record_seq);
+  // Bytes that came from `where` ("node host:port"), or this node's own (empty), do not have their checksum: counted, and logged by name.
+  void NoteDamaged(std::string_view name, std::string_view where);
+  // Looks whether a tensor that is held has the bytes that it had; if not, notes it, and lets the directory know. OK if it has no checksum.
+  absl::Status Verify(const HeldTensor& held);
   void List(const v1::ListRequest& request, uint64_t byte_limit, v1::ListResponse* response);
   // Events after the cursor; empty when there are none yet.
   void Events(const v1::WatchRequest& request, v1::WatchResponse* response);
@@ -315,9 +364,13 @@ class Store {
   uint64_t header_bytes() const { return header_bytes_; }
   UniqueFd HeaderDescriptor() const;
   WorkQueue& work() { return work_; }
+  void StopWork();  // and all other threads of the store's; idempotent
+  bool MakesRoom() const;  // tensors are being spilled: memory will come free
   uint64_t generation() const { return generation_; }
   uint64_t started_ns() const { return started_ns_; }
   std::string page_kind() const;  // of the newest arena
+  // What Open found wrong in what an earlier process left, for the log. It is put aside: not served, not used again.
+  const std::vector<std::string>& damage() const { return damage_; }
 
  private:
   Store(warden::NodeContext* context, const StoreLimits& limits);
@@ -330,17 +383,35 @@ class Store {
     std::vector<layout::RecordRef> superseded;
     std::vector<layout::RecordRef> live;   // records of the directory that shall be in the index
     std::vector<layout::RecordRef> twins;  // of records of the directory
+    std::vector<layout::RecordRef> spilled;  // that are not the directory's
   };
-  absl::Status InheritSessions(warden::NodeContext* context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void InheritSessions(warden::NodeContext* context) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountInheritedMutable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status RecoverRecord(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status RecoverLive(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RecoverDirectory(layout::RecordRef ref, Unsettled* unsettled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status TakeBlock(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // store_damage.cc
+  absl::Status CheckHeader(const std::vector<SharedSegment>& chunks);
+  std::vector<layout::RecordRef> AdoptCatalog(const std::vector<SharedSegment>& chunks) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveDamaged(std::vector<layout::RecordRef>* refs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetAsideDamaged(layout::RecordRef ref, std::string_view what) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  struct Damage {
+    layout::RecordRef ref;
+    std::string what;
+  };
+  void Disentangle(const std::vector<layout::RecordRef>& clashing, std::vector<layout::RecordRef>* sound, std::vector<Damage>* damaged)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<std::pair<size_t, size_t>> Overlaps(const std::vector<layout::RecordRef>& records) const;
+  std::vector<size_t> OddOnes(const std::vector<layout::RecordRef>& records) const;
+  void NoteDamage(std::string what);
+  void TellDamage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsPinnedByAny(layout::RecordRef ref) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // in some table, whatever the sequence
 
   // store_write.cc
   static absl::Status CheckName(const CreateSpec& spec);
   absl::Status CheckSpec(const CreateSpec& spec) const;
+  absl::StatusOr<Placed::Kind> MakeRoomForOne(const CreateSpec& spec) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckConditions(std::string_view name, uint64_t version, uint64_t if_version, layout::RecordRef current) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckCopy(std::string_view name, layout::RecordRef current) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -351,12 +422,16 @@ class Store {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   layout::RecordRef FindOwn(std::string_view name) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // 0: none
   void CountTakenOut(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // store_sessions.cc
+  absl::Status CheckPinRoom(uint64_t chunks) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // store_bound.cc
   Session* OwnerOf(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // null: it has ended
   absl::Status CheckKept(const Session& session, const Kept& kept) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void KeepBound(Session& session, const Kept& kept) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveBound(Session& session, std::string_view prefix) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Published> MakeLive(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint8_t FlagsOf(const CreateSpec& spec, const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FillRecord(layout::Record* record, const CreateSpec& spec) const;  // what no state of it changes
   void WriteDraft(layout::Record* record, const Session& session, const CreateSpec& spec, const Block& block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void CompletePublish(layout::Record* record, uint64_t last_version);
@@ -368,6 +443,7 @@ class Store {
   void Remove(layout::RecordRef ref, v1::Event::Kind why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeDraft(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeRecord(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FreeUnlessHeld(layout::RecordRef draft) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Published PublishedOf(layout::RecordRef ref) const;
   void Log(v1::Event::Kind kind, layout::RecordRef ref, uint64_t time_ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Changed(uint64_t name_hash = 0) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -381,6 +457,7 @@ class Store {
   bool IsNewestHere(layout::RecordRef ref) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EnterIndex(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StepAside(layout::RecordRef ref, directory::RecordState state, directory::Version version) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StepAsideDamaged(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeaveIndex(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountAside(layout::RecordRef ref, int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // 1: it comes, -1: it goes
   void ForgetDirectory(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // in the books, before it is retired
@@ -390,22 +467,66 @@ class Store {
   uint64_t LeavingBytes(bool aside_only) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // store_memory.cc
-  absl::StatusOr<Placed> FindBlock(Session& session, const CreateSpec& spec) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  struct BlockWish {
+    std::string_view why;
+    std::string_view name;
+    uint64_t nbytes = 0;
+    bool in_arena = false;
+    uint64_t session = 0;  // of an extent
+  };
+  absl::StatusOr<Placed> FindBlock(const BlockWish& wish) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool StartArena(uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeArena(uint64_t bytes);
   void Reclaim() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t Evict(uint64_t nbytes, bool* leased) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t EvictColdest(uint64_t nbytes, uint64_t* leaving, bool* leased) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool GiveBackEmptySegments(uint64_t keep_arena_bytes, bool of_live_sessions) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status Full(const Session& session, std::string_view what, uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t UnmovableBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // no eviction and no spilling frees them
+  absl::Status Full(std::string_view what, uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string Holders() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t PinnedBytesOf(const Session& session) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Adopt(uint32_t segment);
   bool AdoptRecord(layout::RecordRef ref, uint32_t segment);
   void ReplaceBlock(layout::RecordRef from, layout::RecordRef to, const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CopyFields(layout::RecordRef from, layout::RecordRef to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // all but sequence and state
+  void TakePlace(layout::RecordRef from, layout::RecordRef to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);   // in index, lists and books
   void LogLocked(v1::Event::Kind kind, std::string_view text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartAdoption() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool HasLiveTensors(uint32_t extent) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Notify(uint32_t segment, const std::vector<uint64_t>& sessions, bool drop) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // store_spill.cc
+  absl::Status OpenSpill();
+  absl::Status TakeSpillFiles(bool inherited);
+  void AdoptFiles(const std::vector<SpillDir::File>& files) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status AdoptFile(const SpillDir::File& file) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SettleSpilled(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteFile(const layout::Record* record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Track(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);    // of one that counts as live: it may go when memory is needed
+  void Untrack(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Touch(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteUses(absl::Duration since) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsPinned(layout::RecordRef ref) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // as NoteUses has found
+  bool IsFreelyLive(layout::RecordRef ref, uint64_t pin) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t MovableBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasSpillRoom(uint64_t file_bytes) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool SpillSome(uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool BeginSpill(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SayFull(std::string_view why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Spill(layout::RecordRef ref, uint64_t pin, uint64_t number, const v1::TensorInfo& info, const char* data);
+  absl::Status BecomeSpilled(layout::RecordRef from, uint64_t number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status BringBack(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsFileOf(layout::RecordRef ref, uint64_t number) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ReadBack(layout::RecordRef ref, uint64_t number, const v1::TensorInfo& info);
+  absl::StatusOr<Block> AwaitBlock(layout::RecordRef ref, uint64_t number, const v1::TensorInfo& info);
+  bool IsDamaged(layout::RecordRef ref) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // its file does not check out
+  void CannotBringBack(layout::RecordRef ref, uint64_t number, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveFile(uint64_t number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveFiles();
+  void Say(const std::string& line) const;
+
   // store_read.cc
+  absl::StatusOr<Published> FindPublished(std::string_view name, uint64_t version) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // This node's own: not a copy of another's.
   absl::StatusOr<layout::RecordRef> FindLive(std::string_view name, uint64_t version) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   struct ListSlice {  // what is left of a page
@@ -430,6 +551,7 @@ class Store {
   SharedSegments shared_;
   std::atomic<bool> knows_others_;  // of the cluster
   bool recovering_ ABSL_GUARDED_BY(mutex_) = false;  // what was being published is completed, whatever may be served
+  std::vector<std::string> damage_;
   std::vector<uint32_t> earlier_indexes_;  // of an earlier process; clients use it until ShowIndex
   std::vector<SharedSegment> inherited_mutable_;
   std::vector<SharedSegment> inherited_tables_;
@@ -458,7 +580,8 @@ class Store {
   EventLog events_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);
   std::set<std::pair<uint64_t, layout::RecordRef>> expiries_ ABSL_GUARDED_BY(mutex_);    // (expires_ns, record)
-  std::set<std::pair<uint64_t, layout::RecordRef>> evictable_ ABSL_GUARDED_BY(mutex_);   // (created_ns, record), cache class
+  EvictionOrder cache_order_ ABSL_GUARDED_BY(mutex_);  // of the cache class
+  UseSampler uses_ ABSL_GUARDED_BY(mutex_);
   struct Asked {
     Wish why;
     absl::Time again;
@@ -492,12 +615,16 @@ class Store {
   uint64_t drafts_ ABSL_GUARDED_BY(mutex_) = 0;  // prepared ones, too
   uint64_t withheld_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t withheld_ ABSL_GUARDED_BY(mutex_) = 0;  // aside, and not prepared
+  uint64_t damaged_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t damaged_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t puts_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t deletes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t evictions_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t expirations_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t checksum_errors_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t adoptions_ ABSL_GUARDED_BY(mutex_) = 0;
 
+  std::unique_ptr<SpillBooks> spill_;  // null: no spill directory
   WorkQueue work_;  // last: its thread ends before what it uses
 };
 

@@ -59,17 +59,21 @@ absl::Status Store::CheckKept(const Session& session, const Kept& kept) const {
 }
 
 void Store::KeepBound(Session& session, const Kept& kept) {
-  const auto keep = [](Record* record) { record->flags = static_cast<uint8_t>(record->flags & ~layout::kRecordBound); };
+  const auto keep = [this](RecordRef ref) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    Record* record = slabs_->At(ref);
+    Untrack(ref);
+    record->flags = static_cast<uint8_t>(record->flags & ~layout::kRecordBound);
+    Track(ref);
+  };
   absl::erase_if(session.bound, [&](RecordRef ref) {
     if (kept.prefix.empty() || !NameOf(slabs_->At(ref)).starts_with(kept.prefix)) return false;
-    keep(slabs_->At(ref));
+    keep(ref);
     return true;
   });
   for (const std::string& name : kept.staged) {
     const RecordRef ref = FindOwn(name);
-    Record* record = slabs_->At(ref);
-    if (Session* owner = OwnerOf(record); owner != nullptr) owner->bound.erase(ref);
-    keep(record);
+    if (Session* owner = OwnerOf(slabs_->At(ref)); owner != nullptr) owner->bound.erase(ref);
+    keep(ref);
   }
 }
 

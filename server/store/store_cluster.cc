@@ -68,7 +68,7 @@ RecordRef Store::FindAsideVersion(std::string_view name, uint64_t version) const
   RecordRef found = 0;
   for (const RecordRef ref : directory_->AsideOf(name)) {
     const Record* record = slabs_->At(ref);
-    const bool readable = (record->seq.load() & 1) != 0 && !HasState(record, DirectoryState::kQuarantined);
+    const bool readable = ((record->seq.load() & 1) != 0 || IsSpilled(record)) && !HasState(record, DirectoryState::kQuarantined);
     if (!readable || record->version_number != version) continue;
     if (found == 0 || record->version_term > slabs_->At(found)->version_term) found = ref;
   }
@@ -109,7 +109,7 @@ std::vector<directory::HeldRecord> Store::HeldIn(directory::Partition partition)
 std::optional<Published> Store::PublishedByOp(std::string_view name, OpId op) const {
   std::lock_guard lock(mutex_);
   const RecordRef ref = FindDirectory(name, op);
-  if (ref == 0 || !(slabs_->At(ref)->seq.load() & 1)) return std::nullopt;
+  if (ref == 0 || (!(slabs_->At(ref)->seq.load() & 1) && !IsSpilled(slabs_->At(ref)))) return std::nullopt;
   return PublishedOf(ref);
 }
 
@@ -199,7 +199,7 @@ void Store::BecomeLive(RecordRef ref, directory::Version version) {
   // It may stay, says its home: then it is no memory that is on its way.
   if (const auto asked = asked_.find(ref); asked != asked_.end() && asked->second.why == Wish::kEvict) asked_.erase(asked);
   PENSTOCK_FAULT_POINT("node.directory.live");
-  if (IsNewestHere(ref)) EnterIndex(ref);
+  if (IsNewestHere(ref) && !IsDamaged(ref)) EnterIndex(ref);
 }
 
 // A copy is nobody's word about what is the newest.
@@ -226,7 +226,7 @@ void Store::EnterIndex(RecordRef ref) {
   }
   record->expires_ns.store(layout::DirectoryPartOf(record)->expires_ns);
   PENSTOCK_FAULT_POINT("node.directory.leased");
-  const bool first = !(record->seq.load() & 1);
+  const bool first = !(record->seq.load() & 1) && !IsSpilled(record);
   if (first) {
     record->seq.fetch_add(1, std::memory_order_seq_cst);  // odd: visible
     record->state.store(static_cast<uint8_t>(layout::RecordState::kLive));
@@ -264,6 +264,15 @@ void Store::StepAside(RecordRef ref, DirectoryState state, directory::Version ve
   CountAside(ref, 1);
 }
 
+// Live as it is, but not to be had here: another holder serves it, and a copy of that may come.
+void Store::StepAsideDamaged(RecordRef ref) {
+  if (directory_->IsAside(ref)) return;
+  LeaveIndex(ref);
+  directory_->SetAside(ref);
+  CountAside(ref, 1);
+  Ask(ref, Wish::kEvict);
+}
+
 void Store::LeaveIndex(RecordRef ref) {
   names_->Erase(ref);
   index_->Remove(slabs_->At(ref)->name_hash, ref);
@@ -289,7 +298,7 @@ void Store::DropByOp(std::string_view name, OpId op) {
 
 void Store::LogDrop(RecordRef ref) {
   const Record* record = slabs_->At(ref);
-  if (!(record->seq.load() & 1)) return;  // nobody ever saw it
+  if (!(record->seq.load() & 1) && !IsSpilled(record)) return;  // nobody ever saw it
   const uint64_t now = absl::GetCurrentTimeNanos();
   if (const auto asked = asked_.find(ref); asked != asked_.end() && asked->second.why != Wish::kDelete) {
     const bool evicted = asked->second.why == Wish::kEvict;
@@ -342,7 +351,7 @@ absl::Duration Store::AskAgain() {
 uint64_t Store::LeavingBytes(bool aside_only) const {
   uint64_t bytes = 0;
   for (const auto& [ref, asked] : asked_) {
-    if (asked.why != Wish::kEvict || (aside_only && !directory_->IsAside(ref))) continue;
+    if (asked.why != Wish::kEvict || HasFile(slabs_->At(ref)) || (aside_only && !directory_->IsAside(ref))) continue;
     bytes += std::max<uint64_t>(slabs_->At(ref)->nbytes, aside_only ? 0 : 1);
   }
   return bytes;

@@ -24,39 +24,51 @@ namespace {
 // Enters the pages in this process's page table; they are allocated already (the warden's child did that).
 void MapAhead(const SharedSegment& segment) { madvise(segment.address, segment.bytes, MADV_POPULATE_WRITE); }
 
+constexpr absl::Duration kUsesEvery = absl::Milliseconds(100);
+constexpr absl::Duration kUsesAtLeastEvery = absl::Seconds(1);  // while nothing else happens
+
 const char* PageKindText(uint32_t page_kind) {
   return page_kind == 2 ? "hugetlb 2MiB" : page_kind == 1 ? "transparent 2MiB" : "4KiB";
 }
 
 }  // namespace
 
-absl::StatusOr<Placed> Store::FindBlock(Session& session, const CreateSpec& spec) {
+// Class keep that cannot be spilled, and what is not published.
+uint64_t Store::UnmovableBytes() const {
+  const uint64_t spilled = spill_ == nullptr ? 0 : spill_->bytes;
+  return tensor_bytes_ - spilled - cache_bytes_ - MovableBytes() + draft_bytes_ + withheld_bytes_ - LeavingBytes(/*aside_only=*/true);
+}
+
+absl::StatusOr<Placed> Store::FindBlock(const BlockWish& wish) {
   auto allocate = [&]() -> std::optional<Block> {
-    return spec.in_arena ? blocks_.AllocateInArena(spec.nbytes) : blocks_.AllocateInExtent(session.id, spec.nbytes);
+    return wish.in_arena ? blocks_.AllocateInArena(wish.nbytes) : blocks_.AllocateInExtent(wish.session, wish.nbytes);
   };
+  const auto full = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return Full(StrCat(wish.why, " '", wish.name, "'"), wish.nbytes); };
   std::optional<Block> block = allocate();
   if (!block && !retired_.empty()) {
     Reclaim();
     block = allocate();
   }
   if (block) return Placed{.kind = Placed::Kind::kPlaced, .block = *block};
-  // A new segment, from what is unreserved, else from empty segments, else from what the cache class holds.
+  // A new segment, from what is unreserved, else from empty segments, else from what the cache class holds, else from what can
+  // go to the spill directory.
   for (int round = 0;; ++round) {
-    if (spec.in_arena) {
+    if (wish.in_arena) {
       if (!arena_failure_.ok()) return std::exchange(arena_failure_, absl::OkStatus());
-      if (arena_on_its_way_ || StartArena(spec.nbytes)) return Placed{.kind = Placed::Kind::kWait};
+      if (arena_on_its_way_ || StartArena(wish.nbytes)) return Placed{.kind = Placed::Kind::kWait};
     } else {
-      const uint64_t bytes = blocks_.NextExtentBytes(spec.nbytes, blocks_.ExtentBytesOf(session.id));
+      const uint64_t bytes = blocks_.NextExtentBytes(wish.nbytes, blocks_.ExtentBytesOf(wish.session));
       if (bytes <= blocks_.unreserved_bytes()) return Placed{.kind = Placed::Kind::kNeedExtent, .need_extent_bytes = bytes};
     }
     if (GiveBackEmptySegments(/*keep_arena_bytes=*/0, /*of_live_sessions=*/true)) continue;
     if (blocks_.leaving_bytes() > 0 || arena_on_its_way_) return Placed{.kind = Placed::Kind::kWait};
     // What would not fit beside what cannot be evicted costs nobody a tensor.
-    const uint64_t held = tensor_bytes_ - cache_bytes_ + draft_bytes_ + withheld_bytes_ - LeavingBytes(/*aside_only=*/true);
-    if (held + spec.nbytes > limits_.memory_bytes) return Full(session, StrCat("put '", spec.name, "'"), spec.nbytes);
+    if (spill_ != nullptr && spill_->leaving_bytes > 0) return Placed{.kind = Placed::Kind::kWait};
+    if (UnmovableBytes() + wish.nbytes > limits_.memory_bytes) return full();
     bool leased = false;
-    if (round > 1000 || Evict(std::max<uint64_t>(spec.nbytes, 1), &leased) == 0) {
-      if (!leased) return Full(session, StrCat("put '", spec.name, "'"), spec.nbytes);
+    if (round > 1000 || Evict(std::max<uint64_t>(wish.nbytes, 1), &leased) == 0) {
+      if (SpillSome(wish.nbytes)) return Placed{.kind = Placed::Kind::kWait};
+      if (!leased) return full();
       waits_for_leases_ = true;
       return Placed{.kind = Placed::Kind::kWait};
     }
@@ -97,33 +109,50 @@ void Store::Reclaim() {
   });
 }
 
-// Oldest first, until `nbytes` are retired and reclaimed. Returns what came free, and whether others may serve some of the rest, or
-// the cluster's directory was asked to let it go.
+// Coldest first, until `nbytes` are retired and reclaimed; what is pinned stays, for it would give nothing. Returns what came free, and
+// whether others may serve some of the rest, or the cluster's directory was asked to let it go.
 uint64_t Store::Evict(uint64_t nbytes, bool* leased) {
   const uint64_t before = blocks_.block_bytes();
-  uint64_t retired = 0;
   uint64_t leaving = LeavingBytes(/*aside_only=*/false);
   *leased = leaving > 0;
-  for (auto next = evictable_.begin(); retired + leaving < nbytes && next != evictable_.end();) {
-    const RecordRef ref = (next++)->second;
-    if (slabs_->At(ref)->cluster_state != 0) {
-      if (!asked_.contains(ref)) leaving += std::max<uint64_t>(slabs_->At(ref)->nbytes, 1);
-      Ask(ref, Wish::kEvict);
-      *leased = true;
-      continue;
-    }
-    if (!CheckLeases(NameOf(slabs_->At(ref)), LeaseRule::kRespect).ok()) {  // for a second at most, unless it is asked for again
-      *leased = true;
-      continue;
-    }
-    retired += std::max<uint64_t>(slabs_->At(ref)->nbytes, 1);
-    Remove(ref, v1::Event::EVICT);
-    ++evictions_;
+  uint64_t retired = 0;
+  for (const absl::Duration since : {absl::Milliseconds(20), absl::ZeroDuration()}) {
+    if (cache_order_.count() == 0) return 0;
+    NoteUses(since);
+    retired = EvictColdest(nbytes, &leaving, leased);
+    if (retired > 0 || *leased) break;
   }
   if (retired == 0) return 0;
   Reclaim();
-  // What is evicted and still pinned comes free later; it was progress all the same.
+  // What was pinned meanwhile comes free later; it was progress all the same.
   return std::max<uint64_t>(before - blocks_.block_bytes(), 1);
+}
+
+uint64_t Store::EvictColdest(uint64_t nbytes, uint64_t* leaving, bool* leased) {
+  uint64_t retired = 0;
+  EvictionOrder::Walk walk = cache_order_.Begin();
+  while (retired + *leaving < nbytes) {
+    const RecordRef ref = cache_order_.Next(&walk);
+    if (ref == 0) break;
+    const Record* record = slabs_->At(ref);
+    if (IsPinned(ref)) {
+      cache_order_.Pass(ref);
+    } else if (record->cluster_state != 0) {
+      if (!asked_.contains(ref)) *leaving += std::max<uint64_t>(record->nbytes, 1);
+      Ask(ref, Wish::kEvict);
+      *leased = true;
+      cache_order_.Pass(ref);
+    } else if (!CheckLeases(NameOf(record), LeaseRule::kRespect).ok()) {  // for a second at most, unless it is asked for again
+      *leased = true;
+      cache_order_.Pass(ref);
+    } else {
+      retired += std::max<uint64_t>(record->nbytes, 1);
+      cache_order_.Evict(ref);
+      Remove(ref, v1::Event::EVICT);
+      ++evictions_;
+    }
+  }
+  return retired;
 }
 
 bool Store::GiveBackEmptySegments(uint64_t keep_arena_bytes, bool of_live_sessions) {
@@ -144,16 +173,55 @@ void Store::Notify(uint32_t segment, const std::vector<uint64_t>& ids, bool drop
   work_.Add([callback = on_segment_notice_, notice = std::move(notice)] { callback(notice); });
 }
 
-absl::Status Store::Full(const Session& session, std::string_view what, uint64_t nbytes) {
+absl::Status Store::Full(std::string_view what, uint64_t nbytes) {
   uint64_t pinned_sessions = 0;
   for (const auto& [id, other] : sessions_) pinned_sessions += other->CountPins() > 0;
+  std::string spilled;
+  if (spill_ != nullptr) {
+    spilled = StrCat(FormatSize(spill_->bytes), " in ", spill_->count, " tensors in the spill directory, which may take ",
+                     FormatSize(spill_->limit_bytes), MonotonicNow() < spill_->full_until ? " (its file system is full)" : "", ", ");
+  }
   return absl::ResourceExhaustedError(StrCat(
       what, ": the store is full: ", FormatSize(nbytes), " asked for, ", FormatSize(limits_.memory_bytes), " in all, of which ",
-      FormatSize(tensor_bytes_), " in ", names_->size(), " tensors (", FormatSize(cache_bytes_), " evictable), ",
-      FormatSize(draft_bytes_), " in ", drafts_, " drafts, ", FormatSize(retired_.bytes()), " deleted but pinned by ", pinned_sessions,
-      " sessions, ", FormatSize(blocks_.ExtentBytesOf(session.id)), " in extents of this session, ", FormatSize(channels_.bytes + regions_.bytes),
-      " in channels and regions, ", FormatSize(blocks_.leaving_bytes()),
-      " waiting for sessions to unmap; delete tensors, release views (penstock pins), or start the node with more --memory"));
+      FormatSize(tensor_bytes_ - (spill_ == nullptr ? 0 : spill_->bytes)), " in ", names_->size() - (spill_ == nullptr ? 0 : spill_->count), " tensors (",
+      FormatSize(cache_bytes_), " evictable), ", spilled, FormatSize(draft_bytes_), " in ", drafts_, " drafts, ", FormatSize(retired_.bytes()),
+      " deleted but pinned by ", pinned_sessions, " sessions, ", FormatSize(channels_.bytes + regions_.bytes), " in channels and regions, ",
+      FormatSize(blocks_.leaving_bytes()), " waiting for sessions to unmap;", Holders(),
+      " delete tensors, release views (penstock pins), or start the node with more --memory", spill_ == nullptr ? " or a --spill_dir" : ""));
+}
+
+// The three that hold most, as a clause.
+std::string Store::Holders() const {
+  struct Holding {
+    const Session* session;
+    uint64_t pinned, extents;
+    uint64_t sum() const { return pinned + extents; }
+  };
+  std::vector<Holding> holdings;
+  for (const auto& [id, session] : sessions_) holdings.push_back({session.get(), PinnedBytesOf(*session), blocks_.ExtentBytesOf(id)});
+  std::sort(holdings.begin(), holdings.end(), [](const Holding& a, const Holding& b) { return a.sum() > b.sum(); });
+  std::string text;
+  for (const Holding& one : absl::MakeConstSpan(holdings).subspan(0, 3)) {
+    if (one.sum() == 0) break;
+    const SessionPeer& peer = one.session->peer;
+    const std::string label(peer.label, strnlen(peer.label, sizeof(peer.label)));
+    StrAppend(&text, text.empty() ? " most is held by " : ", ", "session ", one.session->id, " (pid ", peer.pid, label.empty() ? "" : ", ", label, "): ",
+              FormatSize(one.pinned), " pinned, ", FormatSize(one.extents), " in extents");
+  }
+  return text.empty() ? text : text + ";";
+}
+
+uint64_t Store::PinnedBytesOf(const Session& session) const {
+  absl::flat_hash_set<uint64_t> pinned;
+  uint64_t bytes = 0;
+  session.ForEachPin([&](uint64_t pin) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    const RecordRef ref = static_cast<RecordRef>(pin >> 32);
+    if (!slabs_->IsSlot(ref) || !pinned.insert(pin).second) return;
+    const Record* record = slabs_->At(ref);
+    const auto seq = static_cast<uint32_t>(record->seq.load());
+    if (seq == static_cast<uint32_t>(pin) || seq == static_cast<uint32_t>(pin) + 1) bytes += record->nbytes;
+  });
+  return bytes;
 }
 
 absl::StatusOr<SharedSegment> Store::MakeExtent(uint64_t session, uint64_t bytes) {
@@ -165,7 +233,8 @@ absl::StatusOr<SharedSegment> Store::MakeExtent(uint64_t session, uint64_t bytes
       return absl::InvalidArgumentError(StrCat("extent bytes: ", bytes, " must be a multiple of 4096, at most ", limits_.memory_bytes));
     }
     if (!blocks_.ReserveBudget(bytes)) {
-      if (!GiveBackEmptySegments(0, true) || !blocks_.ReserveBudget(bytes)) return Full(*it->second, "open extent", bytes);
+      // Somebody else has taken what Reserve saw: it is asked again, and waits or says who holds what.
+      if (!GiveBackEmptySegments(0, true) || !blocks_.ReserveBudget(bytes)) return absl::NotFoundError(StrCat("open extent: ", FormatSize(bytes), " are not free any more"));
     }
   }
   absl::StatusOr<SharedSegment> made = shared_.CreateUnsealed(
@@ -330,8 +399,7 @@ bool Store::AdoptRecord(RecordRef ref, uint32_t segment) {
   return true;
 }
 
-// The same tensor and version in a new record with another block; the old record is retired.
-void Store::ReplaceBlock(RecordRef from, RecordRef to, const Block& block) {
+void Store::CopyFields(RecordRef from, RecordRef to) {
   const Record* old_record = slabs_->At(from);
   Record* record = slabs_->At(to);
   const size_t head = offsetof(Record, name_hash);
@@ -340,6 +408,12 @@ void Store::ReplaceBlock(RecordRef from, RecordRef to, const Block& block) {
   std::memcpy(reinterpret_cast<char*>(record) + offsetof(Record, expires_ns),
               reinterpret_cast<const char*>(old_record) + offsetof(Record, expires_ns),
               layout::RecordBytesOf(record) - offsetof(Record, expires_ns));
+}
+
+// The same tensor and version in a new record with another block; the old record is retired.
+void Store::ReplaceBlock(RecordRef from, RecordRef to, const Block& block) {
+  CopyFields(from, to);
+  Record* record = slabs_->At(to);
   record->segment = block.segment;
   record->offset = block.offset;
   record->flags |= layout::kRecordKernelImmutable;
@@ -347,6 +421,11 @@ void Store::ReplaceBlock(RecordRef from, RecordRef to, const Block& block) {
   record->seq.fetch_add(1, std::memory_order_seq_cst);
   record->state.store(static_cast<uint8_t>(layout::RecordState::kLive));
   PENSTOCK_FAULT_POINT("node.adopt.live");
+  TakePlace(from, to);
+}
+
+void Store::TakePlace(RecordRef from, RecordRef to) {
+  const Record* record = slabs_->At(to);
   if (record->cluster_state != 0) {
     directory_->Replace(from, to);
     if (auto asked = asked_.extract(from)) {
@@ -383,12 +462,15 @@ absl::Duration Store::Maintain() {
   GiveBackEmptySegments(/*keep_arena_bytes=*/limits_.memory_bytes / 2, /*of_live_sessions=*/false);
   for (const auto& [segment, holders] : blocks_.Leaving()) Notify(segment, holders, /*drop=*/true);
   StartAdoption();
+  const bool looks_for_uses = !sessions_.empty() && (cache_order_.count() > 0 || MovableBytes() > 0);
+  if (looks_for_uses) NoteUses(kUsesEvery);
   const uint64_t arena = blocks_.policy().arena_bytes;
   if (!arena_on_its_way_ && blocks_.arena_free_bytes() < arena / 4 && blocks_.unreserved_bytes() >= 2 * arena) StartArena(arena / 2);
   if (!retired_.empty() || blocks_.leaving_bytes() > 0) return absl::Milliseconds(20);
   if (leases_are_waited_for) return absl::Milliseconds(100);
-  if (expiries_.empty()) return asked_again;
-  return std::min(asked_again, absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(expiries_.begin()->first - now, uint64_t{1} << 62))));
+  const absl::Duration next = looks_for_uses ? std::min(asked_again, kUsesAtLeastEvery) : asked_again;
+  if (expiries_.empty()) return next;
+  return std::min(next, absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(expiries_.begin()->first - now, uint64_t{1} << 62))));
 }
 
 }  // namespace penstock::server

@@ -14,7 +14,7 @@ absl::Status Store::ReserveMutable(uint64_t session, layout::SegmentKind kind, u
   while (!blocks_.ReserveBudget(bytes)) {  // first what is empty, then what may be evicted
     if (GiveBackEmptySegments(/*keep_arena_bytes=*/0, /*of_live_sessions=*/true)) continue;
     if (bytes > limits_.memory_bytes || Evict(bytes, &leased) == 0) {
-      return Full(*it->second, kind == layout::SegmentKind::kChannel ? "open channel" : "open region", bytes);
+      return Full(kind == layout::SegmentKind::kChannel ? "open channel" : "open region", bytes);
     }
   }
   MutableCountOf(kind).count += count;

@@ -44,6 +44,19 @@ absl::StatusOr<RecordRef> Store::FindLive(std::string_view name, uint64_t versio
 
 absl::StatusOr<Published> Store::Lookup(std::string_view name, uint64_t version) {
   std::lock_guard lock(mutex_);
+  return FindPublished(name, version);
+}
+
+absl::StatusOr<Published> Store::LookupResident(std::string_view name, uint64_t version) {
+  std::lock_guard lock(mutex_);
+  absl::StatusOr<Published> found = FindPublished(name, version);
+  if (!found.ok()) return found;
+  Touch(found->record);
+  if (found->spilled) return BringBack(found->record);
+  return found;
+}
+
+absl::StatusOr<Published> Store::FindPublished(std::string_view name, uint64_t version) {
   if (const RecordRef copy = index_->Find(name, index_->Hash(name)); copy != 0 && (slabs_->At(copy)->flags & layout::kRecordFetched)) {
     const Published published = PublishedOf(copy);
     if (version == published.version_number) return published;
@@ -71,6 +84,8 @@ absl::StatusOr<Store::HeldTensor> Store::Hold(std::string_view name, uint64_t ve
   absl::StatusOr<RecordRef> ref = FindLive(name, version);
   if (!ref.ok()) return ref.status();
   const Record* record = slabs_->At(*ref);
+  Touch(*ref);
+  if (IsSpilled(record)) return BringBack(*ref);
   HeldTensor held = HoldRecord(*ref);
   if (const uint64_t expiry = ExpiryOf(record); expiry != 0) lease = std::min(lease, absl::FromUnixNanos(static_cast<int64_t>(expiry)) - absl::Now());
   if (lease > absl::ZeroDuration()) {
@@ -87,6 +102,14 @@ absl::StatusOr<Store::HeldTensor> Store::HoldByOp(std::string_view name, directo
   std::lock_guard lock(mutex_);
   const RecordRef ref = FindDirectory(name, op);
   if (ref == 0) return absl::NotFoundError(StrCat("'", name, "': this node has no record of operation ", op.session, "/", op.count));
+  Touch(ref);
+  if (IsSpilled(slabs_->At(ref))) return BringBack(ref);
+  return HoldRecord(ref);
+}
+
+absl::StatusOr<Store::HeldTensor> Store::HoldDraft(const Session& session, RecordRef ref, uint64_t seq) {
+  std::lock_guard lock(mutex_);
+  if (const absl::StatusOr<Record*> draft = FindDraft(session, ref, seq); !draft.ok()) return draft.status();
   return HoldRecord(ref);
 }
 
@@ -129,6 +152,9 @@ void Store::FillInfo(RecordRef ref, v1::TensorInfo* info) const {
   info->set_keep(record->flags & layout::kRecordKeep);
   info->set_expires_ns(ExpiryOf(record));
   info->set_replicas(record->replicas);
+  if (const auto crc32c = layout::ChecksumOf(record)) info->set_crc32c(*crc32c);
+  info->set_soft_pin(record->flags & layout::kRecordSoftPin);
+  info->set_spilled(IsSpilled(record));
   info->set_immutable(record->flags & layout::kRecordKernelImmutable ? "kernel" : "writer");
   if (record->metadata_bytes > 0) {
     auto metadata = layout::DecodeMetadata({layout::RecordMetadata(record), record->metadata_bytes});
@@ -262,6 +288,10 @@ void Store::Df(v1::DfResponse* df) {
   df->set_drafts(drafts_);
   df->set_withheld(withheld_);
   df->set_withheld_bytes(withheld_bytes_);
+  df->set_max_tensors(limits_.max_tensors);
+  df->set_max_pins(limits_.max_pins);
+  df->set_damaged(damaged_);
+  df->set_damaged_bytes(damaged_bytes_);
   df->set_held(directory_->count());
   df->set_held_bytes(directory_->bytes());
   df->set_retired_bytes(retired_.bytes());
@@ -294,6 +324,14 @@ void Store::Df(v1::DfResponse* df) {
   df->set_evictions(evictions_);
   df->set_expirations(expirations_);
   df->set_adoptions(adoptions_);
+  df->set_checksum_errors(checksum_errors_);
+  if (spill_ != nullptr) {
+    df->set_spill_limit_bytes(spill_->limit_bytes);
+    df->set_spilled(spill_->count);
+    df->set_spilled_bytes(spill_->bytes);
+    df->set_spills(spill_->spills);
+    df->set_spill_ins(spill_->spill_ins);
+  }
   df->set_started_ns(started_ns_);
   df->set_generation(generation_);
 }
@@ -312,11 +350,7 @@ void Store::ListSessions(v1::SessionsResponse* response) {
     info->set_opened_ns(session->opened_ns);
     info->set_requests(session->requests.load());
     absl::flat_hash_set<uint64_t> pinned;
-    for (const PinChunk& chunk : session->pins()) {
-      for (uint32_t i = 0; i < layout::kPinsPerChunk; ++i) {
-        if (const uint64_t word = chunk.words()[i].load(); word != 0) pinned.insert(word);
-      }
-    }
+    session->ForEachPin([&](uint64_t pin) { pinned.insert(pin); });
     uint64_t bytes = 0;
     for (const RetiredRecords::Entry& entry : retired_.entries()) {
       if (pinned.contains(layout::PinWord(entry.record, entry.live_seq))) bytes += entry.nbytes;
@@ -330,11 +364,7 @@ void Store::ListPins(const v1::PinsRequest& request, v1::PinsResponse* response)
   std::lock_guard lock(mutex_);
   for (const auto& [id, session] : sessions_) {
     std::map<uint64_t, uint32_t> counts;
-    for (const PinChunk& chunk : session->pins()) {
-      for (uint32_t i = 0; i < layout::kPinsPerChunk; ++i) {
-        if (const uint64_t word = chunk.words()[i].load(); word != 0) ++counts[word];
-      }
-    }
+    session->ForEachPin([&](uint64_t pin) { ++counts[pin]; });
     for (const auto& [word, count] : counts) {
       const RecordRef ref = static_cast<RecordRef>(word >> 32);
       if (!slabs_->IsSlot(ref)) continue;  // the client's table is its own; nonsense in it harms nobody

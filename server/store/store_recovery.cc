@@ -27,14 +27,16 @@ Store::Store(warden::NodeContext* context, const StoreLimits& limits)
       knows_others_(!limits.in_cluster),
       blocks_(BlockPolicy(limits.memory_bytes), &shared_) {}
 
-Store::~Store() { work_.Stop(); }
+Store::~Store() { StopWork(); }
 
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(warden::NodeContext* context, const StoreLimits& limits) {
   std::unique_ptr<Store> store(new Store(context, limits));
   const bool inherited = std::any_of(context->segments.begin(), context->segments.end(), [](const warden::Segment& s) {
     return s.kind == layout::SegmentKind::kCatalogHeader;
   });
+  if (absl::Status s = store->OpenSpill(); !s.ok()) return s;
   if (absl::Status s = inherited ? store->Recover(context) : store->MakeCatalog(); !s.ok()) return s;
+  if (absl::Status s = store->TakeSpillFiles(inherited); !s.ok()) return s;
   store->uuid_text_ = UuidText(store->header_->node_uuid);
   store->LogEvent(v1::Event::NODE, inherited ? StrCat("node process restarted, generation ", context->generation)
                                              : std::string("node started"));
@@ -91,9 +93,7 @@ absl::Status Store::Recover(warden::NodeContext* context) {
       default: shared_.Drop(shared.id);
     }
   }
-  if (header_->magic != layout::kCatalogMagic || header_->layout_version != layout::kLayoutVersion) {
-    return absl::DataLossError("the catalog in the warden's memory does not check out (magic or layout version)");
-  }
+  if (absl::Status s = CheckHeader(chunks); !s.ok()) return s;
   slabs_ = std::make_unique<RecordSlabs>(header_, &shared_);
   index_ = std::make_unique<NameIndex>(header_, &shared_, slabs_.get());
 
@@ -102,7 +102,7 @@ absl::Status Store::Recover(warden::NodeContext* context) {
   directory_ = std::make_unique<DirectoryBook>(slabs_.get());
   deleted_.RaiseFloor(header_->max_deleted_version.load());
   leases_.HoldAll(absl::FromUnixNanos(static_cast<int64_t>(header_->leased_until_ns.load())));
-  if (absl::Status s = InheritSessions(context); !s.ok()) return s;
+  InheritSessions(context);
   CountInheritedMutable();
   for (const SharedSegment& segment : data) {
     if (!segment.sealed) {  // its session never got to use it
@@ -114,13 +114,9 @@ absl::Status Store::Recover(warden::NodeContext* context) {
     DataSegment* added = blocks_.Add(segment, /*owner=*/0);
     for (const auto& [id, session] : sessions_) added->holders.insert(id);
   }
-  std::vector<RecordRef> refs;
-  for (uint32_t number = 0; number < header_->chunk_count.load(); ++number) {
-    const uint32_t id = header_->chunk_segment[number].load();
-    auto it = std::find_if(chunks.begin(), chunks.end(), [&](const SharedSegment& s) { return s.id == id; });
-    if (it == chunks.end()) return absl::DataLossError(StrCat("catalog chunk ", number, " (segment ", id, ") is missing"));
-    if (absl::Status s = slabs_->AdoptChunk(*it, [&](RecordRef ref) { refs.push_back(ref); }); !s.ok()) return s;
-  }
+  std::vector<RecordRef> refs = AdoptCatalog(chunks);
+  RemoveDamaged(&refs);
+  TellDamage();
   if (absl::Status s = index_->Start(refs.size(), /*hidden=*/true); !s.ok()) return s;
   Unsettled unsettled;
   for (RecordRef ref : refs) {
@@ -128,6 +124,7 @@ absl::Status Store::Recover(warden::NodeContext* context) {
   }
   for (RecordRef ref : unsettled.superseded) Retire(ref);
   for (RecordRef ref : unsettled.twins) RetireRecord(ref);
+  for (RecordRef ref : unsettled.spilled) SettleSpilled(ref);
   for (RecordRef ref : unsettled.live) {
     if (IsNewestHere(ref)) {
       EnterIndex(ref);
@@ -150,14 +147,18 @@ void Store::ShowIndex() {
   earlier_indexes_.clear();
 }
 
-absl::Status Store::InheritSessions(warden::NodeContext* context) {
+void Store::InheritSessions(warden::NodeContext* context) {
   for (warden::InheritedSession& inherited : context->sessions) {
+    const uint64_t id = inherited.id;
     absl::StatusOr<std::shared_ptr<Session>> session = Session::Inherit(std::move(inherited));
-    if (!session.ok()) return session.status();
+    if (!session.ok()) {  // its client sees its end
+      NoteDamage(StrCat("session ", id, " is ended: ", std::string(session.status().message())));
+      warden_->DropSession(id).IgnoreError();
+      continue;
+    }
     header_->last_session.store(std::max(header_->last_session.load(), (*session)->id));  // an older version did not count
     sessions_[(*session)->id] = *session;
   }
-  return absl::OkStatus();
 }
 
 void Store::CountInheritedMutable() {
@@ -179,13 +180,13 @@ absl::Status Store::RecoverRecord(RecordRef ref, Unsettled* unsettled) {
   auto owner = sessions_.find(record->owner_session);
   // A staged put (its block is in an arena) is still in its session's ring and will be executed again.
   const bool keep_draft = owner != sessions_.end() && (record->segment == 0 || !(record->flags & layout::kRecordKernelImmutable));
-  const bool draft = !live && !retired && !prepared;
+  const bool spilled = IsSpilled(record);
+  const bool draft = !live && !retired && !prepared && !spilled;
   if (draft && state == RecordState::kDraft && !keep_draft) {
-    record->state.store(static_cast<uint8_t>(RecordState::kFree));
-    slabs_->Free(ref);
+    FreeRecord(ref);
     return absl::OkStatus();
   }
-  if (absl::Status s = TakeBlock(record); !s.ok()) return s;
+  if (HasFile(record)) NoteFile(record);
   if (DataSegment* data = blocks_.Find(record->segment); data != nullptr && !data->arena) extent_records_[record->segment].insert(ref);
   if (retired) {
     record->state.store(static_cast<uint8_t>(RecordState::kRetired));
@@ -204,6 +205,10 @@ absl::Status Store::RecoverRecord(RecordRef ref, Unsettled* unsettled) {
     return absl::OkStatus();
   }
   if (live) record->state.store(static_cast<uint8_t>(RecordState::kLive));
+  if (spilled && record->cluster_state == 0) {
+    unsettled->spilled.push_back(ref);
+    return absl::OkStatus();
+  }
   if (record->cluster_state == 0) return RecoverLive(ref, unsettled);
   RecoverDirectory(ref, unsettled);
   return absl::OkStatus();
@@ -228,10 +233,11 @@ void Store::RecoverDirectory(RecordRef ref, Unsettled* unsettled) {
 
 absl::Status Store::TakeBlock(const Record* record) {
   if (record->segment == 0) return absl::OkStatus();
-  DataSegment* data = blocks_.Find(record->segment);
-  if (data == nullptr) return absl::DataLossError(StrCat("a record names segment ", record->segment, ", which is not here"));
-  if (absl::Status s = blocks_.Reserve(record->segment, record->offset, record->nbytes); !s.ok()) return s;
-  return absl::OkStatus();
+  const DataSegment* data = blocks_.Find(record->segment);
+  if (data == nullptr) return absl::DataLossError(StrCat("segment: ", record->segment, " is not here"));
+  const bool arena = record->flags & layout::kRecordKernelImmutable;
+  if (data->arena != arena) return absl::DataLossError(StrCat("flags: ", int{record->flags}, " do not fit a block in ", data->arena ? "an arena" : "an extent"));
+  return blocks_.Reserve(record->segment, record->offset, record->nbytes);
 }
 
 absl::Status Store::RecoverLive(RecordRef ref, Unsettled* unsettled) {

@@ -24,11 +24,22 @@ absl::StatusOr<std::shared_ptr<Session>> Store::OpenSession(const SessionPeer& p
   return session;
 }
 
+// A pin table is its client's memory: what can be limited is how large it may become.
+absl::Status Store::CheckPinRoom(uint64_t chunks) const {
+  if (limits_.max_pins == 0) return absl::OkStatus();
+  uint64_t room = 0;
+  for (const auto& [id, session] : sessions_) room += session->pins().size() * layout::kPinsPerChunk;
+  if (room + chunks * layout::kPinsPerChunk <= limits_.max_pins) return absl::OkStatus();
+  return absl::ResourceExhaustedError(StrCat("pins: the ", sessions_.size(), " sessions of this node have room for ", room, ", and ", chunks * layout::kPinsPerChunk,
+                                             " more would pass the most that it may give (--max_pins=", limits_.max_pins, "); release views, or close sessions"));
+}
+
 absl::Status Store::AddRing(Session& session) {
   std::lock_guard lock(mutex_);
   if (session.has_ring()) return absl::OkStatus();
   if (absl::Status s = session.OpenRing(); !s.ok()) return s;
   if (session.pins().empty()) {
+    if (absl::Status s = CheckPinRoom(1); !s.ok()) return s;
     if (absl::StatusOr<uint32_t> chunk = session.GrowPins(); !chunk.ok()) return chunk.status();
   }
   return warden_->KeepSession(session.id, session.Blob(), session.Descriptors());
@@ -36,6 +47,7 @@ absl::Status Store::AddRing(Session& session) {
 
 absl::StatusOr<uint32_t> Store::GrowPins(Session& session) {
   std::lock_guard lock(mutex_);
+  if (absl::Status s = CheckPinRoom(1); !s.ok()) return s;
   absl::StatusOr<uint32_t> chunk = session.GrowPins();
   if (!chunk.ok()) return chunk;
   if (absl::Status s = warden_->AddSessionFd(session.id, session.pins().back().fd.get()); !s.ok()) return s;
@@ -44,6 +56,7 @@ absl::StatusOr<uint32_t> Store::GrowPins(Session& session) {
 
 absl::Status Store::AddForkedPins(Session& child, std::vector<UniqueFd> chunks) {
   std::lock_guard lock(mutex_);
+  if (absl::Status s = CheckPinRoom(chunks.size()); !s.ok()) return s;
   for (UniqueFd& chunk : chunks) {
     if (absl::Status s = child.AddPinChunk(std::move(chunk)); !s.ok()) return s;
   }

@@ -107,9 +107,10 @@ absl::StatusOr<Placed> Store::Reserve(Session& session, const CreateSpec& spec) 
   const RecordRef current = index_->Find(spec.name, index_->Hash(spec.name));
   if (const RecordRef repeated = FindRepetition(session, spec, current); repeated != 0) {
     Record* record = slabs_->At(repeated);
-    const bool live = record->seq.load() & 1;
+    const bool live = (record->seq.load() & 1) || IsSpilled(record);
     return Placed{.kind = live ? Placed::Kind::kDone : Placed::Kind::kPlaced, .record = repeated, .record_seq = record->seq.load(),
-                  .block = {record->segment, record->offset, blocks_.Address(record->segment, record->offset)}};
+                  .block = {record->segment, record->offset, blocks_.Address(record->segment, record->offset)},
+                  .nbytes = record->nbytes, .checksum = live ? nullptr : layout::ChecksumPartOf(record)};
   }
   absl::Status conditions;
   if (spec.fetched) {
@@ -118,11 +119,17 @@ absl::StatusOr<Placed> Store::Reserve(Session& session, const CreateSpec& spec) 
     conditions = CheckConditions(spec.name, spec.version, spec.if_version, current);
   }
   if (!conditions.ok()) return conditions;
-  absl::StatusOr<Placed> placed = FindBlock(session, spec);
+  if (limits_.max_tensors != 0 && current == 0) {
+    const absl::StatusOr<Placed::Kind> room = MakeRoomForOne(spec);
+    if (!room.ok()) return room.status();
+    if (*room == Placed::Kind::kWait) return Placed{.kind = *room};
+  }
+  absl::StatusOr<Placed> placed =
+      FindBlock({.why = "put", .name = spec.name, .nbytes = spec.nbytes, .in_arena = spec.in_arena, .session = session.id});
   if (!placed.ok() || placed->kind != Placed::Kind::kPlaced) return placed;
-  uint64_t record_bytes = layout::RecordBytes(spec.shape.rank(), spec.name.size(), spec.metadata.size());
-  if (limits_.directory) record_bytes = layout::DirectoryPartOffset(record_bytes) + sizeof(layout::DirectoryPart);
-  absl::StatusOr<RecordRef> ref = slabs_->Allocate(record_bytes);
+  const uint64_t record_bytes = layout::RecordBytes(spec.shape.rank(), spec.name.size(), spec.metadata.size());
+  const uint64_t parts = layout::PartsBytes(FlagsOf(spec, placed->block));
+  absl::StatusOr<RecordRef> ref = slabs_->Allocate(parts == 0 ? record_bytes : layout::PartsOffset(record_bytes) + parts);
   if (!ref.ok()) {
     blocks_.Free(placed->block.segment, placed->block.offset, spec.nbytes);
     return ref.status();
@@ -133,36 +140,70 @@ absl::StatusOr<Placed> Store::Reserve(Session& session, const CreateSpec& spec) 
   draft_bytes_ += spec.nbytes;
   if (!spec.in_arena && placed->block.segment != 0) extent_records_[placed->block.segment].insert(*ref);
   placed->record = *ref;
+  placed->nbytes = spec.nbytes;
+  placed->checksum = layout::ChecksumPartOf(slabs_->At(*ref));
   placed->record_seq = slabs_->At(*ref)->seq.load();
   PENSTOCK_FAULT_POINT("node.reserve.done");
   return placed;
 }
 
-void Store::WriteDraft(Record* record, const Session& session, const CreateSpec& spec, const Block& block) {
+// For a name that is not here yet: what replaces a tensor adds none. kWait: others must let go of one first.
+absl::StatusOr<Placed::Kind> Store::MakeRoomForOne(const CreateSpec& spec) {
+  const auto count = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return names_->size() + withheld_ + drafts_; };
+  while (count() >= limits_.max_tensors) {
+    const uint64_t before = count();
+    bool leased = false;
+    if (drafts_ < limits_.max_tensors) Evict(1, &leased);
+    if (count() < before) continue;
+    if (leased) {
+      waits_for_leases_ = true;
+      return Placed::Kind::kWait;
+    }
+    return absl::ResourceExhaustedError(StrCat("put '", spec.name, "': this node keeps ", before, " tensors and drafts, the most it may (--max_tensors=",
+                                               limits_.max_tensors, "), and none of them may be evicted; delete some"));
+  }
+  return Placed::Kind::kPlaced;
+}
+
+uint8_t Store::FlagsOf(const CreateSpec& spec, const Block& block) const {
+  return static_cast<uint8_t>((spec.keep ? layout::kRecordKeep : 0) | (spec.soft_pin ? layout::kRecordSoftPin : 0) |
+                              (spec.fetched ? layout::kRecordFetched : 0) | (spec.purpose == layout::Purpose::kBound ? layout::kRecordBound : 0) |
+                              (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0) |
+                              (limits_.directory ? layout::kRecordDirectory : 0) |
+                              (limits_.checksum || spec.crc32c ? layout::kRecordChecksum : 0));
+}
+
+void Store::FillRecord(Record* record, const CreateSpec& spec) const {
   record->name_hash = index_->Hash(spec.name);
-  record->version_number = spec.version;
-  record->version_term = spec.version_term;
-  record->segment = block.segment;
-  record->offset = block.offset;
   record->nbytes = spec.nbytes;
-  record->created_ns = spec.fetched ? spec.created_ns : spec.if_version;
   record->name_bytes = static_cast<uint16_t>(spec.name.size());
   record->metadata_bytes = static_cast<uint16_t>(spec.metadata.size());
   record->dtype = static_cast<uint8_t>(spec.dtype);
   record->rank = static_cast<uint8_t>(spec.shape.rank());
-  record->flags = (spec.keep ? layout::kRecordKeep : 0) | (spec.fetched ? layout::kRecordFetched : 0) | (spec.purpose == layout::Purpose::kBound ? layout::kRecordBound : 0) |
-                  (spec.in_arena || block.segment == 0 ? layout::kRecordKernelImmutable : 0) | (limits_.directory ? layout::kRecordDirectory : 0);
-  record->expires_ns.store(spec.fetched ? layout::kLeaseBase : spec.ttl_ns);
   record->request_id = spec.request_id;
-  record->owner_session = static_cast<uint32_t>(session.id);
   record->replicas = spec.replicas;
   record->cluster_state.store(0, std::memory_order_relaxed);
-  if (limits_.directory) *layout::DirectoryPartOf(record) = {};
   char* at = reinterpret_cast<char*>(record) + layout::kRecordFixedBytes;
   std::memcpy(at, spec.shape.dims().data(), 8 * spec.shape.rank());
   at += 8 * spec.shape.rank();
   std::memcpy(at, spec.name.data(), spec.name.size());
   if (!spec.metadata.empty()) std::memcpy(at + spec.name.size(), spec.metadata.data(), spec.metadata.size());
+}
+
+void Store::WriteDraft(Record* record, const Session& session, const CreateSpec& spec, const Block& block) {
+  FillRecord(record, spec);
+  record->version_number = spec.version;
+  record->version_term = spec.version_term;
+  record->segment = block.segment;
+  record->offset = block.offset;
+  record->created_ns = spec.fetched ? spec.created_ns : spec.if_version;
+  record->flags = FlagsOf(spec, block);
+  record->expires_ns.store(spec.fetched ? layout::kLeaseBase : spec.ttl_ns);
+  record->owner_session = static_cast<uint32_t>(session.id);
+  if (limits_.directory) *layout::DirectoryPartOf(record) = {};
+  if (layout::ChecksumPart* part = layout::ChecksumPartOf(record)) {
+    *part = {spec.crc32c.value_or(0), spec.crc32c ? layout::ChecksumState::kExpected : layout::ChecksumState::kNone};
+  }
   SetState(record, RecordState::kDraft);
 }
 
@@ -198,6 +239,7 @@ absl::StatusOr<Store::TakenDraft> Store::TakeDraft(Session& session, RecordRef r
   session.drafts.erase(ref);  // and stays in the books until it is over
   TakenDraft taken{.spec = {}, .record = ref, .request_id = record->request_id, .nbytes = record->nbytes};
   if (record->nbytes > 0) taken.data = blocks_.Address(record->segment, record->offset);
+  taken.checksum = layout::ChecksumPartOf(*found);
   taken.spec.set_name(std::string(NameOf(record)));
   taken.spec.set_dtype(record->dtype);
   for (int i = 0; i < record->rank; ++i) taken.spec.add_shape(layout::RecordShape(record)[i]);
@@ -205,6 +247,7 @@ absl::StatusOr<Store::TakenDraft> Store::TakeDraft(Session& session, RecordRef r
   if (record->created_ns != layout::kAnyVersion) taken.spec.set_if_version(record->created_ns);
   taken.spec.set_ttl_ns(record->expires_ns);
   taken.spec.set_keep(record->flags & layout::kRecordKeep);
+  taken.spec.set_soft_pin(record->flags & layout::kRecordSoftPin);
   taken.spec.set_replicas(record->replicas);
   const auto metadata = layout::DecodeMetadata({layout::RecordMetadata(record), record->metadata_bytes});
   for (const auto& [key, value] : *metadata) (*taken.spec.mutable_metadata())[key] = value;
@@ -258,7 +301,7 @@ absl::StatusOr<Published> Store::MakeLive(RecordRef ref) {
   if (conditions.ok() && !fetched) conditions = CheckConditions(name, record->version_number, record->created_ns, current);
   if (conditions.ok() && current == 0) conditions = index_->Insert(hash, ref);  // a hint to a record that is not live yet
   if (!conditions.ok()) {
-    FreeRecord(ref);
+    FreeUnlessHeld(ref);
     return conditions;
   }
   const uint64_t last = fetched ? 0 : current == 0 ? deleted_.Last(hash) : slabs_->At(current)->version_number;
@@ -315,6 +358,13 @@ uint64_t Store::DraftBytes(RecordRef draft) const {
   return slabs_->IsSlot(draft) ? slabs_->At(draft)->nbytes : 0;
 }
 
+bool Store::WantsChecksum(RecordRef draft) const {
+  std::lock_guard lock(mutex_);
+  if (!slabs_->IsSlot(draft) || (slabs_->At(draft)->seq.load() & 1)) return false;
+  const layout::ChecksumPart* part = layout::ChecksumPartOf(slabs_->At(draft));
+  return part != nullptr && part->state != layout::ChecksumState::kKnown;
+}
+
 std::optional<Published> Store::PublishedBy(std::string_view name, uint64_t request_id) const {
   std::lock_guard lock(mutex_);
   const RecordRef ref = FindOwn(name);
@@ -350,10 +400,8 @@ void Store::CountLive(RecordRef ref) {
   const Record* record = slabs_->At(ref);
   tensor_bytes_ += record->nbytes;
   if (const uint64_t expiry = ExpiryOf(record); expiry != 0) expiries_.emplace(expiry, ref);
-  if (!(record->flags & layout::kRecordKeep)) {
-    cache_bytes_ += record->nbytes;
-    evictable_.emplace(record->created_ns, ref);
-  }
+  if (!(record->flags & layout::kRecordKeep)) cache_bytes_ += record->nbytes;
+  Track(ref);
   if (record->flags & layout::kRecordBound) {
     Session* owner = OwnerOf(record);
     if (owner != nullptr) {
@@ -369,10 +417,8 @@ void Store::UncountLive(RecordRef ref) {
   const Record* record = slabs_->At(ref);
   tensor_bytes_ -= record->nbytes;
   if (const uint64_t expiry = ExpiryOf(record); expiry != 0) expiries_.erase({expiry, ref});
-  if (!(record->flags & layout::kRecordKeep)) {
-    cache_bytes_ -= record->nbytes;
-    evictable_.erase({record->created_ns, ref});
-  }
+  if (!(record->flags & layout::kRecordKeep)) cache_bytes_ -= record->nbytes;
+  Untrack(ref);
   if (record->flags & layout::kRecordBound) {
     if (Session* owner = OwnerOf(record); owner != nullptr) owner->bound.erase(ref);
   }
@@ -386,6 +432,7 @@ void Store::Retire(RecordRef ref) {
 // One that never was live is held, by readers on other hosts, as what it would have been.
 void Store::RetireRecord(RecordRef ref) {
   Record* record = slabs_->At(ref);
+  if (IsSpilled(record)) return FreeRecord(ref);  // nobody can have pinned it
   const uint64_t live_seq = record->seq.load() | 1;
   if (record->seq.load() == live_seq) record->seq.fetch_add(1, std::memory_order_seq_cst);  // even: no new reader can pin it
   PENSTOCK_FAULT_POINT("node.retire.even");
@@ -414,13 +461,23 @@ void Store::FreeRecord(RecordRef ref) {
   }
   blocks_.Free(record->segment, record->offset, record->nbytes);
   SetState(record, RecordState::kFree);
+  if (HasFile(record)) RemoveFile(record->offset);
   slabs_->Free(ref);
 }
 
 void Store::FreeDraft(RecordRef ref) {
   --drafts_;
   draft_bytes_ -= slabs_->At(ref)->nbytes;
-  FreeRecord(ref);
+  FreeUnlessHeld(ref);
+}
+
+// Of HoldDraft. Such a one goes when nobody holds it any more, as what was live does.
+void Store::FreeUnlessHeld(RecordRef draft) {
+  if (held_.contains(layout::PinWord(draft, slabs_->At(draft)->seq.load() | 1))) {
+    RetireRecord(draft);
+  } else {
+    FreeRecord(draft);
+  }
 }
 
 absl::Status Store::Abort(Session& session, RecordRef ref, uint64_t seq) {
@@ -514,7 +571,7 @@ Published Store::PublishedOf(RecordRef ref) const {
   const bool fetched = record->flags & layout::kRecordFetched;
   return {.record = ref, .record_seq = record->seq.load(), .version_term = record->version_term,
           .version_number = record->version_number, .created_ns = record->created_ns, .fetched = fetched,
-          .leased = fetched && layout::kLeaseBase + static_cast<uint64_t>(MonotonicNanos()) < record->expires_ns};
+          .leased = fetched && layout::kLeaseBase + static_cast<uint64_t>(MonotonicNanos()) < record->expires_ns, .spilled = IsSpilled(record)};
 }
 
 void Store::Log(v1::Event::Kind kind, RecordRef ref, uint64_t time_ns) {

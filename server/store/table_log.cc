@@ -20,6 +20,9 @@ namespace {
 constexpr uint64_t kMagic = 0x31474f4c4b545350;  // "PSTKLOG1": of this form of the records
 constexpr uint64_t kSegmentBytes = uint64_t{4} << 20;
 constexpr uint64_t kLeastGarbage = uint64_t{16} << 20;
+constexpr uint64_t kRenewBytes = uint64_t{512} << 10;  // at once
+constexpr size_t kDropsAtOnce = 2;
+constexpr Partition kMostPartitions = 1 << 16;
 
 enum Kind : uint16_t { kComplete = 1, kEntry = 2, kErase = 3, kClear = 4, kPromise = 5 };
 
@@ -35,7 +38,8 @@ struct EntryPart {  // then the holders, then the text
   uint8_t replicas;
   uint8_t deleted;
   uint8_t cache;
-  uint8_t unused[5];
+  uint8_t reasons;
+  uint8_t unused[4];
 };
 static_assert(sizeof(EntryPart) == 72);
 
@@ -67,8 +71,9 @@ Entry EntryOf(std::string_view bytes) {
   entry.deleted = part.deleted != 0;
   entry.cache = part.cache != 0;
   for (size_t i = 0; i < part.holders; ++i) entry.holders.push_back(ValueOf<directory::NodeId>(bytes.substr(sizeof(EntryPart) + 8 * i)));
-  const std::string_view text = bytes.substr(sizeof(EntryPart) + 8 * size_t{part.holders}, part.text_bytes);
-  entry.SetText(text.substr(0, part.name_bytes), text.substr(part.name_bytes));
+  entry.text = bytes.substr(sizeof(EntryPart) + 8 * size_t{part.holders}, part.text_bytes);
+  entry.name_bytes = part.name_bytes;
+  entry.reasons = part.reasons;
   return entry;
 }
 
@@ -103,10 +108,10 @@ struct TableLog::Contents {
 TableLog::TableLog(SharedSegments* segments, std::vector<SharedSegment> inherited) : segments_(segments) {
   static_assert(sizeof(Head) == 64 && sizeof(RecordHead) == 16);
   Adopt(std::move(inherited));
-  if (!log_.empty()) return;
-  ++epoch_;
-  if (AddSegment(kSegmentBytes)) {
-    HeadOf(log_[0])->whole.store(1);
+  if (!log_.segments.empty()) return;
+  ++log_.epoch;
+  if (AddSegment(&log_, kSegmentBytes)) {
+    HeadOf(log_.segments[0])->whole.store(1);
   } else {
     GiveUp();
   }
@@ -124,18 +129,18 @@ void TableLog::Adopt(std::vector<SharedSegment> inherited) {
     }
   }
   for (auto it = epochs.rbegin(); it != epochs.rend(); ++it) {
-    epoch_ = std::max(epoch_, it->first);
+    log_.epoch = std::max(log_.epoch, it->first);
     const auto first = it->second.find(0);
     const bool whole = first != it->second.end() && HeadOf(first->second)->whole.load() != 0;
     for (const auto& [number, segment] : it->second) {
-      if (whole && log_.size() == number && (number == 0 || !log_.empty())) {
-        log_.push_back(segment);
-        bytes_ += HeadOf(segment)->used.load();
+      if (whole && log_.segments.size() == number && (number == 0 || !log_.segments.empty())) {
+        log_.segments.push_back(segment);
+        log_.bytes += HeadOf(segment)->used.load();
       } else {
         segments_->Drop(segment.id);
       }
     }
-    if (whole) epoch_ = it->first;
+    if (whole) log_.epoch = it->first;
     if (whole) {
       for (auto older = std::next(it); older != epochs.rend(); ++older) {
         for (const auto& [number, segment] : older->second) segments_->Drop(segment.id);
@@ -143,37 +148,41 @@ void TableLog::Adopt(std::vector<SharedSegment> inherited) {
       break;
     }
   }
-  write_anew_at_ = std::max(kLeastGarbage, 2 * bytes_);
+  write_anew_at_ = kLeastGarbage;  // how much of it is no longer so, nobody knows: a larger one is written anew at once
 }
 
-bool TableLog::AddSegment(uint64_t bytes) {
+bool TableLog::AddSegment(Log* log, uint64_t bytes) {
   absl::StatusOr<SharedSegment> made = segments_->CreateSealed(
       {.kind = layout::SegmentKind::kTableLog, .bytes = std::max(bytes, kSegmentBytes), .huge_pages = false, .populate = false});
   if (!made.ok()) return false;
   Head* head = HeadOf(*made);
-  head->epoch = epoch_;
-  head->number = static_cast<uint32_t>(log_.size());
+  head->epoch = log->epoch;
+  head->number = static_cast<uint32_t>(log->segments.size());
   head->used.store(0);
   head->whole.store(0);
   head->magic = kMagic;
-  log_.push_back(*made);
+  log->segments.push_back(*made);
   return true;
 }
 
-bool TableLog::MakeRoom(uint64_t bytes) {
-  const auto has_room = [&] { return sizeof(Head) + HeadOf(log_.back())->used.load(std::memory_order_relaxed) + bytes <= log_.back().bytes; };
-  return has_room() || AddSegment(sizeof(Head) + bytes);
+bool TableLog::MakeRoom(Log* log, uint64_t bytes) {
+  const SharedSegment& last = log->segments.back();
+  return sizeof(Head) + HeadOf(last)->used.load(std::memory_order_relaxed) + bytes <= last.bytes || AddSegment(log, sizeof(Head) + bytes);
 }
 
 void TableLog::Append(uint16_t kind, Partition partition, absl::Span<const std::string_view> parts) {
-  if (lost_) return;
-  if (bytes_ >= write_anew_at_ && !writing_anew_) WriteAnew();
+  if (!only_next_) AppendTo(&log_, kind, partition, parts);
+  if (only_next_ || (!next_.segments.empty() && partition < renewed_)) AppendTo(&next_, kind, partition, parts);
+}
+
+void TableLog::AppendTo(Log* log, uint16_t kind, Partition partition, absl::Span<const std::string_view> parts) {
+  if (lost_ || log->segments.empty()) return;
   uint64_t payload = 0;
   for (const std::string_view part : parts) payload += part.size();
   const uint64_t bytes = (sizeof(RecordHead) + payload + 7) / 8 * 8;
-  if (lost_ || !MakeRoom(bytes)) return GiveUp();
-  Head* head = HeadOf(log_.back());
-  char* at = static_cast<char*>(log_.back().address) + sizeof(Head) + head->used.load(std::memory_order_relaxed);
+  if (!MakeRoom(log, bytes)) return log == &next_ ? Drop(log) : GiveUp();
+  Head* head = HeadOf(log->segments.back());
+  char* at = static_cast<char*>(log->segments.back().address) + sizeof(Head) + head->used.load(std::memory_order_relaxed);
   const RecordHead record{.bytes = static_cast<uint32_t>(bytes), .kind = kind, .partition = static_cast<uint16_t>(partition), .payload_bytes = payload};
   std::memcpy(at, &record, sizeof(record));
   at += sizeof(record);
@@ -182,7 +191,7 @@ void TableLog::Append(uint16_t kind, Partition partition, absl::Span<const std::
     at += part.size();
   }
   head->used.fetch_add(bytes, std::memory_order_release);  // from here on it counts
-  bytes_ += bytes;
+  log->bytes += bytes;
 }
 
 void TableLog::SetComplete(Partition partition, const TableHeader& header) {
@@ -195,7 +204,7 @@ void TableLog::Put(Partition partition, const Entry& entry) {
   const EntryPart part{.version_term = entry.version.term, .version_number = entry.version.number, .stamp_term = entry.stamp.term,
                        .stamp_change = entry.stamp.change, .op_session = entry.op.session, .op_count = entry.op.count, .nbytes = entry.nbytes,
                        .text_bytes = static_cast<uint32_t>(entry.text.size()), .name_bytes = entry.name_bytes, .holders = static_cast<uint16_t>(entry.holders.size()),
-                       .replicas = entry.replicas, .deleted = entry.deleted, .cache = entry.cache, .unused = {}};
+                       .replicas = entry.replicas, .deleted = entry.deleted, .cache = entry.cache, .reasons = entry.reasons, .unused = {}};
   Append(kEntry, partition,
          {BytesOf(part), {reinterpret_cast<const char*>(entry.holders.data()), 8 * entry.holders.size()}, std::string_view(entry.text)});
 }
@@ -206,7 +215,7 @@ void TableLog::SetPromise(Partition partition, Term promised) { Append(kPromise,
 
 TableLog::Contents TableLog::Read() const {
   Contents contents;
-  for (const SharedSegment& segment : log_) {
+  for (const SharedSegment& segment : log_.segments) {
     const char* at = static_cast<const char*>(segment.address) + sizeof(Head);
     const char* const end = at + HeadOf(segment)->used.load(std::memory_order_acquire);
     while (at < end) {
@@ -252,42 +261,58 @@ void TableLog::Load(const Loaded& loaded) const {
   }
 }
 
-void TableLog::WriteAnew() {
-  writing_anew_ = true;
-  const Contents contents = Read();
-  std::vector<SharedSegment> old;
-  old.swap(log_);
-  ++epoch_;
-  bytes_ = 0;
-  if (!AddSegment(kSegmentBytes)) {
-    log_.swap(old);
-    return GiveUp();
+// ---- written anew ----
+
+void TableLog::Renew(const Tell& tell) {
+  for (size_t i = 0; i < kDropsAtOnce && !dropping_.empty(); ++i) {
+    segments_->Drop(dropping_.back());
+    dropping_.pop_back();
   }
-  for (const auto& [partition, table] : contents.tables) {
-    if (table.promised != 0) SetPromise(partition, table.promised);
-    for (const auto& [name, entry] : table.entries) Append(kEntry, partition, {entry});
-    if (table.complete) SetComplete(partition, table.header);
+  if (lost_ || !dropping_.empty()) return;
+  if (next_.segments.empty()) {
+    if (log_.bytes < write_anew_at_) return;
+    BeginAnew();
   }
-  if (!lost_) HeadOf(log_[0])->whole.store(1);
-  for (const SharedSegment& segment : old) segments_->Drop(segment.id);
-  write_anew_at_ = bytes_ + std::max(kLeastGarbage, bytes_);
-  writing_anew_ = false;
+  const uint64_t end = next_.bytes + kRenewBytes;
+  only_next_ = true;
+  for (; renewed_ < kMostPartitions && next_.bytes < end && !next_.segments.empty(); ++renewed_) tell(renewed_, this);
+  only_next_ = false;
+  if (renewed_ == kMostPartitions && !next_.segments.empty()) FinishAnew();
+}
+
+void TableLog::BeginAnew() {
+  renewed_ = 0;
+  next_.epoch = log_.epoch + 1;
+  next_.bytes = 0;
+  if (!AddSegment(&next_, kSegmentBytes)) write_anew_at_ += kLeastGarbage;  // later
+}
+
+void TableLog::FinishAnew() {
+  HeadOf(next_.segments[0])->whole.store(1);
+  for (const SharedSegment& segment : log_.segments) dropping_.push_back(segment.id);
+  log_ = std::move(next_);
+  next_ = {};
+  write_anew_at_ = log_.bytes + std::max(kLeastGarbage, log_.bytes);
+}
+
+void TableLog::Drop(Log* log) {
+  for (const SharedSegment& segment : log->segments) segments_->Drop(segment.id);
+  *log = {.segments = {}, .epoch = log->epoch, .bytes = 0};
 }
 
 void TableLog::Forget() {
-  for (const SharedSegment& segment : log_) segments_->Drop(segment.id);
-  log_.clear();
-  ++epoch_;
-  bytes_ = 0;
-  if (!AddSegment(kSegmentBytes)) return GiveUp();
-  HeadOf(log_[0])->whole.store(1);
+  Drop(&next_);
+  Drop(&log_);
+  ++log_.epoch;
+  if (!AddSegment(&log_, kSegmentBytes)) return GiveUp();
+  HeadOf(log_.segments[0])->whole.store(1);
 }
 
 // What is there is not all any more, so it must not be taken for that.
 void TableLog::GiveUp() {
   lost_ = true;
-  for (const SharedSegment& segment : log_) segments_->Drop(segment.id);
-  log_.clear();
+  Drop(&next_);
+  Drop(&log_);
 }
 
 }  // namespace penstock::server

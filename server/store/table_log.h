@@ -2,13 +2,14 @@
 //
 // A log of changes in segments of the warden's. A record counts from the store of its segment's `used` on, which comes last, so a
 // process that dies at any moment leaves a log that can be read. When what is no longer so has become most of it, the log is written
-// anew under the next *epoch*, which counts from the store of `whole` on.
+// anew under the next *epoch*, which counts from the store of `whole` on: a few partitions at a time (Renew), from what the directory
+// has. Until it is whole, changes go into the old log, and those of partitions that are in the new one already, there, too.
 //
 // Threading:  one thread at a time (the directory's lock)
 // Ownership:  the segments are the warden's
 // Errors:     without memory for the log nothing is kept any more (`lost()`): the next process begins as one that has lost its memory
 // Limits:     about 100 bytes, name, info and 8 bytes a holder an entry, twice that before it is written anew, three times while it
-//             is; to write it anew takes about a microsecond an entry. At most 65536 partitions.
+//             is; Renew takes about a millisecond. At most 65536 partitions.
 #pragma once
 
 #include <cstdint>
@@ -33,32 +34,44 @@ class TableLog final : public directory::Tables {
   void Clear(directory::Partition partition) override;
   void SetPromise(directory::Partition partition, directory::Term promised) override;
   void Load(const Loaded& loaded) const override;
+  void Renew(const Tell& tell) override;
 
   // Everything: it is of another cluster.
   void Forget();
   bool lost() const { return lost_; }
-  uint64_t bytes() const { return bytes_; }
+  uint64_t bytes() const { return log_.bytes; }
 
  private:
   struct Head;
   struct RecordHead;
   struct Contents;  // of a log, by partition
 
+  // The segments of one epoch, in order.
+  struct Log {
+    std::vector<SharedSegment> segments;
+    uint64_t epoch = 0;
+    uint64_t bytes = 0;  // of its records
+  };
+
   static Head* HeadOf(const SharedSegment& segment) { return static_cast<Head*>(segment.address); }
   void Adopt(std::vector<SharedSegment> inherited);
   void Append(uint16_t kind, directory::Partition partition, absl::Span<const std::string_view> parts);
-  bool MakeRoom(uint64_t bytes);
-  bool AddSegment(uint64_t bytes);
+  void AppendTo(Log* log, uint16_t kind, directory::Partition partition, absl::Span<const std::string_view> parts);
+  bool MakeRoom(Log* log, uint64_t bytes);
+  bool AddSegment(Log* log, uint64_t bytes);
   Contents Read() const;
-  void WriteAnew();
+  void BeginAnew();
+  void FinishAnew();
+  void Drop(Log* log);
   void GiveUp();
 
   SharedSegments* const segments_;
-  std::vector<SharedSegment> log_;  // of this epoch, in order
-  uint64_t epoch_ = 0;
-  uint64_t bytes_ = 0;        // of this epoch's records
+  Log log_;
+  Log next_;                         // written anew; no segments: it is not
+  directory::Partition renewed_ = 0;  // the partitions below are in `next_`
+  bool only_next_ = false;
+  std::vector<uint32_t> dropping_;   // segments of the log before
   uint64_t write_anew_at_ = 0;
-  bool writing_anew_ = false;
   bool lost_ = false;
 };
 

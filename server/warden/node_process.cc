@@ -1,6 +1,5 @@
 #include "server/warden/node_process.h"
 
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
@@ -15,37 +14,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/warden/connect_warden.h"
-#include "server/warden/node_abi.h"
+#include "server/warden/load_node.h"
 #include "server/warden/warden_log.h"
 #include "transport/fd_socket/fd_socket.h"
 #include "transport/sys_error.h"
 
 namespace penstock::warden {
 namespace {
-
-using NodeMain = int (*)(NodeContext*);
-
-// Null, with the reason logged, if the library is not there or not of our kind.
-NodeMain LoadNodeMain(const std::string& library) {
-  void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) {
-    LogLine(absl::StrCat("cannot load the node: ", dlerror()));
-    return nullptr;
-  }
-  const auto abi = reinterpret_cast<uint64_t (*)()>(dlsym(handle, "penstock_node_abi"));
-  const auto entry = reinterpret_cast<NodeMain>(dlsym(handle, "penstock_node_main"));
-  if (abi == nullptr || entry == nullptr) {
-    LogLine(absl::StrCat("cannot load the node: ", library, " is no node library: ", dlerror()));
-    return nullptr;
-  }
-  if (abi() != kNodeAbi) {
-    LogLine(absl::StrCat("cannot load the node: ", library, " has interface ", absl::Hex(abi()),
-                         ", this penstockd has ", absl::Hex(kNodeAbi),
-                         ": install both of one version and restart penstockd"));
-    return nullptr;
-  }
-  return entry;
-}
 
 // The warden blocks signals to read them from a descriptor; a node handles its own. Ctrl-C reaches
 // the whole foreground group, and the warden passes it on as SIGTERM: once is enough.
@@ -75,8 +50,9 @@ void ResetSignals() {
   context.segments = birth.segments->Inherit();
   context.sessions = birth.sessions->Inherit();
   context.warden = ConnectWarden(std::move(socket));
-  const NodeMain node_main = LoadNodeMain(birth.library);
-  const int code = node_main != nullptr ? node_main(&context) : kExitNoLibrary;
+  const absl::StatusOr<LoadedNode> node = LoadNode(birth.library);
+  if (!node.ok()) LogLine(absl::StrCat("cannot load the node: ", std::string(node.status().message())));
+  const int code = node.ok() ? node->main(&context) : kExitNoLibrary;
   fflush(nullptr);
   _exit(code);  // the warden's objects are not ours to destroy
 }

@@ -83,6 +83,8 @@ absl::Status RequestServer::Serve(int socket, const Request& request, std::vecto
     case Op::kDropSession:
       result = sessions_.Drop(request.id);
       break;
+    case Op::kRestartNode:
+      return Restart(socket, request);
     default:
       result = absl::UnimplementedError(
           absl::StrCat("the warden knows no operation ", static_cast<uint32_t>(request.op)));
@@ -125,12 +127,34 @@ absl::Status RequestServer::Populate(int socket, const Request& request) {
   return absl::OkStatus();
 }
 
+absl::Status RequestServer::Restart(int socket, const Request& request) {
+  if (checking_) {
+    return Answer(socket, request.number,
+                  absl::AlreadyExistsError("restart: the node library is being checked already"));
+  }
+  auto child = LibraryCheck::Start(node_library_);
+  if (!child.ok()) return Answer(socket, request.number, child.status());
+  checking_.emplace(Checking{request.number, *std::move(child)});
+  return absl::OkStatus();
+}
+
+absl::Status RequestServer::OnChecked(int socket) {
+  pollfd ended{checking_->child.pidfd(), POLLIN, 0};
+  if (poll(&ended, 1, 0) != 1) return absl::OkStatus();
+  absl::StatusOr<std::string> version = checking_->child.Wait();
+  const uint64_t number = checking_->number;
+  checking_.reset();
+  if (version.ok()) restart_ = *std::move(version);
+  return Answer(socket, number, version.status());
+}
+
 void RequestServer::AppendPollFds(std::vector<pollfd>* fds) const {
   for (const Populating& running : populating_) fds->push_back({running.child.pidfd(), POLLIN, 0});
+  if (checking_) fds->push_back({checking_->child.pidfd(), POLLIN, 0});
 }
 
 absl::Status RequestServer::OnChildren(int socket) {
-  absl::Status sent = absl::OkStatus();
+  absl::Status sent = checking_ ? OnChecked(socket) : absl::OkStatus();
   for (auto it = populating_.begin(); it != populating_.end();) {
     pollfd ended{it->child.pidfd(), POLLIN, 0};
     if (poll(&ended, 1, 0) != 1) {
@@ -182,6 +206,7 @@ absl::Status RequestServer::Answer(int socket, uint64_t number, const absl::Stat
 
 void RequestServer::Abandon() {
   populating_.clear();  // kills and reaps the children
+  checking_.reset();
   segments_.DropUnready();
   parts_ = Parts{};
 }

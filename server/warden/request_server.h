@@ -1,6 +1,6 @@
 // RequestServer: executes what a node asks of its warden and answers it.
 //
-// It never waits: a request that takes time (populating) is answered when its child process has
+// It never waits: a request that takes time (populating, checking a library) is answered when its child process has
 // ended, and a node that does not take its answers is cut off instead of stalling the warden.
 //
 // Threading:  one thread at a time (the warden has one)
@@ -15,10 +15,13 @@
 
 #include <cstdint>
 #include <list>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "server/warden/library_check.h"
 #include "server/warden/segment_table.h"
 #include "server/warden/session_table.h"
 #include "server/warden/warden_protocol.h"
@@ -29,8 +32,9 @@ namespace penstock::warden {
 
 class RequestServer {
  public:
-  RequestServer(SegmentTable* segments, SessionTable* sessions)
-      : segments_(*segments), sessions_(*sessions) {}
+  // `node_library`: what kRestartNode has checked.
+  RequestServer(SegmentTable* segments, SessionTable* sessions, std::string node_library = {})
+      : segments_(*segments), sessions_(*sessions), node_library_(std::move(node_library)) {}
 
   // Serves what has arrived on `socket`, some messages at most. Call when it is readable.
   absl::Status OnReadable(int socket);
@@ -39,6 +43,9 @@ class RequestServer {
   void AppendPollFds(std::vector<pollfd>* fds) const;
   // Answers for the children that have ended. Call after poll.
   absl::Status OnChildren(int socket);
+
+  // The node was just told that it may end, for another one of this version of the library. Told once.
+  std::optional<std::string> TakeRestart() { return std::exchange(restart_, std::nullopt); }
 
   // The node is gone: its unfinished requests with it.
   void Abandon();
@@ -59,6 +66,8 @@ class RequestServer {
   absl::Status Serve(int socket, const Request& request, std::vector<UniqueFd> fds);
   absl::Status Create(int socket, const Request& request);
   absl::Status Populate(int socket, const Request& request);
+  absl::Status Restart(int socket, const Request& request);
+  absl::Status OnChecked(int socket);
   // The next ones return what to answer.
   absl::Status Keep(const Request& request, std::vector<UniqueFd> fds);
   absl::Status DropSegment(uint32_t id);
@@ -66,7 +75,14 @@ class RequestServer {
 
   SegmentTable& segments_;
   SessionTable& sessions_;
+  const std::string node_library_;
   std::list<Populating> populating_;
+  struct Checking {
+    uint64_t number;
+    LibraryCheck child;
+  };
+  std::optional<Checking> checking_;
+  std::optional<std::string> restart_;
   Parts parts_;
 };
 

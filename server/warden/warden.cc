@@ -53,7 +53,7 @@ class Warden {
   explicit Warden(const WardenOptions& options)
       : options_(options),
         segments_(options.huge_pages, [this](const std::string& why) { SayOnce(why); }),
-        requests_(&segments_, &sessions_),
+        requests_(&segments_, &sessions_, options.node_library),
         ready_(options.ready_fd) {}
 
   int Run();
@@ -66,6 +66,7 @@ class Warden {
   int PollTimeout() const;
   void OnSignals();
   void OnDeath();
+  void OnRestart(const std::string& version);
   void OnDeadlines();
   void Stop(const std::string& why);
   void CutOffNode(const absl::Status& why);
@@ -90,6 +91,7 @@ class Warden {
   NodeProcess node_;
   absl::Time start_at_ = absl::InfiniteFuture();  // of the next node, while there is none
   bool stopping_ = false;
+  bool restarting_ = false;  // the node ends because it was asked to, for the next one
   absl::Time kill_at_ = absl::InfiniteFuture();
   std::optional<int> exit_code_;
 };
@@ -177,6 +179,7 @@ void Warden::Step() {
     absl::Status served = requests_.OnChildren(node_.socket.get());
     if (fds[3].revents != 0) served.Update(requests_.OnReadable(node_.socket.get()));
     if (!served.ok()) CutOffNode(served);
+    if (const auto version = requests_.TakeRestart()) OnRestart(*version);
   }
   OnDeadlines();
 }
@@ -201,6 +204,12 @@ void Warden::Stop(const std::string& why) {
   stopping_ = true;
   kill_at_ = MonotonicNow() + options_.stop_timeout;
   kill(node_.pid, SIGTERM);
+}
+
+void Warden::OnRestart(const std::string& version) {
+  LogLine(absl::StrCat("node ", node_.pid, " makes room for the next one, of version ", version));
+  restarting_ = true;
+  if (!stopping_) kill_at_ = MonotonicNow() + options_.stop_timeout;
 }
 
 // It closed its socket (a death that shows on the pidfd next) or breaks the protocol.
@@ -233,6 +242,11 @@ void Warden::OnDeath() {
   node_ = NodeProcess{};
   requests_.Abandon();
   const bool exited = WIFEXITED(status);
+  if (std::exchange(restarting_, false) && !stopping_) {  // however it ended: this death was wanted, and counts for none
+    kill_at_ = absl::InfiniteFuture();
+    Start();
+    return;
+  }
   if (exited && WEXITSTATUS(status) == 0) {
     exit_code_ = 0;
     return;

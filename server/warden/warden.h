@@ -6,6 +6,8 @@
 // children and termination signals, and does nothing else.
 //
 //   node dies (a signal, or an exit code other than 0)   forked again, same memory and sessions
+//   node asks for it (kRestartNode)                      the next one is forked when it has ended, if
+//                                                        the library on disk is fit to be it
 //   node exits with 0                                    the warden ends with 0
 //   first node exits by itself before it ever served     the warden ends with its exit code: a
 //                                                        port that is taken does not get free by

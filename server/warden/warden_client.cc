@@ -55,6 +55,9 @@ class SocketWardenClient final : public WardenClient {
   absl::Status DropSession(uint64_t session) override {
     return channel_.Call(MakeRequest(Op::kDropSession, session)).status();
   }
+  absl::Status RestartNode() override {
+    return channel_.Call(MakeRequest(Op::kRestartNode, 0)).status();
+  }
 
  private:
   static Request MakeRequest(Op op, uint64_t id) {

@@ -71,6 +71,10 @@ class WardenClient {
   // Appends one descriptor to a kept session (a further pin chunk).
   virtual absl::Status AddSessionFd(uint64_t session, int fd) = 0;
   virtual absl::Status DropSession(uint64_t session) = 0;
+
+  // Asks for another node process in this one's place. OK: end now, with 0; the next one runs the library that is on disk.
+  // FAILED_PRECONDITION, which says why: that library could not take over; go on.
+  virtual absl::Status RestartNode() = 0;
 };
 
 // What a node process is born with. Lives until the process ends.

@@ -9,6 +9,7 @@
 //   kKeepSession (id, blob; descriptors)       Reply after the last part
 //   kAddSessionFd (id; one descriptor)         Reply
 //   kDropSession (id)                          Reply
+//   kRestartNode                               Reply, when the library on disk is known to be fit
 //
 // A segment that was created with kFlagPopulate and whose kPopulateSegment has not succeeded when
 // the node dies is dropped: nobody inherits half a segment. A session with more descriptors than a
@@ -41,6 +42,7 @@ enum class Op : uint32_t {
   kKeepSession = 5,
   kAddSessionFd = 6,
   kDropSession = 7,
+  kRestartNode = 8,
 };
 
 enum RequestFlags : uint32_t {

@@ -17,11 +17,15 @@ DF_FIELDS = {
     "leaving_bytes", "page_kind", "cache_bytes", "puts", "deletes", "evictions", "expirations", "adoptions",
     "started_ns", "generation", "quarantined_bytes", "channels", "channel_bytes", "regions", "region_bytes",
     "withheld", "withheld_bytes", "held", "held_bytes",
+    "checksum_errors",
+    "damaged", "damaged_bytes", "max_tensors", "max_pins", "max_requests_per_s", "throttled",
+    "lost", "under_replicated", "repaired", "repaired_bytes",
+    "spill_limit_bytes", "spilled", "spilled_bytes", "spills", "spill_ins",
 }
 NODE_FIELDS = {
     "node_uuid", "generation", "version", "layout_version", "socket_dir", "started_ns", "pid", "warden_pid",
     "grpc_address", "page_kind", "data_address", "lanes", "peers", "tls", "tcp_address", "reads_by_rdma",
-    "http_address", "cluster",
+    "http_address", "cluster", "tenant",
 }
 SESSION_FIELDS = {
     "id", "pid", "uid", "label", "pins", "drafts", "extent_bytes", "pinned_retired_bytes", "opened_ns", "requests",

@@ -14,8 +14,8 @@ import pytest
 from support.daemon import BUILD, DEADLINE_S, Cli
 
 TENSOR_FIELDS = [
-    "name", "version", "term", "dtype", "shape", "nbytes", "created", "keep", "expires", "replicas", "nodes",
-    "metadata", "immutable",
+    "name", "version", "term", "dtype", "shape", "nbytes", "created", "keep", "soft_pin", "spilled", "expires", "replicas", "nodes",
+    "metadata", "immutable", "crc32c",
 ]
 
 

@@ -142,7 +142,7 @@ def test_2_views_outlive_all_that_happens_to_their_tensors(store, daemon, worker
             other.do("try:\n"
                      "    for i in range(2000): store.put(f'fill/{i}', pattern(i, 300 << 10), keep=False)\n"
                      "except penstock.StoreFullError: pass")
-            assert not store.exists("evicted/0"), "nothing was evicted: the store was not full"
+            assert int(store.stats()["evictions"]) > 0, "nothing was evicted: the store was not full"
             all_unchanged("by writers, deletes, expiry, eviction, death of the writer, a fork")
             generation = int(store.stats()["generation"])
             os.kill(daemon.node_pid, signal.SIGKILL)

@@ -10,10 +10,12 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 
 import penstock
 from support.daemon import Cli
+from support.nodes import start_nodes
 from support.pattern import pattern, shows
 from support.waiting import is_stopped, until
 
@@ -108,3 +110,42 @@ def test_what_the_home_did_not_hear_is_over_it_is_told_when_it_answers_again(pai
 
 def sessions(pair) -> list[str]:
     return [session["id"] for session in Cli(pair.daemons[0].socket_dir).json("sessions") if session["label"] == "node"]
+
+
+def test_a_node_dies_with_a_grant_of_a_copy_that_grows(short_tmp, module_armory, armory):
+    """A chain of fetches: the third node was sent to the second one, and has pinned its copy there."""
+    daemons = start_nodes(short_tmp / "chain", 3, PENSTOCK_FAULT_DIR=str(module_armory.folder))
+    stores = [penstock.connect(str(daemon.socket_dir), timeout=30) for daemon in daemons]
+    nodes = [daemon.node_pid for daemon in daemons]
+    armory.arm("node.chain.located")
+    for seed in range(1, 30):  # until two gets are under way at the same time
+        stores[0].put("x", pattern(seed, 64 << 20))
+        shown: list[bool] = []
+        gets = [threading.Thread(target=lambda store=store: shown.append(shows(got(store), seed))) for store in stores[1:]]
+        for get in gets:
+            get.start()
+        for get in gets:
+            get.join(timeout=60)
+        assert shown == [True, True]
+        if armory.fired("node.chain.located"):
+            break
+    armory.await_fired("node.chain.located")
+    assert sum(daemon.node_pid != node for daemon, node in zip(daemons, nodes)) == 1
+    stores[0].delete_prefix("")
+    for store in stores:
+        until(lambda store=store: [int(store.stats()[key]) for key in ("drafts", "draft_bytes", "pins", "retired")] == [0, 0, 0, 0],
+              f"nothing is left: {store.stats()}")
+    for store in stores:
+        store.close()
+    assert [daemon.stop() for daemon in daemons] == [0, 0, 0]
+
+
+def got(store: penstock.Store) -> np.ndarray:
+    """A copy of 'x', as soon as the node answers."""
+    for _ in range(100):
+        try:
+            with store.get("x") as view:
+                return view.numpy().copy()
+        except penstock.UnavailableError:
+            time.sleep(0.1)
+    raise AssertionError("no answer in 100 times")

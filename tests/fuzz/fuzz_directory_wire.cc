@@ -98,6 +98,7 @@ class Cluster : public Environment {
     later_.push_back([this, name = pull.name, op = pull.op](Time now) { node_.OnFetched(now, name, op, true); });
   }
   void RecallCopy(std::string_view) override {}
+  void FinishMove(uint64_t, const MoveAnswer&) override {}
   void OnNameEvent(const NameEvent&) override {}
   void OnHistoryLost(Partition) override {}
 

@@ -29,6 +29,9 @@ class Home {
     changing_ = MutableMemory::Create(store_.get()).value();
     MakeChannel();
     sessions_.emplace(store_.get(), &*recall_, 64, changing_.get());
+    copies_.emplace(changing_->bell_fd());
+    sessions_->ServeGrowing(&*copies_);
+    MakeGrowing();
     service_.emplace(store_.get(), &*sessions_, "fuzz", PeerService::Lanes{.data_address = "127.0.0.1:1"});
   }
 
@@ -41,6 +44,7 @@ class Home {
   void Call(uint8_t method, uint8_t whose, std::string_view message) {
     const std::string forged(16, static_cast<char>(whose));
     if (method >= 240) return Follow(whose, message);
+    if (method >= 232) return Chain(whose, message);
     const std::string_view token = whose < 200 ? std::string_view(token_) : whose < 230 ? std::string_view(forged) : message.substr(0, whose % 20);
     switch (method % 8) {
       case 0: Send<v1::RenewRequest, v1::RenewResponse>(token, message, &PeerService::Renew); break;
@@ -72,7 +76,7 @@ class Home {
     FUZZ_CHECK(sessions_->count() == 0);
     v1::DfResponse df;
     store_->Df(&df);
-    FUZZ_CHECK(df.drafts() == 0 && df.pins() == 0);
+    FUZZ_CHECK(df.drafts() == 1 && df.pins() == 1);  // the copy that grows
     FUZZ_CHECK(df.channels() == 1 && df.channel_bytes() == channel_bytes_);
     std::vector<std::string> leased;
     FUZZ_CHECK(store_->DeletePrefix("", &leased).ok() && leased.empty());
@@ -95,12 +99,48 @@ class Home {
     std::memcpy(&grant, message.data(), std::min(message.size(), sizeof(grant)));
     const absl::StatusOr<GrantedBlock> block = sessions_->Use(bytes, grant % 300, kind);
     if (!block.ok() || block->bytes == 0) return;
+    if (block->growing != nullptr) (void)block->growing->Ready(block->bytes - 1);
     if (kind == TransferKind::kRead) {
       seen_ = static_cast<char>(block->data[0] + block->data[block->bytes - 1]);
     } else {
       block->data[0] = block->data[block->bytes - 1] = message[0];
       if (block->wrote) block->wrote(ByteRuns::Whole(block->bytes), 0, block->bytes);
     }
+  }
+
+  // Chains of fetches: with what is sent, or with grants and copies that may be there.
+  void Chain(uint8_t whose, std::string_view message) {
+    const std::string forged(16, static_cast<char>(whose));
+    const std::string_view token = whose < 200 ? std::string_view(token_) : forged;
+    switch (whose % 4) {
+      case 0: return Send<v1::JoinChainRequest, v1::JoinChainResponse>(token, message, &PeerService::JoinChain);
+      case 1: return Send<v1::LocateCopyRequest, v1::LocateCopyResponse>(token, message, &PeerService::LocateCopy);
+      case 2: {
+        v1::JoinChainRequest request;
+        v1::JoinChainResponse response;
+        request.set_grant(message.empty() ? 0 : static_cast<uint8_t>(message[0]));
+        request.set_node_id(forged);
+        (void)service_->JoinChain(token, request, &response);
+        break;
+      }
+      default: {
+        v1::LocateCopyRequest request;
+        v1::LocateCopyResponse response;
+        request.set_name("g");
+        request.set_version(1 + message.size() % 2);
+        request.set_created_ns(7);
+        (void)service_->LocateCopy(token, request, &response);
+        if (!message.empty()) growing_->copy()->Arrived(0, static_cast<uint8_t>(message[0]));
+      }
+    }
+  }
+
+  // A copy "g" of which some bytes come, which stays.
+  void MakeGrowing() {
+    growing_writer_.emplace(store_.get(), "fetch");
+    const CreateSpec spec{.name = "g", .dtype = DType::kU8, .shape = Shape({1000}), .nbytes = 1000, .version = 1, .keep = false, .fetched = true, .created_ns = 7};
+    const Placed placed = growing_writer_->Reserve(spec, absl::Seconds(1)).value();
+    growing_.emplace(copies_->Begin({"g", 1, 7}, growing_writer_->Hold(placed).value()));
   }
 
   // A channel "c" with two steps, which stays.
@@ -149,6 +189,9 @@ class Home {
   std::shared_ptr<Session> writer_;
   uint64_t channel_bytes_ = 0;
   std::optional<LeaseRecall> recall_;
+  std::optional<GrowingCopies> copies_;
+  std::optional<NodeSession> growing_writer_;
+  std::optional<GrowingCopies::Entry> growing_;
   std::optional<RemoteSessions> sessions_;
   std::optional<PeerService> service_;
   std::string token_;

@@ -40,6 +40,22 @@ struct Pair {
 };
 
 constexpr size_t kBlockBytes = 5000;
+constexpr uint64_t kGrowing = 5;  // the grant of a block that grows; with long runs
+constexpr size_t kTimes = 14;     // as long as the others
+
+class BlockThatGrows final : public GrowingBlock {
+ public:
+  absl::StatusOr<uint64_t> Ready(uint64_t offset) override {
+    if (offset < there) return there - offset;
+    if (fails && there > kBlockBytes) return absl::UnavailableError("no more will come");
+    return 0;
+  }
+  void Grow() { there = std::min(there + kBlockBytes / 3, data.size()); }
+
+  std::vector<char> data = std::vector<char>(kTimes * kBlockBytes, 'g');
+  size_t there = 0;
+  bool fails = false;
+};
 
 // Requests that pass the first checks: the bytes choose within what makes sense.
 std::string Plausible(const uint8_t* bytes, size_t size) {
@@ -53,11 +69,15 @@ std::string Plausible(const uint8_t* bytes, size_t size) {
     request.kind = static_cast<uint8_t>(1 + request.kind % 3);
     request.dim_count %= 4;
     std::memset(request.zero, 0, sizeof(request.zero));
-    request.grant %= 5;
+    request.grant %= kGrowing + 1;
     for (uint64_t* field : {&request.offset, &request.run_bytes, &request.skip, &request.length}) {
       if (!wild) *field %= kBlockBytes;
     }
     if (request.kind == 2) request.length %= 4 * kBlockBytes;  // a payload that comes to an end
+    if (request.kind == 1 && request.grant == kGrowing && !wild) {
+      request.run_bytes *= kTimes;
+      request.length *= kTimes;
+    }
     if (request.kind == kAwaitStep) {
       request.dim_count = 0;
       request.run_bytes = request.skip = request.length = 0;
@@ -86,6 +106,9 @@ void Server(const uint8_t* bytes, size_t size) {
   if (size > 2 && bytes[2] % 4 == 1) steps->TearAll(true);
   if (size > 2 && bytes[2] % 4 >= 2) steps->End(bytes[2] % 4 == 2 ? StepSource::State::kClosed : StepSource::State::kReleased);
   grants.AddSteps(token, steps);
+  const auto growing = std::make_shared<BlockThatGrows>();
+  growing->fails = size > 3 && bytes[3] % 4 == 3;
+  FUZZ_CHECK(grants.AddGrowing(token, growing->data.data(), growing->data.size(), growing) == kGrowing);
   std::string input;
   const uint8_t how = size > 0 ? bytes[0] : 0;
   const bool plausible = how % 4 != 0;
@@ -113,18 +136,23 @@ void Server(const uint8_t* bytes, size_t size) {
       }
       const ServerConnection::Next next = connection.Step();
       answers += pair.Read();
+      if (next == ServerConnection::Next::kGrowing) {
+        FUZZ_CHECK(connection.follows() && !connection.IsDue());
+        growing->Grow();
+      }
       if (next == ServerConnection::Next::kClosed || (next == ServerConnection::Next::kReadable && sent == input.size())) break;
     }
     if (tls) FUZZ_CHECK(!connection.known());
-    if (plausible && !tls && how % 8 != 7) {  // steps may come after it
+    if (plausible && !tls && how % 8 != 7 && !growing->fails) {  // steps may come after it
       const StreamAnswer answer{777, 0, 0, 10};
       FUZZ_CHECK(answers.find(std::string(reinterpret_cast<const char*>(&answer), sizeof(answer)) + "rrrrrrrrrr") != std::string::npos);
     }
     FUZZ_CHECK(grants.Bytes(read_only) == block);
     FUZZ_CHECK(grants.Bytes(foreign) == block);
-    (void)connection.IsStepDue();
+    (void)connection.IsDue();
   }
   FUZZ_CHECK(grants.uses() == 0 && !steps->claimed());
+  FUZZ_CHECK(growing.use_count() == 2);  // here and in the table
 }
 
 void Client(const uint8_t* bytes, size_t size) {

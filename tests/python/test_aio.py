@@ -36,6 +36,8 @@ def test_every_call(store):
         assert (await aio.get_or_create("a/made", lambda: np.arange(2))).shape == (2,)
         assert (await aio.stats())["tensors"] >= 4
         assert (await aio.transports())[0]["path"] == "map"
+        with pytest.raises(penstock.Error, match="in no cluster"):
+            await aio.move("a/x", "00", timeout=5)
         assert await aio.delete("a/x") and await aio.delete_prefix("a/") == 3
 
     asyncio.run(main())

@@ -25,11 +25,11 @@ def readme_program() -> str:
     """The README's Python code as one function, with what it takes for given."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 2
-    given = "from typing import Any\nimport numpy as np\nimport torch\n"
+    given = "from typing import Any, Callable\nimport numpy as np\nimport torch\n"
     given += "Array = np.ndarray[Any, np.dtype[Any]]\n"
     given += "async def program(weights: Array, frames: Array, x: Array, obs: Array, tensor: torch.Tensor, "
     given += "model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], dcp: Any, "
-    given += "local: Array, rank: int, number: int) -> None:\n"
+    given += "local: Array, rank: int, number: int, block: Array, compute: Callable[[], Array]) -> None:\n"
     return given + "".join(f"    {line}\n" for block in blocks for line in block.splitlines())
 
 

@@ -51,6 +51,7 @@ class RunCursor {
   };
   bool done() const { return left_ == 0; }
   uint64_t left() const { return left_; }
+  uint64_t offset() const { return run_offset_ + in_run_; }  // of the next piece
   // The rest of the present run, at most `max_bytes` of it; the cursor moves behind it.
   Piece Next(uint64_t max_bytes);
 

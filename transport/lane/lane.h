@@ -38,6 +38,9 @@ struct Transfer {
   uint64_t grant = 0;
   ByteRuns runs;            // of the granted block
   absl::Span<char> memory;  // exactly runs.bytes(), packed; only read by a write
+  // Told of bytes of a read, [skip, skip + length) of `memory`, as they come; on the threads that move them. May be empty; a lane
+  // that brings all at once does not call it.
+  std::function<void(uint64_t skip, uint64_t length)> arrived = {};
   absl::Status status = absl::OkStatus();  // after Run
 };
 
@@ -59,6 +62,15 @@ class Lane {
 using LaneToken = std::array<uint8_t, 16>;
 using TlsIdentity = std::array<uint8_t, 16>;  // names a token to who knows it (stream/tls.h)
 
+// What is there of a block that is still being filled. Any thread; does not block.
+class GrowingBlock {
+ public:
+  virtual ~GrowingBlock() = default;
+  // How many bytes from `offset` on are there; 0: none yet, and the server's bell is rung when more have come. An error: they
+  // never will.
+  virtual absl::StatusOr<uint64_t> Ready(uint64_t offset) = 0;
+};
+
 // A granted block while a transfer uses it: it stays valid and is not reused until this goes.
 struct GrantedBlock {
   char* data = nullptr;
@@ -66,6 +78,8 @@ struct GrantedBlock {
   std::shared_ptr<const void> hold;
   // Told of every write that came whole: `length` bytes of the runs, from the `skip`th on. May be empty.
   std::function<void(const ByteRuns& runs, uint64_t skip, uint64_t length)> wrote = {};
+  // Null: all of it is there. Else only what this says may be read; kept by `hold`.
+  GrowingBlock* growing = nullptr;
 };
 
 // A channel, for one connection that follows it: which step is next, where it lies, and room for a copy.

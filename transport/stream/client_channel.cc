@@ -111,7 +111,7 @@ absl::Status ClientChannel::ReceiveSome(std::vector<DoneChunk>* done) {
         const size_t n = std::min<uint64_t>(buffered(), payload_left_);
         std::memcpy(to, in_.data() + in_begin_, n);
         in_begin_ += n;
-        payload_left_ -= n;
+        TookPayload(n);
         continue;
       }
     } else {
@@ -131,12 +131,18 @@ absl::Status ClientChannel::ReceiveSome(std::vector<DoneChunk>* done) {
     if (*received == 0) break;
     turn += *received;
     if (direct) {
-      payload_left_ -= *received;
+      TookPayload(*received);
     } else {
       in_end_ += *received;
     }
   }
   return absl::OkStatus();
+}
+
+void ClientChannel::TookPayload(uint64_t bytes) {
+  const Chunk& chunk = open_.front().chunk;
+  if (chunk.transfer->arrived) chunk.transfer->arrived(chunk.skip + (chunk.length - payload_left_), bytes);
+  payload_left_ -= bytes;
 }
 
 absl::StatusOr<bool> ClientChannel::TakeAnswer(std::vector<DoneChunk>* done) {

@@ -65,6 +65,7 @@ class ClientChannel {
   absl::Status SendSome();
   absl::Status ReceiveSome(std::vector<DoneChunk>* done);
   absl::StatusOr<bool> TakeAnswer(std::vector<DoneChunk>* done);  // false: more input is needed
+  void TookPayload(uint64_t bytes);  // of the front
   void EndFront(const absl::Status& status, std::vector<DoneChunk>* done);
   std::string& OwnTail();
 

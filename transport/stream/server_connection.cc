@@ -32,6 +32,7 @@ void Pack(RunCursor* cursor, const char* block, uint64_t bytes, char* to) {
 
 ServerConnection::Next ServerConnection::Step() {
   turn_bytes_ = 0;
+  awaits_growth_ = false;
   while (true) {
     if (turn_bytes_ >= kTurnBytes) return Next::kAgain;
     Progress progress = Progress::kGoOn;
@@ -40,6 +41,7 @@ ServerConnection::Next ServerConnection::Step() {
       case State::kRequest: progress = TakeRequest(); break;
       case State::kPayloadIn: progress = ReceivePayload(); break;
       case State::kUnwantedPayload: progress = DropPayload(); break;
+      case State::kAwaitGrowth: progress = AwaitGrowth(); break;
       case State::kPayloadOut: progress = SendPayload(); break;
       case State::kCopyStep: progress = CopyStep(); break;
       case State::kLastWords: progress = SayLastWords(); break;
@@ -49,6 +51,7 @@ ServerConnection::Next ServerConnection::Step() {
       case Progress::kGoOn: break;
       case Progress::kNeedInput: return Next::kReadable;
       case Progress::kNeedOutput: return Next::kWritable;
+      case Progress::kNeedGrowth: awaits_growth_ = true; return Next::kGrowing;
       case Progress::kClosed: return Next::kClosed;
     }
   }
@@ -162,8 +165,42 @@ absl::Status ServerConnection::CheckRequest(const StreamRequest& request) {
 }
 
 void ServerConnection::BeginRead() {
+  if (block_.growing != nullptr && left_ > 0) {
+    state_ = State::kAwaitGrowth;
+    return;
+  }
   AppendAnswer(request_id_, absl::OkStatus(), left_);
   BeginPayload();
+}
+
+// What may be sent now of a growing block. What is packed is sent when the whole block is there: only whole tensors are worth
+// reading before that.
+absl::StatusOr<uint64_t> ServerConnection::Ready() {
+  const bool packed = runs_.run_bytes < kLongRunBytes || length_ <= kSmallAnswerBytes;
+  if (!packed) return block_.growing->Ready(cursor_->offset());
+  for (uint64_t at = 0; at < block_.bytes;) {
+    const absl::StatusOr<uint64_t> ready = block_.growing->Ready(at);
+    if (!ready.ok() || *ready == 0) return ready;
+    at += *ready;
+  }
+  return block_.bytes;
+}
+
+// Before the answer's head: it can still say that the bytes will not come.
+ServerConnection::Progress ServerConnection::AwaitGrowth() {
+  const absl::StatusOr<uint64_t> ready = Ready();
+  if (ready.ok() && *ready > 0) {
+    AppendAnswer(request_id_, absl::OkStatus(), left_);
+    BeginPayload();
+    return Progress::kGoOn;
+  }
+  if (ready.ok()) {
+    const Progress flushed = Flush(false);  // nobody waits for earlier answers because of this one
+    return flushed == Progress::kGoOn ? Progress::kNeedGrowth : flushed;
+  }
+  AppendAnswer(request_id_, ready.status(), 0);
+  EndRequest();
+  return Progress::kGoOn;
 }
 
 // After the answer's head.
@@ -190,7 +227,14 @@ ServerConnection::Progress ServerConnection::SendPayload() {
       Pack(&*cursor_, block_.data, packed_size_, packed_.get());
       left_ -= packed_size_;
     } else if (!packs && piece_.length == 0 && left_ > 0) {
-      piece_ = cursor_->Next(std::min(left_, kSendBytes));
+      uint64_t most = std::min(left_, kSendBytes);
+      if (block_.growing != nullptr) {
+        const absl::StatusOr<uint64_t> ready = Ready();
+        if (!ready.ok()) return Progress::kClosed;  // the head has promised them; who asks again is told
+        if (*ready == 0) return Progress::kNeedGrowth;
+        most = std::min(most, *ready);
+      }
+      piece_ = cursor_->Next(most);
       left_ -= piece_.length;
     }
     const char* from = packs ? packed_.get() + packed_sent_ : block_.data + piece_.offset;
@@ -199,7 +243,7 @@ ServerConnection::Progress ServerConnection::SendPayload() {
       EndRequest();
       return Progress::kGoOn;
     }
-    const absl::StatusOr<size_t> sent = socket_.Send(from, bytes, left_ > 0);
+    const absl::StatusOr<size_t> sent = socket_.Send(from, bytes, left_ > 0 && block_.growing == nullptr);
     if (!sent.ok()) return Progress::kClosed;
     if (*sent == 0) return Progress::kNeedOutput;
     turn_bytes_ += *sent;

@@ -38,6 +38,7 @@ class ServerConnection {
     kReadable,  // call again when the socket can be read
     kWritable,
     kAgain,     // its turn is over, there is more to do
+    kGrowing,   // when bytes that it is to send have come (IsDue); there is nothing to do for the socket
     kClosed,
   };
   Next Step();
@@ -48,19 +49,21 @@ class ServerConnection {
   // Whether it is to be closed soon: it has not said hello, or has been refused and shall read why.
   bool on_probation() const { return !known_ || state_ == State::kLastWords || state_ == State::kDraining; }
   const LaneToken& token() const { return token_; }
-  // Whether it waits for steps of channels; Step is to be called when one is there, too.
-  bool follows() const { return !steps_.empty(); }
-  // After a step of whatever channel, and now and then: whether one of them is for this connection.
-  bool IsStepDue();
+  // Whether it waits for steps of channels, or for bytes of a growing block; Step is to be called when they are there, too.
+  bool follows() const { return !steps_.empty() || awaits_growth_; }
+  // After each ring of the bell, and now and then: whether it was for this connection.
+  bool IsDue();
 
  private:
-  enum class State { kHello, kRequest, kPayloadIn, kUnwantedPayload, kPayloadOut, kCopyStep, kLastWords, kDraining };
-  enum class Progress { kGoOn, kNeedInput, kNeedOutput, kClosed };
+  enum class State { kHello, kRequest, kPayloadIn, kUnwantedPayload, kAwaitGrowth, kPayloadOut, kCopyStep, kLastWords, kDraining };
+  enum class Progress { kGoOn, kNeedInput, kNeedOutput, kNeedGrowth, kClosed };
 
   Progress TakeHello();
   Progress TakeRequest();
   Progress ReceivePayload();
   Progress DropPayload();
+  Progress AwaitGrowth();
+  absl::StatusOr<uint64_t> Ready();
   Progress SendPayload();
   Progress AwaitStep(const StreamRequest& request);  // server_steps.cc, and the next two
   bool BeginStep();
@@ -100,6 +103,7 @@ class ServerConnection {
   uint64_t length_ = 0;
   uint64_t left_ = 0;      // payload bytes that the cursor has yet to give
   RunCursor::Piece piece_;  // being moved
+  bool awaits_growth_ = false;  // bytes that are to go out next are not there
   std::unique_ptr<char[]> packed_;
   size_t packed_size_ = 0, packed_sent_ = 0;
 

@@ -22,7 +22,11 @@ ServerConnection::Progress ServerConnection::AwaitStep(const StreamRequest& requ
   return out_.size() < kJoinedBytes ? Progress::kGoOn : Flush(false);
 }
 
-bool ServerConnection::IsStepDue() {
+bool ServerConnection::IsDue() {
+  if (awaits_growth_) {
+    const absl::StatusOr<uint64_t> ready = Ready();
+    return !ready.ok() || *ready > 0;
+  }
   if (steps_.empty() || state_ != State::kRequest) return false;  // when the present answer is out it looks by itself
   steps_.Look();
   return steps_.AnyDue();

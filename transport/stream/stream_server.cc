@@ -145,7 +145,7 @@ class Loop {
         } else if (fd == shared_->options.bell_fd) {
           ServeFollowers();
         } else {
-          Serve(fd);
+          Serve(fd, (events[i].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0);
         }
       }
       for (int fd : std::exchange(again_, {})) Serve(fd);
@@ -188,10 +188,11 @@ class Loop {
     }
   }
 
-  void Serve(int fd) {
+  void Serve(int fd, bool is_gone = false) {
     auto it = guests_.find(fd);
     if (it == guests_.end()) return;  // closed by an earlier event of this round
     Guest& guest = it->second;
+    if (is_gone && guest.events == EPOLLRDHUP) return Close(fd);  // it waits for bytes to come, and would not look
     const ServerConnection::Next next = guest.connection->Step();
     if (next == ServerConnection::Next::kClosed) return Close(fd);
     if (guest.connection->known() && guest.stranger) {
@@ -206,7 +207,7 @@ class Loop {
       followers_.erase(fd);
     }
     if (next == ServerConnection::Next::kAgain) again_.push_back(fd);
-    const uint32_t wanted = next == ServerConnection::Next::kWritable ? EPOLLOUT : EPOLLIN;
+    const uint32_t wanted = next == ServerConnection::Next::kWritable ? EPOLLOUT : next == ServerConnection::Next::kGrowing ? EPOLLRDHUP : EPOLLIN;
     if (guest.events == wanted) return;
     Watch(guest.events == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, fd, wanted);
     guest.events = wanted;
@@ -215,7 +216,7 @@ class Loop {
   void ServeFollowers() {
     std::vector<int> due;
     for (int fd : followers_) {
-      if (guests_.find(fd)->second.connection->IsStepDue()) due.push_back(fd);
+      if (guests_.find(fd)->second.connection->IsDue()) due.push_back(fd);
     }
     for (int fd : due) Serve(fd);
   }

@@ -6,7 +6,7 @@
 // A connection begins with a token that the GrantTable must know; then every request names a grant, and the table is asked
 // each time. Bytes go straight from and into the granted block; short runs are packed on the way. Requests of one
 // connection are answered in order, connections in turns of about 1 MiB. Steps of channels (stream_wire.h) are answered when
-// they come: the server hears of them by the bell.
+// they come, bytes of a block that is still being filled (GrowingBlock) are sent when they have: the server hears of both by the bell.
 //
 // Threading:  a few threads of its own, asleep while nothing comes; Disconnect and Stop: any thread.
 // Ownership:  the grant table must outlive it; what a request uses is held (GrantedBlock) until its last byte is out.
@@ -36,7 +36,7 @@ struct StreamServerOptions {
   size_t max_connections_per_token = 256;
   size_t max_strangers = 256;
   absl::Duration hello_timeout = absl::Seconds(5);
-  int bell_fd = -1;  // an eventfd that grows when a channel that is followed has a new step, or has ended; -1: looks every 200 ms
+  int bell_fd = -1;  // an eventfd that grows when a channel that is followed has a new step or has ended, or a block has grown; -1: looks every 200 ms
   bool tls = false;  // nothing but TLS 1.3 is spoken, keyed by the sessions' tokens (tls.h)
 };
 

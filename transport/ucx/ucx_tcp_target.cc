@@ -142,6 +142,7 @@ class UcxTcpTarget::Service {
     ByteRuns runs{.offset = request.offset, .run_bytes = request.run_bytes, .dims = {request.dims, request.dims + request.dim_count}};
     absl::StatusOr<GrantedBlock> block = grants_->Use(request.token, request.grant, write ? TransferKind::kWrite : TransferKind::kRead);
     if (!block.ok()) return block.status();
+    if (block->growing != nullptr) return absl::UnavailableError("grant: of a copy that grows, for the stream lane");
     if (absl::Status s = runs.CheckWithin(block->bytes); !s.ok()) return s;
     if (request.length > ucx::kChunkBytes || request.skip > runs.bytes() || request.length > runs.bytes() - request.skip) {
       return absl::InvalidArgumentError("length: is more than a chunk, or than the runs have");

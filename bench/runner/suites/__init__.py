@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.suites import boxes, channels, directory_link, fetch, local, names, peers, put, python, rdma, remote, resharding, restart, seeds, weights
+from runner.suites import boxes, broadcast, channels, directory_link, fetch, local, names, peers, put, python, rdma, remote, repair, resharding, restart, scale, seeds, weights
 
 SUITES = {
     "local": local,
@@ -18,6 +18,9 @@ SUITES = {
     "directory_link": directory_link,
     "resharding": resharding,
     "weights": weights,
+    "broadcast": broadcast,
+    "repair": repair,
     "restart": restart,
+    "scale": scale,
     "peers": peers,
 }

@@ -29,6 +29,7 @@ absl::StatusOr<TensorInfo> CopyOne(Client& client, const std::string& from, cons
   const TensorInfo source = view.info();
   PutOptions options;
   options.keep = source.keep;
+  options.soft_pin = source.soft_pin;
   options.if_absent = if_absent;
   options.metadata = source.metadata;
   if (source.expires.has_value()) {

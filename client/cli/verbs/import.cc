@@ -32,6 +32,7 @@ constexpr FlagSpec kFlags[] = {
      .help = "threads [default: the cores, at most 4]"},
     kKeepFlag,
     kCacheFlag,
+    kSoftPinFlag,
     kTtlFlag,
     kIfAbsentFlag,
     kMetadataFlag,

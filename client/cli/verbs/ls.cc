@@ -59,7 +59,7 @@ class Printer {
       } else {
         table_.Add({info.name, VersionText(info.version), std::string(DTypeName(info.dtype)),
                     info.shape.ToString(), FormatSize(info.nbytes),
-                    AgeText(absl::Now() - info.created), info.keep ? "keep" : "cache"});
+                    AgeText(absl::Now() - info.created), ClassWord(info)});
       }
     }
     if (!invocation_.json()) table_.Print();
@@ -127,8 +127,8 @@ const Verb kLs = {
         "Prints the names that begin with PREFIX, in order of their bytes. The list is read "
         "page by page: tensors that come or go meanwhile may be missed or shown.",
     .json =
-        "an array of tensors: name, version, term, dtype, shape, nbytes, created, keep, expires, "
-        "replicas, nodes, metadata, immutable",
+        "an array of tensors: name, version, term, dtype, shape, nbytes, created, keep, soft_pin, spilled, expires, "
+        "replicas, nodes, metadata, immutable, crc32c",
     .flags = kFlags,
     .examples = kExamples,
     .run = Run,

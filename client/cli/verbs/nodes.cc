@@ -71,6 +71,7 @@ absl::Status Run(Invocation& invocation) {
              node.data_address().empty() ? "-" : StrCat(node.data_address(), node.tls() ? " (TLS)" : ""),
              node.http_address().empty() ? "-" : node.http_address()});
   table.Print();
+  if (!node.tenant().empty()) invocation.Print(StrCat("tenant: ", node.tenant(), "\n"));
   if (node.has_cluster()) PrintCluster(node.cluster());
   if (node.peers().empty()) return absl::OkStatus();
   Table peers({{"PEER"}, {"NODE"}, {"LANE"}, {"READS", Table::Align::kRight}, {"BYTES", Table::Align::kRight}, {"WHY"}});
@@ -98,7 +99,7 @@ const Verb kNodes = {
         "grpc_address, page_kind, data_address, lanes (an array of texts), and peers (an array of objects: "
         "address, node_uuid, lane, why, reads, read_bytes), tls (whether gRPC over TCP and the data port speak TLS only), "
         "tcp_address (of gRPC, for other hosts; empty: none), reads_by_rdma (whether it reads its peers by RDMA where they "
-        "offer it), http_address (of HTTP: /metrics; empty: none), and cluster (an object: name, empty without etcd, term, serving, "
+        "offer it), http_address (of HTTP: /metrics; empty: none), tenant (whose node it is; empty: everybody's), and cluster (an object: name, empty without etcd, term, serving, "
         "why not, and nodes, an array of objects: node_uuid, address, state \"up\", \"draining\" or \"absent\", host, zone, version, absent_since_ns). "
         "With --forget an object: node_uuid, term",
     .flags = kFlags,

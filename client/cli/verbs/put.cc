@@ -33,6 +33,7 @@ constexpr FlagSpec kFlags[] = {
     {.name = "tensor", .value = "NAME", .help = "which tensor of a FILE that holds several"},
     kKeepFlag,
     kCacheFlag,
+    kSoftPinFlag,
     kTtlFlag,
     {.name = "version", .value = "N", .help = "this version number; larger than the present one"},
     kIfAbsentFlag,

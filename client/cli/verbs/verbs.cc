@@ -5,7 +5,7 @@ namespace {
 
 const Verb* const kVerbs[] = {
     &kLs,     &kStat,   &kPut,   &kGet,      &kRm,         &kCp,     &kWatch,
-    &kTop,    &kDf,     &kNodes, &kDrain, &kSessions, &kPins,       &kImport, &kExport,
+    &kTop,    &kDf,     &kNodes, &kNode, &kTenants, &kDrain, &kMove, &kSessions, &kPins,       &kImport, &kExport,
     &kSnapshot, &kEvents, &kDoctor, &kBench, &kVersion, &kCompletion,
 };
 
@@ -15,6 +15,9 @@ constexpr FlagSpec kCommonFlags[] = {
      .value = "ADDRESS",
      .help = "the store: a socket directory or host:port [default: $PENSTOCK_ADDRESS, else the "
              "default socket directory]"},
+    {.name = "tenant",
+     .value = "NAME",
+     .help = "whose store, in a directory with those of several [default: $PENSTOCK_TENANT if --address is not given]"},
     {.name = "timeout",
      .value = "TIME",
      .fallback = "5s",

@@ -61,6 +61,9 @@ struct TlsFiles {
 
 struct ClientOptions {
   std::string address;                            // socket directory or host:port; empty: $PENSTOCK_ADDRESS, then the default
+  // Whose store, where `address` is a directory with those of several (penstockd --tenants); empty: with an empty address
+  // $PENSTOCK_TENANT, else nobody's.
+  std::string tenant{};
   absl::Duration timeout = absl::Seconds(5);      // of connecting, and of every call without a timeout of its own
   std::string label;                              // shown by `penstock sessions`; empty: the program's name
   // "rdma": bytes of other nodes come by RDMA, or the call fails (UNAVAILABLE, a TransportError); empty: by what there is.
@@ -90,6 +93,9 @@ struct TensorInfo {
   absl::InlinedVector<std::string, 1> nodes;  // uuids of the nodes that hold it
   Metadata metadata;
   std::string immutable;  // "kernel": no client could ever write the block; "writer": only its writer could
+  std::optional<uint32_t> crc32c;  // of the bytes, where the node computes it (penstockd --checksum)
+  bool soft_pin = false;  // of the cache class: evicted after all that are not
+  bool spilled = false;   // the bytes lie in the node's spill directory, and come back when they are asked for
 };
 
 // Memory of the caller's that holds a dense (C order) tensor; it must stay valid during the call only.
@@ -103,6 +109,7 @@ struct ConstTensorRef {
 
 struct PutOptions {
   bool keep = true;                         // false: cache class, evictable
+  bool soft_pin = false;                    // with keep = false: evicted after all that are not
   std::optional<absl::Duration> ttl;
   uint64_t version = 0;                     // 0 = next; else larger than the present one
   bool if_absent = false;                   // AlreadyExists otherwise
@@ -281,6 +288,11 @@ struct TensorEvent {
 // "put", "delete", ...: as the command line and Python say it.
 std::string_view EventKindName(TensorEvent::Kind kind);
 
+struct MoveResult {
+  std::string from;    // uuid of the node that gave it up; empty: none did
+  uint64_t bytes = 0;  // that were copied; 0: it was there
+};
+
 struct ListPage {
   std::vector<TensorInfo> items;
   bool more = false;
@@ -334,6 +346,11 @@ class Client {
   absl::StatusOr<Draft> Create(std::string_view name, DType dtype, const Shape& shape, const PutOptions& options = {});
   absl::StatusOr<bool> Delete(std::string_view name, std::optional<uint64_t> version = std::nullopt);
   absl::StatusOr<uint64_t> DeletePrefix(std::string_view prefix);
+  // Makes the node `to` (its uuid, or the beginning of it) hold the tensor; then the fullest of the others that hold it gives it up, unless
+  // fewer would be left than `replicas`, or `copy`. NotFound: no such tensor or node. FailedPrecondition: no cluster, or `to` drains.
+  // ResourceExhausted: `to` is full. DeadlineExceeded: it is still on its way, and goes on.
+  absl::StatusOr<MoveResult> Move(std::string_view name, std::string_view to, bool copy = false,
+                                  absl::Duration timeout = absl::InfiniteDuration());
 
   // --- look ---
   absl::StatusOr<bool> Exists(std::string_view name);

@@ -92,6 +92,12 @@ void AddInfoType(nb::module_& module) {
           "When it was published: seconds since 1970, UTC.")
       .def_prop_ro(
           "keep", [](const TensorInfo& i) { return i.keep; }, "False: cache class, may be evicted.")
+      .def_prop_ro(
+          "soft_pin", [](const TensorInfo& i) { return i.soft_pin; },
+          "Of the cache class: evicted after all that have none.")
+      .def_prop_ro(
+          "spilled", [](const TensorInfo& i) { return i.spilled; },
+          "Its bytes lie in the node's spill directory, and come back when they are asked for.")
       .def_prop_ro("ttl", Ttl, "Seconds until it expires, counted now; None = never.")
       .def_prop_ro(
           "replicas", [](const TensorInfo& i) { return i.replicas; }, "Wanted copies.")
@@ -102,6 +108,9 @@ void AddInfoType(nb::module_& module) {
       .def_prop_ro(
           "immutable", [](const TensorInfo& i) { return Text(i.immutable); },
           "'kernel': no client could ever write it; 'writer': only its writer could.")
+      .def_prop_ro(
+          "crc32c", [](const TensorInfo& i) { return i.crc32c ? nb::object(nb::int_(*i.crc32c)) : nb::none(); },
+          "CRC32C of the bytes (RFC 3720), or None: penstockd --checksum=on computes it; see stat().")
       .def("__repr__", Repr)
       .def("_repr_html_", Html, "A table for notebooks.");
 }

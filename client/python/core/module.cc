@@ -27,7 +27,7 @@ using nb::literals::operator""_a;
 bool ImportNumpy() { return _import_array() >= 0; }
 
 void OpenStore(Store* self, nb::object address, nb::object timeout, nb::object label,
-               nb::object require_transport, nb::object tls_ca, nb::object tls_cert, nb::object tls_key) {
+               nb::object require_transport, nb::object tenant, nb::object tls_ca, nb::object tls_cert, nb::object tls_key) {
   ClientOptions options;
   if (!address.is_none()) options.address = std::string(TextArgument(address, "address"));
   if (!label.is_none()) options.label = std::string(TextArgument(label, "label"));
@@ -35,6 +35,7 @@ void OpenStore(Store* self, nb::object address, nb::object timeout, nb::object l
   if (!require_transport.is_none()) {
     options.require_transport = std::string(TextArgument(require_transport, "require_transport"));
   }
+  if (!tenant.is_none()) options.tenant = std::string(TextArgument(tenant, "tenant"));
   if (!tls_ca.is_none()) options.tls.ca = std::string(TextArgument(tls_ca, "tls: ca"));
   if (!tls_cert.is_none()) options.tls.cert = std::string(TextArgument(tls_cert, "tls: cert"));
   if (!tls_key.is_none()) options.tls.key = std::string(TextArgument(tls_key, "tls: key"));
@@ -50,7 +51,7 @@ void OpenStore(Store* self, nb::object address, nb::object timeout, nb::object l
 void AddStoreType(nb::module_& module) {
   StoreClass type(module, "Store");
   type.def("__init__", OpenStore, "address"_a = nb::none(), nb::kw_only(), "timeout"_a.none() = 5.0,
-           "label"_a = nb::none(), "require_transport"_a = nb::none(), "tls_ca"_a = nb::none(), "tls_cert"_a = nb::none(),
+           "label"_a = nb::none(), "require_transport"_a = nb::none(), "tenant"_a = nb::none(), "tls_ca"_a = nb::none(), "tls_cert"_a = nb::none(),
            "tls_key"_a = nb::none());
   type.def("close", &Store::Close,
            "Ends this object's use of the store. Views and drafts stay valid. Idempotent.");

@@ -18,12 +18,12 @@ namespace nb = nanobind;
   ThrowPythonError();
 }
 
+}  // namespace
+
 bool BoolArgument(nb::handle object, const char* field) {
   if (!PyBool_Check(object.ptr())) ThrowType(field, "True or False", object);
   return object.ptr() == Py_True;
 }
-
-}  // namespace
 
 Dims DimsArgument(nb::handle object, const char* field) {
   nb::object numbers = nb::steal(PyIndex_Check(object.ptr()) != 0 ? PyTuple_Pack(1, object.ptr()) : PySequence_Tuple(object.ptr()));
@@ -118,6 +118,8 @@ PutOptions ToPutOptions(const PutArguments& arguments) {
   const std::optional<uint64_t> replicas = CountArgument(arguments.replicas, "replicas", 1);
   options.replicas = static_cast<uint32_t>(std::min<uint64_t>(replicas.value_or(1), 1u << 16));
   options.keep = BoolArgument(arguments.keep, "keep");
+  options.soft_pin = BoolArgument(arguments.soft_pin, "soft_pin");
+  if (options.soft_pin && options.keep) ThrowStatus(absl::InvalidArgumentError("soft_pin: needs keep=False; what is kept is never evicted"));
   options.ttl = SecondsArgument(arguments.ttl, "ttl");
   options.metadata = MetadataArgument(arguments.metadata);
   options.version = CountArgument(arguments.version, "version", 1).value_or(0);

@@ -18,6 +18,8 @@ namespace penstock::python {
 // A str argument called `field`.
 std::string_view TextArgument(nanobind::handle object, const char* field);
 
+bool BoolArgument(nanobind::handle object, const char* field);
+
 // None or a number of seconds >= 0.
 std::optional<absl::Duration> SecondsArgument(nanobind::handle object, const char* field);
 
@@ -37,6 +39,7 @@ Metadata MetadataArgument(nanobind::handle object);
 
 struct PutArguments {
   nanobind::object replicas, keep, ttl, metadata, version, if_absent, if_version;
+  nanobind::object soft_pin = nanobind::bool_(false);
 };
 PutOptions ToPutOptions(const PutArguments& arguments);
 

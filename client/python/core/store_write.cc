@@ -1,4 +1,4 @@
-// Writes: put, put_many, put_shard, create, delete, delete_prefix.
+// Writes: put, put_many, put_shard, create, delete, delete_prefix, move.
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +12,7 @@
 #include "client/python/core/options.h"
 #include "client/python/core/store.h"
 #include "proto/strcat.h"
+#include "transport/monotonic.h"
 
 namespace penstock::python {
 namespace {
@@ -21,11 +22,11 @@ using nb::literals::operator""_a;
 
 nb::object Put(const Store& store, nb::object name_object, nb::object tensor, nb::object replicas,
                nb::object keep, nb::object ttl, nb::object metadata, nb::object version,
-               nb::object if_absent, nb::object if_version) {
+               nb::object if_absent, nb::object if_version, nb::object soft_pin) {
   const std::shared_ptr<Client> client = store.Use();
   const std::string_view name = TextArgument(name_object, "name");
   const PutOptions options =
-      ToPutOptions({replicas, keep, ttl, metadata, version, if_absent, if_version});
+      ToPutOptions({replicas, keep, ttl, metadata, version, if_absent, if_version, soft_pin});
   Incoming incoming;
   if (!incoming.Read(tensor.ptr(), "tensor")) ThrowPythonError();
   const ConstTensorRef ref = incoming.ref();
@@ -41,10 +42,10 @@ nb::object Put(const Store& store, nb::object name_object, nb::object tensor, nb
 // tensors: list of (name, tensor) -> (list of TensorInfo | Error, number of errors)
 nb::object PutMany(const Store& store, nb::list tensors, nb::object replicas, nb::object keep,
                    nb::object ttl, nb::object metadata, nb::object version, nb::object if_absent,
-                   nb::object if_version) {
+                   nb::object if_version, nb::object soft_pin) {
   const std::shared_ptr<Client> client = store.Use();
   const PutOptions options =
-      ToPutOptions({replicas, keep, ttl, metadata, version, if_absent, if_version});
+      ToPutOptions({replicas, keep, ttl, metadata, version, if_absent, if_version, soft_pin});
   const size_t count = tensors.size();
   std::vector<Incoming> incoming(count);
   std::vector<PutRequest> requests(count);
@@ -78,14 +79,14 @@ nb::object PutMany(const Store& store, nb::list tensors, nb::object replicas, nb
 nb::object Create(const Store& store, nb::object name_object, nb::object shape_object,
                   nb::object dtype_object, nb::object replicas, nb::object keep, nb::object ttl,
                   nb::object metadata, nb::object version, nb::object if_absent,
-                  nb::object if_version) {
+                  nb::object if_version, nb::object soft_pin) {
   const std::shared_ptr<Client> client = store.Use();
   const std::string_view name = TextArgument(name_object, "name");
   const Shape shape = ShapeArgument(shape_object);
   const absl::StatusOr<DType> dtype = ToDType(dtype_object.ptr());
   if (!dtype.ok()) ThrowStatus(dtype.status(), name);
   const PutOptions options =
-      ToPutOptions({replicas, keep, ttl, metadata, version, if_absent, if_version});
+      ToPutOptions({replicas, keep, ttl, metadata, version, if_absent, if_version, soft_pin});
   absl::StatusOr<Draft> draft = absl::UnknownError("");
   {
     WithoutGil without_gil;
@@ -142,6 +143,26 @@ uint64_t DeletePrefix(const Store& store, nb::object prefix_object) {
   return *count;
 }
 
+nb::object Move(const Store& store, nb::object name_object, nb::object to_object, nb::object copy_object, nb::object timeout_object) {
+  const std::shared_ptr<Client> client = store.Use();
+  const std::string_view name = TextArgument(name_object, "name");
+  const std::string_view to = TextArgument(to_object, "to");
+  const bool copy = BoolArgument(copy_object, "copy");
+  const absl::Duration timeout = SecondsArgument(timeout_object, "timeout").value_or(absl::InfiniteDuration());
+  const absl::Time end = MonotonicNow() + timeout;
+  absl::StatusOr<MoveResult> moved = absl::UnknownError("");
+  while (true) {
+    {
+      WithoutGil without_gil;
+      moved = client->Move(name, to, copy, absl::ZeroDuration());  // 0.7 s, if it is not there
+    }
+    if (!absl::IsDeadlineExceeded(moved.status()) || MonotonicNow() >= end) break;
+    if (PyErr_CheckSignals() != 0) ThrowPythonError();
+  }
+  if (!moved.ok()) ThrowStatus(moved.status(), name);
+  return moved->from.empty() ? nb::none() : nb::object(nb::str(moved->from.c_str()));
+}
+
 }  // namespace
 
 void AddStoreWrites(StoreClass& type) {
@@ -150,11 +171,14 @@ void AddStoreWrites(StoreClass& type) {
       "put", Put, "name"_a.none(), "tensor"_a.none(), nb::kw_only(), "replicas"_a.none() = one,
       "keep"_a.none() = true, "ttl"_a = nb::none(), "metadata"_a = nb::none(),
       "version"_a = nb::none(), "if_absent"_a.none() = false, "if_version"_a = nb::none(),
+      "soft_pin"_a.none() = false,
       "Stores a copy of `tensor` under `name`; visible whole, at once, to every process.\n\n"
       "tensor: NumPy array, torch CPU tensor, or anything with __dlpack__, the buffer protocol,\n"
       "__array_interface__ or __array__; scalars and lists go through np.asarray. Strided\n"
       "arrays are gathered in the same single copy.\n"
-      "keep=False: may be evicted when memory is short. ttl: seconds. metadata: dict of str to\n"
+      "keep=False: may be evicted when memory is short, what is used seldom first; soft_pin=True, with\n"
+      "it: after all that have no soft pin. keep=True: never (a node with --spill_dir moves the coldest\n"
+      "to its disk, and back when they are asked for). ttl: seconds. metadata: dict of str to\n"
       "str, 16 KiB in all. version: a larger number than the present one. if_absent: only if\n"
       "the name is free. if_version: only if the present version is this one (0 = free).\n"
       "Returns TensorInfo. Raises InvalidArgumentError, AlreadyExistsError, ConflictError,\n"
@@ -179,12 +203,13 @@ void AddStoreWrites(StoreClass& type) {
       "StoreFullError, UnavailableError. Any thread.");
   type.def("_put_many", PutMany, "tensors"_a, nb::kw_only(), "replicas"_a.none() = one,
            "keep"_a.none() = true, "ttl"_a = nb::none(), "metadata"_a = nb::none(),
-           "version"_a = nb::none(), "if_absent"_a.none() = false, "if_version"_a = nb::none());
+           "version"_a = nb::none(), "if_absent"_a.none() = false, "if_version"_a = nb::none(),
+           "soft_pin"_a.none() = false);
   type.def(
       "create", Create, "name"_a.none(), "shape"_a.none(), "dtype"_a.none(), nb::kw_only(),
       "replicas"_a.none() = one, "keep"_a.none() = true, "ttl"_a = nb::none(),
       "metadata"_a = nb::none(), "version"_a = nb::none(), "if_absent"_a.none() = false,
-      "if_version"_a = nb::none(),
+      "if_version"_a = nb::none(), "soft_pin"_a.none() = false,
       "A Draft: memory of the store itself to be filled in place and published without a copy.\n\n"
       "A context manager: publishes when the block ends well, aborts on an exception. Its first\n"
       "bytes are undefined. Options as put().");
@@ -194,6 +219,14 @@ void AddStoreWrites(StoreClass& type) {
       "Returns whether there was one.");
   type.def("delete_prefix", DeletePrefix, "prefix"_a.none(),
            "Deletes every name that begins with `prefix`; returns how many.");
+  type.def("move", Move, "name"_a.none(), "to"_a.none(), "copy"_a.none() = false, "timeout"_a = nb::none(),
+           "Moves a tensor to another node of the cluster.\n\n"
+           "to: the node's uuid, as `penstock nodes` shows it, or its beginning. That node copies the\n"
+           "tensor; then the fullest of the others that hold it gives it up, unless fewer would be left than\n"
+           "`replicas`, or copy=True. Views and readers notice nothing. timeout: seconds; None waits.\n"
+           "Returns the uuid of the node that gave it up, or None. Raises NotFoundError (no such tensor or\n"
+           "node), StoreFullError (that node has no room), ConflictError (it drains, or there is no cluster),\n"
+           "UnavailableError (it cannot be reached), DeadlineError (it is on its way, and goes on). Any thread.");
 }
 
 }  // namespace penstock::python

@@ -114,6 +114,7 @@ class AsyncStore:
         version: int | None = None,
         if_absent: bool = False,
         if_version: int | None = None,
+        soft_pin: bool = False,
     ) -> TensorInfo:
         """As Store.put; do not change the tensor before it is done, nor after a cancelled await."""
         return await run(
@@ -127,6 +128,7 @@ class AsyncStore:
             version=version,
             if_absent=if_absent,
             if_version=if_version,
+            soft_pin=soft_pin,
         )
 
     async def put_shard(
@@ -177,6 +179,7 @@ class AsyncStore:
         version: int | None = None,
         if_absent: bool = False,
         if_version: int | None = None,
+        soft_pin: bool = False,
     ) -> AsyncDraft:
         """As Store.create: ``async with store.aio.create(...) as draft:``, or await it for a Draft."""
         return AsyncDraft(
@@ -192,6 +195,7 @@ class AsyncStore:
                 version=version,
                 if_absent=if_absent,
                 if_version=if_version,
+                soft_pin=soft_pin,
             )
         )
 
@@ -243,6 +247,10 @@ class AsyncStore:
     async def delete_prefix(self, prefix: str) -> int:
         """As Store.delete_prefix."""
         return await run(self._store.delete_prefix, prefix)
+
+    async def move(self, name: str, to: str, copy: bool = False, timeout: Seconds | None = None) -> str | None:
+        """As Store.move."""
+        return await run_waiting(functools.partial(self._store.move, name, to, copy), timeout)
 
     async def exists(self, name: str) -> bool:
         """As Store.exists."""

@@ -31,6 +31,7 @@ def start_local(
     *,
     peers: Sequence[str] = (),
     tls: Mapping[str, Any] | None = None,
+    spill: str | os.PathLike[str] | None = None,
     arguments: Sequence[str] = (),
 ) -> LocalNode:
     """Starts a penstockd of one's own; it ends with this process, or with ``node.close()``.
@@ -38,12 +39,16 @@ def start_local(
     memory: bytes, or a size as "512MiB" or "50%". peers: ``host:port`` of nodes of a store that this
     one is a window to, for hosts that have no node: it keeps copies only, what is put through it is
     kept by them (new names are spread over them), so nothing is lost with it. tls: as in connect().
+    spill: a directory where it moves the coldest tensors when memory is full, and back when they are
+    asked for; those that lie there outlive the node, and are served again by the next one.
     arguments: further flags of penstockd.
     Raises UnavailableError when it does not come up; the message has what it said.
     """
     flags = []
     if peers:
         flags += [f"--peers={','.join(peers)}", "--new_names=peers"]
+    if spill is not None:
+        flags.append(f"--spill_dir={os.fspath(spill)}")
     flags += [f"--tls_{key}={path}" for key, path in tls_files(tls).items()]
     return LocalNode(memory, [*flags, *arguments])
 

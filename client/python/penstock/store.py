@@ -36,6 +36,7 @@ _MISSING = object()
 def connect(
     address: str | None = None,
     *,
+    tenant: str | None = None,
     timeout: float = 5.0,
     label: str | None = None,
     require_transport: str | None = None,
@@ -48,16 +49,19 @@ def connect(
     $PENSTOCK_ADDRESS, else the default socket directory. If ``host:port`` is a node of another host,
     this process starts a node of its own that keeps copies only (``start_local(peers=...)``, with
     ``gateway_memory``) and ends with the Store: gets are copied once and then mapped, puts go through.
+    tenant: whose store, where the address is a socket directory with those of several tenants
+    (``penstockd --tenants``); else, without an address, $PENSTOCK_TENANT.
     timeout: seconds for connecting and for each call without a timeout of its own. label: shown by
     ``penstock sessions``.
     require_transport: ``"rdma"`` = bytes of other nodes come by RDMA, or the call raises
     TransportError; None = by the best there is (``store.transports()`` tells).
     tls: for ``host:port`` of a node with TLS: ``{"ca": path, "cert": path, "key": path}``, PEM files;
     what is not given comes from $PENSTOCK_TLS_CA, $PENSTOCK_TLS_CERT and $PENSTOCK_TLS_KEY.
-    Raises UnavailableError when no node answers.
+    Raises UnavailableError when no node answers, and when there is no such tenant.
     """
     return Store(
         address,
+        tenant=tenant,
         timeout=timeout,
         label=label,
         require_transport=require_transport,
@@ -82,6 +86,7 @@ class Store(_core.Store):
         self,
         address: str | None = None,
         *,
+        tenant: str | None = None,
         timeout: float = 5.0,
         label: str | None = None,
         require_transport: str | None = None,
@@ -99,6 +104,7 @@ class Store(_core.Store):
             super().__init__(
                 address,
                 **options,
+                tenant=tenant,
                 tls_ca=files.get("ca"),
                 tls_cert=files.get("cert"),
                 tls_key=files.get("key"),

@@ -27,6 +27,12 @@ class GrantsForTest final : public GrantTable {
     blocks_[++last_] = {token, std::make_shared<std::vector<char>>(std::move(bytes)), writable};
     return last_;
   }
+  // A block that is still being filled, kept by `growing`.
+  uint64_t AddGrowing(const LaneToken& token, char* data, uint64_t bytes, std::shared_ptr<GrowingBlock> growing) {
+    std::lock_guard lock(mutex_);
+    growing_[++last_] = {token, data, bytes, std::move(growing)};
+    return last_;
+  }
   // A channel that the token's holder may follow. Returns the grant.
   uint64_t AddSteps(const LaneToken& token, std::shared_ptr<StepSource> steps) {
     std::lock_guard lock(mutex_);
@@ -76,6 +82,10 @@ class GrantsForTest final : public GrantTable {
   absl::StatusOr<GrantedBlock> Use(const LaneToken& token, uint64_t grant, TransferKind kind) override {
     std::lock_guard lock(mutex_);
     ++asked_;
+    if (auto growing = growing_.find(grant); growing != growing_.end() && growing->second.token == token && kind == TransferKind::kRead) {
+      const Growing& found = growing->second;
+      return GrantedBlock{.data = found.data, .bytes = found.bytes, .hold = found.block, .growing = found.block.get()};
+    }
     auto it = blocks_.find(grant);
     if (it == blocks_.end() || it->second.token != token || (kind == TransferKind::kWrite && !it->second.writable)) {
       return absl::PermissionDeniedError("grant: not known, or not for this");
@@ -98,7 +108,14 @@ class GrantsForTest final : public GrantTable {
   std::mutex mutex_;
   uint64_t last_ = 0;
   int asked_ = 0;
+  struct Growing {
+    LaneToken token;
+    char* data;
+    uint64_t bytes;
+    std::shared_ptr<GrowingBlock> block;
+  };
   std::map<uint64_t, Block> blocks_;
+  std::map<uint64_t, Growing> growing_;
   std::map<uint64_t, std::pair<LaneToken, std::shared_ptr<StepSource>>> channels_;
   std::vector<LaneToken> tokens_;
 };

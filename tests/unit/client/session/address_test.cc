@@ -36,5 +36,26 @@ TEST(Address, EnvironmentThenDefaults) {
   EXPECT_EQ(ResolveAddresses("")->size(), 2u);
 }
 
+TEST(Address, TenantIsAFolderBelow) {
+  const auto list = ResolveAddresses("/run/a,/run/b/", "team-a");
+  ASSERT_TRUE(list.ok());
+  EXPECT_EQ((*list)[0].text, "/run/a/team-a");
+  EXPECT_EQ((*list)[1].text, "/run/b/team-a");
+  EXPECT_EQ((*list)[1].tenant, "team-a");
+  EXPECT_TRUE(absl::IsInvalidArgument(ResolveAddresses("/run/a,node7:7411", "team-a").status()));
+  for (const char* bad : {"Team", "a/b", "..", "-a", "a-", "a.b"}) EXPECT_TRUE(absl::IsInvalidArgument(ResolveAddresses("/run/a", bad).status())) << bad;
+}
+
+TEST(Address, TenantOfTheEnvironmentGoesWithAnAddressThatIsNotGiven) {
+  setenv("PENSTOCK_TENANT", "team-b", 1);
+  setenv("PENSTOCK_ADDRESS", "/run/a", 1);
+  EXPECT_EQ(ResolveAddresses("")->at(0).text, "/run/a/team-b");
+  EXPECT_EQ(ResolveAddresses("", "team-c")->at(0).text, "/run/a/team-c");
+  EXPECT_EQ(ResolveAddresses("/given")->at(0).text, "/given");
+  unsetenv("PENSTOCK_ADDRESS");
+  EXPECT_EQ(ResolveAddresses("")->at(0).text, "/run/penstock/team-b");
+  unsetenv("PENSTOCK_TENANT");
+}
+
 }  // namespace
 }  // namespace penstock::client

@@ -141,7 +141,7 @@ TEST(Placement, PrefersOtherPlacesAndSpaceAndSaysWhy) {
   auto choices = placement.Choose(view, {1}, 5, 3, later);
   ASSERT_EQ(choices.size(), 3u);
   EXPECT_EQ(choices[0].node, 4u);
-  EXPECT_THAT(choices[0].reason, testing::HasSubstr("other zone"));
+  EXPECT_EQ(ReasonText(ReasonFor(ReasonKind::kReplica, PackReason(choices[0].reason))), "replica: other host, other zone, 85 % free, 0 % busy");
   placement.Suspect(4, later);
   choices = placement.Choose(view, {1}, 5, 1, later);
   EXPECT_EQ(choices[0].node, 3u);
@@ -150,6 +150,55 @@ TEST(Placement, PrefersOtherPlacesAndSpaceAndSaysWhy) {
   EXPECT_EQ(placement.Choose(view, {1}, 5, 1, later)[0].node, 4u);
   view.members[3].draining = true;
   EXPECT_EQ(placement.Choose(view, {1}, 5, 1, later)[0].node, 3u);
+}
+
+TEST(Placement, FindsTheTwoNodesThatAreMostUnlike) {
+  View view = ViewOf({1, 2, 3});
+  Placement placement;
+  placement.OnView(view, 0);
+  EXPECT_FALSE(placement.MostUneven(view, 0.1, 10)) << "nobody has reported";
+  placement.Report(1, {.free_bytes = 200, .total_bytes = 1000, .busy = 0}, 0);
+  placement.Report(2, {.free_bytes = 600, .total_bytes = 1000, .busy = 0}, 0);
+  placement.Report(3, {.free_bytes = 2000, .total_bytes = 2000, .busy = 0}, 0);
+  const auto uneven = placement.MostUneven(view, 0.1, 10);
+  ASSERT_TRUE(uneven);
+  EXPECT_EQ(uneven->fuller, 1u);
+  EXPECT_EQ(uneven->emptier, 3u);
+  EXPECT_EQ(uneven->bytes, 400u);
+  EXPECT_FALSE(placement.MostUneven(view, 0.8, 10));
+  EXPECT_FALSE(placement.MostUneven(view, 0.1, 800));
+  view.members[2].draining = true;
+  EXPECT_EQ(placement.MostUneven(view, 0.1, 10)->emptier, 2u);
+  placement.Assume(1, -400);
+  EXPECT_FALSE(placement.MostUneven(view, 0.1, 10)) << "until the next report";
+  placement.Report(1, {.free_bytes = 200, .total_bytes = 1000, .busy = 0}, 0);
+  EXPECT_TRUE(placement.MostUneven(view, 0.1, 10));
+}
+
+TEST(Entry, KeepsWhyItsHoldersHoldIt) {
+  Entry entry = MakeEntry("a", 1);
+  const Reason put = PackReason({.kind = ReasonKind::kPut});
+  const Reason repair = PackReason({.kind = ReasonKind::kRepair, .other_zone = true, .other_host = true, .is_new = true, .suspect = true,
+                                    .free_percent = 100, .busy_percent = 99});
+  entry.AddHolder(7, put);
+  entry.AddHolder(8, 0);
+  entry.AddHolder(9, repair);
+  EXPECT_EQ(entry.info(), "info");
+  EXPECT_EQ(entry.WhyHolder(0), put);
+  EXPECT_EQ(entry.WhyHolder(2), repair);
+  EXPECT_EQ(ReasonText(entry.WhyHolder(2)), "repair of a lost copy: other host, other zone, 100 % free, 99 % busy, new, suspect");
+  entry.RemoveHolder(7);
+  EXPECT_EQ(entry.WhyHolder(0), 0u);
+  EXPECT_EQ(entry.WhyHolder(1), repair);
+  EXPECT_EQ(entry.info(), "info");
+  entry.holders.push_back(10);  // of whom nothing is known
+  EXPECT_EQ(entry.WhyHolder(2), 0u);
+  entry.AddHolder(11, put);
+  EXPECT_EQ(entry.WhyHolder(2), 0u);
+  EXPECT_EQ(entry.WhyHolder(3), put);
+  entry.SetText("a", "other");
+  EXPECT_EQ(entry.info(), "other");
+  EXPECT_EQ(entry.WhyHolder(1), 0u);
 }
 
 }  // namespace

@@ -43,8 +43,8 @@ void SimClients::Act(int host, Time until) {
   const uint64_t dice = random.Below(100);
   if (dice < 45) return Get(host, name, false, next);
   if (dice < 85) return Put(host, name, next);
-  if (dice < 97) return Delete(host, name, next);
-  Evict(host, name);
+  if (dice < 95) return Delete(host, name, next);
+  dice < 97 ? Evict(host, name) : Move(host, name);
   next();
 }
 
@@ -147,6 +147,12 @@ void SimClients::Evict(int host, const std::string& name) {
     if (record->cache) NoteLastCopyGone(*record);
     at.node().Evict(at.Clock(), name, record->op);
   });
+}
+
+void SimClients::Move(int host, const std::string& name) {
+  SimRandom& random = cluster_.world().random;
+  const NodeId to = cluster_.hosts()[random.Below(cluster_.hosts().size())]->id();
+  if (to != 0) cluster_.hosts()[host]->StartMove(name, to, random.Chance(0.3));
 }
 
 void SimClients::Get(int host, const std::string& name, bool final, std::function<void()> next) {

@@ -58,6 +58,7 @@ class SimClients {
   void FetchFrom(int host, const std::string& name, LookupResult found, Time lease_until, bool final,
                  std::shared_ptr<Open> open);
   void Evict(int host, const std::string& name);
+  void Move(int host, const std::string& name);
   Call& At(const Open& open) { return histories_[open.name][open.index]; }
 
   SimCluster& cluster_;

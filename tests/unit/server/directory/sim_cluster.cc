@@ -21,6 +21,9 @@ Config SimCluster::NodeConfig() const {
   config.pulls_at_once = 2;
   config.tombstone_age = options_.tombstone_age;
   config.pull_patience = 2 * kSecond;
+  config.rebalance_difference = 0.04;  // two of SimHost::TellLoad' forty
+  config.rebalance_bytes = 1;
+  config.rebalance_after = 200 * kMillisecond;
   return config;
 }
 
@@ -53,7 +56,10 @@ struct Describe {
   std::string operator()(const Committed& m) { return absl::StrFormat("Committed %s op %d/%d", m.name, m.op.session, m.op.count); }
   std::string operator()(const Drop& m) { return absl::StrFormat("Drop %s op %d/%d", m.name, m.op.session, m.op.count); }
   std::string operator()(const Discard& m) { return absl::StrFormat("Discard %s op %d/%d", m.name, m.op.session, m.op.count); }
-  std::string operator()(const Pull& m) { return absl::StrFormat("Pull %s op %d/%d", m.name, m.op.session, m.op.count); }
+  std::string operator()(const Pull& m) { return absl::StrFormat("Pull %s op %d/%d: %s", m.name, m.op.session, m.op.count, ReasonText(m.reason)); }
+  std::string operator()(const Move& m) { return absl::StrFormat("Move %s to %d copy %d", m.name, m.to, m.copy); }
+  std::string operator()(const MoveAnswer& m) { return absl::StrFormat("MoveAnswer outcome %d from %d", int(m.outcome), m.from); }
+  std::string operator()(const LetGo& m) { return absl::StrFormat("LetGo %s op %d/%d", m.name, m.op.session, m.op.count); }
   std::string operator()(const PullDone& m) {
     return absl::StrFormat("PullDone %s op %d/%d ok %d", m.name, m.op.session, m.op.count, m.ok);
   }

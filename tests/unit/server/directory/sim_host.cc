@@ -112,8 +112,16 @@ void SimHost::AfterEvent() {
 }
 
 void SimHost::KeepTicking() {
+  if (cluster_.world().random.Chance(0.1)) TellLoad();
   node_->Tick(Clock());
   InProcess(cluster_.world().random.Between(15, 25) * kMillisecond, [this] { KeepTicking(); });
+}
+
+// Room for 40 tensors, of one byte each.
+void SimHost::TellLoad() {
+  uint64_t count = 0;
+  records_->ForEach([&](const HeldRecord&) { ++count; });
+  node_->TellLoad(Clock(), {.free_bytes = 40 - std::min<uint64_t>(40, count), .total_bytes = 40, .busy = 0});
 }
 
 void SimHost::Receive(NodeId from, Message message) {
@@ -280,6 +288,10 @@ void SimHost::StartDelete(const std::string& name, Conditions conditions, Operat
     operations_[op] = done;
     node_->Delete(Clock(), op, name, conditions);
   });
+}
+
+void SimHost::StartMove(const std::string& name, NodeId to, bool copy) {
+  InProcess(0, [this, name, to, copy] { node_->MoveTensor(Clock(), ++last_ticket_, name, to, copy); });
 }
 
 void SimHost::StartLookup(const std::string& name, bool lease, LookupDone done) {

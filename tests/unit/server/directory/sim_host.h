@@ -111,6 +111,7 @@ class SimHost : public Environment {
   using LookupDone = std::function<void(const LookupResult&, Time lease_until)>;
   void StartPut(PutRequest request, OperationDone done);
   void StartDelete(const std::string& name, Conditions conditions, OperationDone done);
+  void StartMove(const std::string& name, NodeId to, bool copy);
   void StartLookup(const std::string& name, bool lease, LookupDone done);
 
   // Runs `what` in the process that is there now, when it is not paused; never in a later one.
@@ -125,6 +126,7 @@ class SimHost : public Environment {
   void Activate(Term view, const std::vector<ActivatePartition>& partitions) override;
   void FinishOperation(OpId op, Outcome outcome, Version version) override;
   void FinishLookup(uint64_t ticket, const std::vector<LookupResult>& results, Time lease_until) override;
+  void FinishMove(uint64_t ticket, const MoveAnswer& answer) override {}
   void Fetch(const Pull& pull) override;
   void RecallCopy(std::string_view name) override { copies_.erase(std::string(name)); }
   void OnNameEvent(const NameEvent& event) override {}
@@ -138,6 +140,7 @@ class SimHost : public Environment {
 
   void AfterEvent();
   void KeepTicking();
+  void TellLoad();
   void KeepLease();
   void Register();
   // `at_etcd` happens there, if the way is open; then `answer(true)` here; answer(false): nobody knows.

@@ -236,6 +236,7 @@ class Schedule {
       if (stats.open_requests) return absl::StrFormat("host %d has %d requests", n, stats.open_requests);
       if (stats.unsettled_records) return absl::StrFormat("host %d has %d unsettled", n, stats.unsettled_records);
       if (stats.pulls) return absl::StrFormat("host %d pulls", n);
+      if (stats.transfers) return absl::StrFormat("host %d moves %d tensors", n, stats.transfers);
       if (stats.tombstones) return absl::StrFormat("host %d has %d tombstones", n, stats.tombstones);
       if (stats.under_replicated) return absl::StrFormat("host %d: %d entries lack copies", n, stats.under_replicated);
     }

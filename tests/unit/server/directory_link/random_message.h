@@ -36,6 +36,8 @@ template <>
 inline constexpr int kLastOf<LookupStatus> = static_cast<int>(LookupStatus::kElsewhere);
 template <>
 inline constexpr int kLastOf<RecordState> = static_cast<int>(RecordState::kQuarantined);
+template <>
+inline constexpr int kLastOf<MoveOutcome> = static_cast<int>(MoveOutcome::kElsewhere);
 
 class RandomMessages {
  public:
@@ -88,12 +90,26 @@ class RandomMessages {
     }
   }
 
+  // And some reasons.
+  void SetText(Entry* entry, const std::string& name) {
+    entry->SetText(name, Info());
+    std::vector<Reason> reasons(Below(entry->holders.size() + 1));
+    for (Reason& reason : reasons) reason = static_cast<Reason>(Below(kMostReason + 1));
+    entry->SetReasons(reasons);
+  }
+
   // What goes together.
   template <class T>
   void Settle(T& value) {
     if constexpr (std::is_same_v<T, Entry>) {
-      value.SetText(Name(), Info());
+      SetText(&value, Name());
     } else {
+      if constexpr (requires { value.busy_percent; }) value.busy_percent %= 101;
+      if constexpr (requires { value.reason; }) value.reason &= kMostReason;
+      if constexpr (requires { value.reasons; value.holders; }) {
+        value.reasons.resize(Below(value.holders.size() + 1));
+        for (Reason& reason : value.reasons) reason = Below(kMostReason + 1);
+      }
       if constexpr (requires { value.info = std::string(); }) value.info = Info();
       if constexpr (requires { value.partition; }) value.partition %= kTestPartitions;
       if constexpr (requires { value.partitions; }) {
@@ -102,7 +118,7 @@ class RandomMessages {
       if constexpr (requires { value.partition; value.name; }) value.partition = PartitionOf(value.name, kTestPartitions);
       if constexpr (requires { value.partition; value.entry; }) value.partition = PartitionOf(value.entry.name(), kTestPartitions);
       if constexpr (requires { value.entries; }) {
-        for (Entry& entry : value.entries) entry.SetText(NameIn(value.partition), Info());
+        for (Entry& entry : value.entries) SetText(&entry, NameIn(value.partition));
       }
       if constexpr (requires { value.records; }) {
         for (HeldRecord& record : value.records) record.name = NameIn(value.partition);

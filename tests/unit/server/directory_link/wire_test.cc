@@ -54,8 +54,8 @@ TEST(DirectoryWire, ADifferenceInAnyFieldIsSeenByTheTestAbove) {
   EXPECT_TRUE(SameMessage(sent, other));
   std::get<Propose>(other).info.cache ^= true;
   EXPECT_FALSE(SameMessage(sent, other));
-  EXPECT_EQ(testing_fields::FieldCount<Propose>(), 10u);
-  EXPECT_EQ(testing_fields::FieldCount<Entry>(), 10u);
+  EXPECT_EQ(testing_fields::FieldCount<Propose>(), 11u);
+  EXPECT_EQ(testing_fields::FieldCount<Entry>(), 11u);
   EXPECT_EQ(testing_fields::FieldCount<Verdicts>(), 1u);
 }
 
@@ -173,7 +173,7 @@ TEST(DirectoryWire, BadNamesAreRefusedInEveryKindThatHasOne) {
       }
     });
   }
-  EXPECT_EQ(refused, 5u * 12u + 4u * 4u);
+  EXPECT_EQ(refused, 5u * 14u + 4u * 4u);
   const std::string error = ErrorAfter(random.Make<Lookup>(), [](pb::DirectoryMessage& wire) {
     wire.mutable_lookup()->clear_names();
     wire.mutable_lookup()->add_names()->set_name("fine");
@@ -203,6 +203,7 @@ TEST(DirectoryWire, EnumerationsThatAreAbsentOrUnknownAreRefused) {
 TEST(DirectoryWire, NodesAndReplicasAreChecked) {
   RandomMessages random(kSeed);
   Propose propose = random.Make<Propose>();
+  propose.reasons.clear();
   propose.holders = {7, 0};
   EXPECT_EQ(ErrorOf(Encode(propose)), "propose.holders: 0 is no node");
   propose.holders = {7};
@@ -214,6 +215,13 @@ TEST(DirectoryWire, NodesAndReplicasAreChecked) {
   Replicate replicate = random.Make<Replicate>();
   replicate.entry.holders = {0};
   EXPECT_EQ(ErrorOf(Encode(replicate)), "replicate.entry.holders: 0 is no node");
+  propose.reasons = {1, 2};
+  EXPECT_EQ(ErrorOf(Encode(propose)), "propose.reasons: has 2 items; there are 1 nodes");
+  propose.reasons = {kMostReason + 1};
+  EXPECT_EQ(ErrorOf(Encode(propose)), "propose.reasons: 16777216 is above 16777215");
+  Move move = random.Make<Move>();
+  move.to = 0;
+  EXPECT_EQ(ErrorOf(Encode(move)), "move.to: 0 is no node");
 }
 
 TEST(DirectoryWire, ListsThatAreTooLongAreRefused) {
@@ -235,7 +243,7 @@ TEST(DirectoryWire, WhatALaterVersionAddsIsPassedOver) {
   ASSERT_TRUE(got.ok()) << got.status();
   EXPECT_TRUE(SameMessage(sent, *got));
   pb::DirectoryMessage other_kind;
-  other_kind.GetReflection()->MutableUnknownFields(&other_kind)->AddLengthDelimited(29, "");
+  other_kind.GetReflection()->MutableUnknownFields(&other_kind)->AddLengthDelimited(99, "");
   EXPECT_TRUE(absl::IsUnimplemented(Decode(other_kind.SerializeAsString(), kTestPartitions).status()));
   EXPECT_TRUE(absl::IsUnimplemented(Decode("", kTestPartitions).status()));
 }

@@ -9,6 +9,7 @@
 #include "proto/uuid_text.h"
 #include "server/membership/cluster_view.h"
 #include "tests/unit/server/membership/etcd_server.h"
+#include "tests/unit/server/membership/silent_watch.h"
 #include "transport/monotonic.h"
 
 namespace penstock::server {
@@ -232,6 +233,26 @@ TEST_F(MembershipTest, AClusterKeepsItsIdWhoeverLeavesAndLosesItWithItsView) {
   old.set_number(1);
   Put("view", old.SerializeAsString());
   EXPECT_TRUE(Eventually([&] { return b.process->view().cluster_id() != second && b.process->view().cluster_id() != 0; }));
+}
+
+// All keys are read with each renewal of the lease: a watch that has gone silent costs a third of the lease, not the truth.
+TEST_F(MembershipTest, AWatchThatTellsNothingIsNotMissed) {
+  SilentWatchFront front(etcd_->endpoints()[0]);
+  Node a, b;
+  Start(&a, Uuid('a'));
+  b.process = std::make_unique<Process>(std::vector<std::string>{front.address()}, Cluster(), Uuid('b'), &b.kept, absl::Seconds(6));
+  ASSERT_TRUE(Eventually([&] { return b.process->Serves(); })) << b.process->membership().now().why;
+  ASSERT_TRUE(Eventually([&] { return front.watches() > 0; })) << "it watches";
+  Node c;
+  Start(&c, Uuid('c'));
+  EXPECT_TRUE(Eventually([&] { return b.process->view().members_size() == 3; }, absl::Seconds(10)));
+  c.process->membership().Stop(/*leave=*/true);
+  EXPECT_TRUE(Eventually([&] { return b.process->view().members_size() == 2; }, absl::Seconds(10)));
+  EXPECT_TRUE(b.process->Serves());
+  // Expelled by hand: it learns that, too, and comes back.
+  const uint64_t since = InView(Uuid('b')).since();
+  Delete("nodes/" + UuidText(Uuid('b')));
+  EXPECT_TRUE(Eventually([&] { return InView(Uuid('b')).since() > since && b.process->Serves(); }, absl::Seconds(20)));
 }
 
 }  // namespace

@@ -78,6 +78,7 @@ class InProcessWarden final : public warden::WardenClient {
     memory_->sessions.erase(session);
     return absl::OkStatus();
   }
+  absl::Status RestartNode() override { return absl::UnimplementedError("a test has no other process"); }
 
  private:
   WardenMemory* const memory_;

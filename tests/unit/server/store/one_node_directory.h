@@ -90,6 +90,7 @@ class OneNodeDirectory : public directory::Environment {
   }
   void FinishOperation(directory::OpId op, directory::Outcome outcome, directory::Version version) override { ended_[op] = {outcome, version}; }
   void FinishLookup(uint64_t ticket, const std::vector<directory::LookupResult>& results, directory::Time) override { found_[ticket] = results[0]; }
+  void FinishMove(uint64_t, const directory::MoveAnswer&) override {}
   void Fetch(const directory::Pull&) override {}
   void RecallCopy(std::string_view) override {}
   void OnNameEvent(const directory::NameEvent&) override {}

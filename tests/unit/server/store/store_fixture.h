@@ -26,8 +26,10 @@ class StoreTest : public ::testing::Test {
 
   void Start(bool adopt_always = false) {
     context_ = NextNode(&memory_, ++generation_);
-    absl::StatusOr<std::unique_ptr<Store>> store = Store::Open(&context_, {.memory_bytes = kMemory, .max_drafts_per_session = kMaxDrafts, .adopt_always = adopt_always,
-                                                                         .in_cluster = in_cluster_, .directory = with_directory_});
+    absl::StatusOr<std::unique_ptr<Store>> store =
+        Store::Open(&context_, {.memory_bytes = kMemory, .max_tensors = max_tensors_, .max_pins = max_pins_, .max_drafts_per_session = kMaxDrafts,
+                                .adopt_always = adopt_always, .in_cluster = in_cluster_, .directory = with_directory_,
+                                .spill_dir = spill_dir_, .spill_limit = spill_limit_});
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
   }
@@ -97,6 +99,8 @@ class StoreTest : public ::testing::Test {
   }
 
   bool with_directory_ = false;  // for Start
+  uint64_t max_tensors_ = 0, max_pins_ = 0;
+  std::string spill_dir_, spill_limit_;
   WardenMemory memory_;
   uint64_t generation_ = 0;
   warden::NodeContext context_;

@@ -29,7 +29,7 @@ using Tables = std::map<Partition, Table>;
 
 bool Same(const Entry& a, const Entry& b) {
   return a.text == b.text && a.version == b.version && a.stamp == b.stamp && a.op == b.op && a.nbytes == b.nbytes && a.holders == b.holders &&
-         a.name_bytes == b.name_bytes && a.replicas == b.replicas && a.deleted == b.deleted && a.cache == b.cache;
+         a.name_bytes == b.name_bytes && a.reasons == b.reasons && a.replicas == b.replicas && a.deleted == b.deleted && a.cache == b.cache;
 }
 
 bool Same(const TableHeader& a, const TableHeader& b) {
@@ -99,6 +99,17 @@ class TableLogTest : public StoreTest {
     }
   }
 
+  // As Partitions does, between its events.
+  void Renew() {
+    log_->Renew([this](Partition p, directory::Tables* to) {
+      const auto found = expected_.find(p);
+      if (found == expected_.end()) return;
+      if (found->second.promised != 0) to->SetPromise(p, found->second.promised);
+      for (const auto& [name, entry] : found->second.entries) to->Put(p, entry);
+      if (found->second.complete) to->SetComplete(p, found->second.header);
+    });
+  }
+
   void ExpectLoaded() {
     Tables loaded;
     log_->Load({.promise = [&](Partition p, Term promised) { loaded[p].promised = promised; },
@@ -149,6 +160,7 @@ TEST_F(TableLogTest, WhatIsNoLongerSoDoesNotFillTheMemory) {
   uint64_t most = 0;
   for (int i = 0; i < 400'000; ++i) {
     Step();
+    if (i % 10 == 0) Renew();
     most = std::max(most, log_->bytes());
   }
   EXPECT_LT(most, uint64_t{40} << 20);
@@ -156,6 +168,40 @@ TEST_F(TableLogTest, WhatIsNoLongerSoDoesNotFillTheMemory) {
   NextProcess();
   ExpectLoaded();
   EXPECT_FALSE(log_->lost());
+}
+
+// A renewal of 5 MiB takes some calls; processes end in the middle of it.
+TEST_F(TableLogTest, AProcessThatEndsWhileTheLogIsWrittenAnewLosesNothing) {
+  int renewals = 0;
+  for (int round = 0; round < 30; ++round) {
+    const uint64_t before = log_->bytes();
+    for (int i = 0; i < 20'000 + 37 * round; ++i) {
+      Step();
+      if (i % 100 == 0) Renew();
+    }
+    renewals += log_->bytes() < before;
+    NextProcess();
+    ExpectLoaded();
+  }
+  EXPECT_GE(renewals, 2);
+  EXPECT_FALSE(log_->lost());
+}
+
+TEST_F(TableLogTest, ReasonsAreKept) {
+  Entry entry = RandomEntry("x");
+  entry.AddHolder(9, 0x030201);
+  log_->Put(1, entry);
+  Table& table = expected_[1];
+  table.entries["x"] = entry;
+  table.complete = true;
+  log_->SetComplete(1, table.header);
+  NextProcess();
+  ExpectLoaded();
+  log_->Load({.promise = [](Partition, Term) {}, .complete = [](Partition, const TableHeader&) {},
+              .entry = [&](Partition, Entry loaded) {
+                EXPECT_EQ(loaded.WhyHolder(loaded.holders.size() - 1), 0x030201u);
+                EXPECT_EQ(loaded.info(), entry.info());
+              }});
 }
 
 TEST_F(TableLogTest, WhatIsForgottenStaysForgotten) {

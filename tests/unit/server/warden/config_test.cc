@@ -74,6 +74,15 @@ TEST_F(ConfigTest, DefaultsAreWhatTheDocumentationSays) {
   EXPECT_LE(config.memory_bytes, limit->total);
 }
 
+TEST_F(ConfigTest, RepairHasABandwidthOrNone) {
+  EXPECT_EQ(Good({}).repair_bandwidth, 200 * kMiB);
+  EXPECT_EQ(Good({"--repair_bandwidth=1.5MiB"}).repair_bandwidth, 3 * kMiB / 2);
+  EXPECT_EQ(Good({"--repair_bandwidth=unlimited"}).repair_bandwidth, 0u);
+  EXPECT_EQ(Good({"--repair_bandwidth=0"}).repair_bandwidth, 0u);
+  EXPECT_EQ(Good({}).rebalance, Rebalancing::kAuto);
+  EXPECT_EQ(Good({"--rebalance=off"}).rebalance, Rebalancing::kOff);
+}
+
 TEST_F(ConfigTest, EveryFlagIsRead) {
   const NodeConfig config =
       Good({"--socket_dir=/tmp/s", "--socket_mode=0770", "--memory=1.5GiB", "--grpc_port=0",
@@ -121,6 +130,14 @@ TEST_F(ConfigTest, RdmaIsInClearAndSoNotBesideTlsUnlessItIsAskedFor) {
 TEST_F(ConfigTest, NewNamesAtPeersNeedsPeers) {
   EXPECT_THAT(Error({"--new_names=peers"}), HasSubstr("without --peers"));
   EXPECT_EQ(Good({"--new_names=peers", "--peers=a:1"}).new_names, NewNames::kPeers);
+}
+
+TEST_F(ConfigTest, ASpillLimitNeedsADirectory) {
+  EXPECT_EQ(Good({}).spill_dir, "");
+  EXPECT_EQ(Good({"--spill_dir=/a/../b", "--spill_limit=10GiB"}).spill_dir, "/b");
+  EXPECT_EQ(Good({"--spill_dir=x", "--spill_limit=50%"}).spill_dir.substr(0, 1), "/");
+  EXPECT_THAT(Error({"--spill_limit=10GiB"}), HasSubstr("needs --spill_dir"));
+  for (const char* wrong : {"0", "0%", "101%", "much"}) EXPECT_THAT(Error({"--spill_dir=/b", std::string("--spill_limit=") + wrong}), HasSubstr("--spill_limit cannot be"));
 }
 
 TEST_F(ConfigTest, EtcdTellsTheOthersWhereThisNodeIs) {
@@ -190,6 +207,7 @@ TEST_F(ConfigTest, WrongValuesNameSourceFlagValueAndWhatIsAllowed) {
       {"data_port", "65536"}, {"data_net", ""},      {"peers", "a"},
       {"http_port", "65536"}, {"http_net", ""},
       {"new_names", "there"}, {"rdma", "maybe"},
+      {"repair_bandwidth", "fast"}, {"repair_bandwidth", "-1"}, {"rebalance", "on"},
       {"peers", "a:0"},       {"peers", "a:1,,b:2"},   {"peers", ":1"},
   };
   for (const auto& [flag, value] : wrong) {

@@ -64,6 +64,7 @@ class TestNode {
     if (command == "inherited") return inherited_ids_ + ".";
     if (command == "stress") return Stress(words);
     if (command == "sessions") return Sessions();
+    if (command == "restart") return context_.warden->RestartNode().ToString();
     if (command == "keep" || command == "addfd" || command == "dropsession" || command == "say") {
       return Session(command, words);
     }

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "absl/strings/numbers.h"
@@ -26,6 +27,7 @@
 namespace penstock::warden {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -386,6 +388,65 @@ TEST_F(WardenTest, NodeThatDiesAgainAndAgainIsStartedMoreSlowlyButStarted) {
   Start();
   for (int generation = 1; generation <= 7; ++generation) KillNode(SIGKILL, generation + 1);
   EXPECT_EQ(Ask("generation"), "8");
+}
+
+TEST_F(WardenTest, NodeThatAsksForItIsFollowedByTheNextOneWithTheSameMemory) {
+  Start();
+  ASSERT_EQ(Ask(absl::StrCat("create ", kArena, " 4096 0 0")), "1");
+  EXPECT_EQ(Ask("write 1 5"), "ok");
+  EXPECT_EQ(Ask("restart"), "OK");
+  EXPECT_EQ(Ask("generation"), "1") << "it ends when it wants to";
+  Ask("exit 0");
+  WaitForGeneration(2);
+  EXPECT_EQ(Ask("read 1"), "5 5");
+  Ask("exit 0");  // this one was not asked for
+  EXPECT_EQ(WaitForWarden(), 0);
+}
+
+TEST_F(WardenTest, HoweverANodeEndsThatWasGrantedARestartTheNextOneIsStarted) {
+  Start();
+  EXPECT_EQ(Ask("restart"), "OK");
+  KillNode(SIGKILL, 2);
+  EXPECT_EQ(Ask("restart"), "OK");
+  Ask("exit 9");
+  WaitForGeneration(3);
+}
+
+TEST_F(WardenTest, NodeThatWasGrantedARestartAndDoesNotEndIsKilled) {
+  Start("", absl::Milliseconds(200));
+  EXPECT_EQ(Ask("restart"), "OK");
+  WaitForGeneration(2);
+  EXPECT_EQ(Ask("generation"), "2");
+}
+
+TEST_F(WardenTest, TerminationWhileANodeMakesRoomEndsAll) {
+  Start();
+  EXPECT_EQ(Ask("restart"), "OK");
+  kill(warden_, SIGTERM);
+  EXPECT_EQ(WaitForWarden(), 0);
+}
+
+TEST_F(WardenTest, LibraryThatCouldNotTakeOverIsRefusedAndTheNodeGoesOn) {
+  library_ = directory_ + "/node.so";
+  std::filesystem::copy_file(TEST_NODE_LIBRARY, library_);
+  Start();
+  const pid_t node = NodePid();
+  const auto replace = [this](const std::string& by) { std::filesystem::rename(by, library_); };
+  const std::string next = directory_ + "/next.so";
+  std::filesystem::copy_file(OTHER_LAYOUT_LIBRARY, next);
+  replace(next);
+  EXPECT_THAT(Ask("restart"), AllOf(StartsWith("FAILED_PRECONDITION"), HasSubstr("memory of layout"), HasSubstr("stop penstockd")));
+  std::ofstream(next) << "no library";
+  replace(next);
+  EXPECT_THAT(Ask("restart"), AllOf(StartsWith("FAILED_PRECONDITION"), HasSubstr("node.so")));
+  std::filesystem::remove(library_);
+  EXPECT_THAT(Ask("restart"), StartsWith("FAILED_PRECONDITION"));
+  EXPECT_EQ(NodePid(), node);
+  std::filesystem::copy_file(TEST_NODE_LIBRARY, next);
+  replace(next);
+  EXPECT_EQ(Ask("restart"), "OK");
+  Ask("exit 0");
+  WaitForGeneration(2);
 }
 
 }  // namespace
