@@ -150,6 +150,7 @@ def use_with_torch(store: penstock.Store) -> None:
     assert torch.equal(store.get("torch draft").torch(), tensor)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("flag", ["hugetlb", "auto"])
 def test_reserved_huge_pages_are_used(short_tmp, reserve, flag):
     reserve(128)
@@ -168,6 +169,7 @@ def test_reserved_huge_pages_are_used(short_tmp, reserve, flag):
     until(lambda: unused() == 128, "the huge pages are given back")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("flag", ["thp", "off"])
 def test_reserved_huge_pages_are_left_alone_when_not_wanted(short_tmp, reserve, flag):
     reserve(128)
@@ -178,6 +180,7 @@ def test_reserved_huge_pages_are_left_alone_when_not_wanted(short_tmp, reserve, 
     assert daemon.stop() == 0
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pages", [0, 1, 10, 30])
 def test_too_few_reserved_huge_pages_are_no_reason_to_fail(short_tmp, reserve, pages):
     """The memory of 128 MiB is 64 pages: what finds none left is of small pages."""
