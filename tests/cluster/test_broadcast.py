@@ -18,7 +18,7 @@ from support.certificates import Authority
 from support.daemon import Cli, Daemon, start_daemon
 from support.hosts import Host, Hosts
 from support.pattern import pattern, shows
-from support.waiting import until
+from support.waiting import freeze, until
 
 MIB = 1 << 20
 READERS = 6
@@ -170,7 +170,7 @@ def test_one_in_the_middle_fails_and_the_others_go_on_where_they_were(nodes, hos
     if how == "killed":
         nodes.kill(3)
     else:
-        os.kill(stopped, signal.SIGSTOP)
+        freeze(stopped)
     rest = [i for i in range(1, READERS + 1) if i != 3]
     until(lambda: all(i in getters.got for i in rest), "all others have it")
     assert time.monotonic() - getters.began < 3 * ONE_S + 4

@@ -17,7 +17,7 @@ from support.certificates import Authority
 from support.daemon import Cli, start_daemon
 from support.hosts import Hosts
 from support.nodes import free_ports, start_nodes
-from support.waiting import until
+from support.waiting import freeze, until
 
 SOON = 30.0
 MIB = 1 << 20
@@ -369,7 +369,7 @@ def test_a_node_that_stands_still_is_told(tmp_path):
             ch.put(np.ones(10, np.uint8))
             assert rd.next(SOON).seq == 1
             node = daemons[0].node_pid
-            os.kill(node, signal.SIGSTOP)
+            freeze(node)
             try:
                 with pytest.raises(penstock.UnavailableError, match="is not heard"):
                     rd.next(SOON)

@@ -14,7 +14,7 @@ import penstock
 from support.daemon import Daemon
 from support.nodes import start_nodes
 from support.pattern import pattern, shows
-from support.waiting import until
+from support.waiting import freeze, until
 
 MIB = 1 << 20
 TIMEOUT_S = 1.0
@@ -50,12 +50,12 @@ def nodes(tmp_path_factory) -> Iterator[list[Daemon]]:
 def stopped(home: Daemon) -> Callable[[], None]:
     """Its process takes part in nothing; the kernel goes on answering for it."""
     pid = home.node_pid
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     return lambda: os.kill(pid, signal.SIGCONT)
 
 
 def gone(home: Daemon) -> Callable[[], None]:
-    os.kill(home.process.pid, signal.SIGSTOP)  # the warden: it makes no other one
+    freeze(home.process.pid)  # the warden: it makes no other one
     os.kill(home.node_pid, signal.SIGKILL)
     return lambda: os.kill(home.process.pid, signal.SIGCONT)
 

@@ -15,7 +15,7 @@ import penstock
 from support.daemon import Cli
 from support.nodes import HAS_RDMA, start_nodes
 from support.pattern import pattern, shows
-from support.waiting import until
+from support.waiting import freeze, until
 
 MIB = 1 << 20
 
@@ -244,7 +244,7 @@ def test_a_stopped_home_ends_the_read_by_its_deadline(short_tmp):
         at_a.put("x", pattern(1, MIB))
         at_b.get("x", np.s_[:10])
         stopped = a.node_pid
-        os.kill(stopped, signal.SIGSTOP)
+        freeze(stopped)
         try:
             began = time.monotonic()
             with pytest.raises((penstock.DeadlineError, penstock.UnavailableError)):

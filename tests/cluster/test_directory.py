@@ -16,7 +16,7 @@ import penstock
 from support.cluster import Cluster, agree, info, kill_host, patiently
 from support.daemon import Cli
 from support.etcd import Etcd, needs_etcd_reason
-from support.waiting import until
+from support.waiting import freeze, until
 
 pytestmark = pytest.mark.skipif(needs_etcd_reason is not None, reason=str(needs_etcd_reason))
 
@@ -176,7 +176,7 @@ def test_a_host_that_was_away_comes_back_with_what_is_still_current(cluster):
     for name in ("kept", "overwritten", "deleted"):
         stores[1].put(name, value(1))
     for pid in (sleeper.process.pid, sleeper.node_pid):
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
     agree(cluster.daemons[:1], 1)
     assert patiently(lambda: stores[0].put("overwritten", value(2))).version == 2
     patiently(lambda: stores[0].delete("deleted"))

@@ -18,7 +18,7 @@ from support.certificates import Authority
 from support.daemon import BUILD, Daemon, clean_environment, start_daemon
 from support.nodes import free_ports
 from support.pattern import pattern, shows
-from support.waiting import until
+from support.waiting import freeze, until
 
 MIB = 1 << 20
 
@@ -160,7 +160,7 @@ def test_who_starts_none_says_what_to_do(far):
 def test_a_home_that_is_away_gets_nothing_and_says_so(far):
     with penstock.start_local("128MiB", peers=[addresses(far[:1])]) as node, node.connect(timeout=3) as store:
         store.put("x", pattern(1, 10))
-        os.kill(far[0].process.pid, signal.SIGSTOP)
+        freeze(far[0].process.pid)
         os.kill(far[0].node_pid, signal.SIGKILL)  # nobody makes another one
         with pytest.raises((penstock.UnavailableError, penstock.DeadlineError)):
             store.put("new", pattern(2, 10))

@@ -12,7 +12,7 @@ import pytest
 import penstock
 from support.nodes import calls_of_nodes, start_nodes
 from support.pattern import pattern, shows
-from support.waiting import until
+from support.waiting import freeze, until
 
 MIB = 1 << 20
 LEASE_S = 1.0
@@ -118,7 +118,7 @@ def test_a_stopped_holder_delays_a_put_by_its_lease_and_serves_nothing_old(short
         at_a.put("x", pattern(1, 1024))
         at_b.get("x")
         stopped = b.node_pid
-        os.kill(stopped, signal.SIGSTOP)
+        freeze(stopped)
         try:
             began = time.monotonic()
             at_a.put("x", pattern(2, 1024))

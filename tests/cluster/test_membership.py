@@ -20,7 +20,7 @@ from support.certificates import Authority
 from support.cluster import TTL_S, Cluster
 from support.daemon import BUILD, Cli, Daemon, clean_environment, start_daemon
 from support.etcd import Etcd, Member, needs_etcd_reason
-from support.waiting import until
+from support.waiting import freeze, until
 
 pytestmark = pytest.mark.skipif(needs_etcd_reason is not None, reason=str(needs_etcd_reason))
 
@@ -155,7 +155,7 @@ def test_a_node_that_sleeps_too_long_is_fenced_and_comes_back(cluster):
     version = of_b.put("x", np.full(1000, 5, np.uint8)).version
     assert of_b.get("x").path == "map"
     held = of_b.get("x")
-    os.kill(b.node_pid, signal.SIGSTOP)
+    freeze(b.node_pid)
     agree([a], "up", "absent")
     # Its clients see by themselves that it has no place any more: nobody answers them.
     with pytest.raises((penstock.UnavailableError, penstock.DeadlineError)):
@@ -310,7 +310,7 @@ def test_compaction_while_a_node_does_not_listen(short_tmp):
         a, b = cluster.start(), cluster.start()
         try:
             agree([a, b], "up", "up")
-            os.kill(a.node_pid, signal.SIGSTOP)
+            freeze(a.node_pid)
             etcd.members[0].kill()  # and its watch with it
             etcd.members[0].start()
             etcd.wait()

@@ -14,7 +14,7 @@ import penstock
 from support.daemon import Cli
 from support.nodes import start_nodes
 from support.pattern import pattern, shows
-from support.waiting import until
+from support.waiting import freeze, until
 from support.worker import Worker
 
 MIB = 1 << 20
@@ -155,7 +155,7 @@ def test_a_home_that_is_stopped_ends_the_put_in_time(short_tmp):
     with penstock.connect(str(a.socket_dir)) as at_a, penstock.connect(str(b.socket_dir), timeout=20) as at_b:
         at_a.put("x", pattern(1, MIB))
         node = a.node_pid
-        os.kill(node, signal.SIGSTOP)
+        freeze(node)
         try:
             since = time.monotonic()
             with pytest.raises(penstock.UnavailableError, match="127.0.0.1"):

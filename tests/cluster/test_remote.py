@@ -18,7 +18,7 @@ import penstock
 from support.daemon import BUILD, Cli, Daemon, clean_environment, start_daemon
 from support.hosts import Hosts
 from support.pattern import pattern
-from support.waiting import until
+from support.waiting import freeze, until
 
 MIB = 1 << 20
 
@@ -133,7 +133,7 @@ def test_a_stopped_reader_wakes_up_to_an_error(daemon, cli, new_reader):
         reader = new_reader(daemon)
         reader.ask("open", 1000)
         located, _ = reader.get("x")
-        os.kill(reader.process.pid, signal.SIGSTOP)
+        freeze(reader.process.pid)
         until(lambda: pins(cli) == 0, "its pins are gone")
         for n in range(8):  # its block is another's now
             store.put("x", pattern(2 + n, 4 * MIB))

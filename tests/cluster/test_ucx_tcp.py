@@ -16,7 +16,7 @@ import penstock
 from support.daemon import BUILD, ROOT, Cli, Daemon, clean_environment, start_daemon
 from support.hosts import Hosts
 from support.pattern import pattern, shows
-from support.waiting import until
+from support.waiting import freeze, until
 
 MIB = 1 << 20
 NEWER_UCX = ROOT / ".venv" / "lib" / "mpich"
@@ -144,7 +144,7 @@ def test_an_owner_that_stands_still_is_waited_for_no_longer_than_the_deadline(pa
     home.put("x", pattern(1, 20 * MIB))
     with penstock.connect(str(nodes[0].socket_dir), timeout=2) as impatient:
         assert impatient.stat("x").nbytes == 20 * MIB
-        os.kill(nodes[1].node_pid, signal.SIGSTOP)
+        freeze(nodes[1].node_pid)
         began = time.monotonic()
         with pytest.raises((penstock.DeadlineError, penstock.UnavailableError)):
             impatient.get("x")

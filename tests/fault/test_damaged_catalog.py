@@ -16,7 +16,7 @@ import pytest
 import penstock
 from support.daemon import Cli, Daemon, start_daemon
 from support.pattern import pattern, shows
-from support.waiting import is_stopped, until
+from support.waiting import freeze, is_stopped, until
 from support.worker import Worker
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="writes into another process's memory")
@@ -33,7 +33,7 @@ class Warden:
     def __enter__(self) -> Warden:
         """Stopped, with no node below it."""
         node = until(lambda: self.daemon.node_pid, "there is a node")
-        os.kill(self.daemon.process.pid, signal.SIGSTOP)
+        freeze(self.daemon.process.pid)
         until(lambda: is_stopped(self.daemon.process.pid), "the warden is stopped")
         os.kill(node, signal.SIGKILL)
         return self

@@ -12,7 +12,7 @@ import pytest
 
 import penstock
 from support.books import MUTABLE, await_books, books
-from support.waiting import until
+from support.waiting import freeze, until
 from support.worker import Worker
 
 SOON = 30.0
@@ -128,7 +128,7 @@ def test_the_writer_dies_while_the_readers_node_is_away(pair, worker_of):
     with subscribe(pair.other) as rd:
         assert shows(rd.next(SOON), 1)
         node = pair.daemons[1].node_pid
-        os.kill(node, signal.SIGSTOP)
+        freeze(node)
         writer.kill()
         os.kill(node, signal.SIGKILL)
         with pytest.raises(penstock.UnavailableError, match="closed it or died"):

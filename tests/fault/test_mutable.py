@@ -10,7 +10,7 @@ import pytest
 
 import penstock
 from support.books import MUTABLE, await_books, books
-from support.waiting import until
+from support.waiting import freeze, until
 
 SOON = 30.0
 CHANNEL = "ch = store.channel('c', 4096, 'u8', slots=2)"
@@ -103,7 +103,7 @@ def test_a_session_ends_while_there_is_no_node(store, daemon, make_worker):
     worker.do("hold = store.region('r').writing()")
     with store.subscribe("c") as reader:
         node = daemon.node_pid
-        os.kill(node, signal.SIGSTOP)
+        freeze(node)
         worker.kill()
         os.kill(node, signal.SIGKILL)
         with pytest.raises(penstock.UnavailableError):

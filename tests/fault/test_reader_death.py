@@ -13,7 +13,7 @@ import penstock
 from support.daemon import Daemon
 from support.nodes import start_nodes
 from support.pattern import pattern
-from support.waiting import until
+from support.waiting import freeze, until
 from support.worker import Worker
 
 SIZE = 1 << 20
@@ -55,7 +55,7 @@ def test_a_reader_whose_session_is_over_reads_what_is_there_now(nodes, home, rea
     armory.await_fired("client.read.opened")
     until(lambda: int(home.stats()["pins"]) == 1, "pinned")
     node = nodes[1].node_pid
-    os.kill(node, signal.SIGSTOP)
+    freeze(node)
     try:
         home.put("x", pattern(2, SIZE))
         until(lambda: int(home.stats()["pins"]) == 0, "the session there is over")

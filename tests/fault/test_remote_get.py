@@ -17,7 +17,7 @@ import penstock
 from support.daemon import Cli
 from support.nodes import start_nodes
 from support.pattern import pattern, shows
-from support.waiting import is_stopped, until
+from support.waiting import freeze, is_stopped, until
 
 OLD, NEW = 1, 2
 NBYTES = 70_000
@@ -96,7 +96,7 @@ def test_what_the_home_did_not_hear_is_over_it_is_told_when_it_answers_again(pai
     get.start()
     armory.await_fired("node.remote.answered")
     until(lambda: is_stopped(reading), "the reading node stands still")
-    os.kill(home, signal.SIGSTOP)
+    freeze(home)
     os.kill(reading, signal.SIGCONT)
     get.join(timeout=30)
     assert got == [OLD]

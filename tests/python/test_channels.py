@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import penstock
+from support.waiting import freeze
 
 SOON = 30.0
 
@@ -267,7 +268,7 @@ def test_a_reader_dies_and_a_reader_stops(store, spawn, eventually):
     with store.channel("x", 10, "u8", slots=2) as ch:
         ch.put(np.zeros(10, np.uint8))
         assert [says(r) for r in readers] == ["1", "1"]
-        os.kill(readers[1].pid, signal.SIGSTOP)
+        freeze(readers[1].pid)
         readers[0].kill()
         for _ in range(1000):  # nobody holds the writer up
             ch.put(np.zeros(10, np.uint8))

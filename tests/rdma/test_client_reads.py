@@ -19,7 +19,7 @@ import penstock
 from support.daemon import Cli
 from support.pattern import pattern, shows
 from support.verbs import needs_verbs, sent_packets
-from support.waiting import until
+from support.waiting import freeze, until
 from support.worker import Worker
 
 MIB = 1 << 20
@@ -156,7 +156,7 @@ def test_a_home_that_was_stopped_after_the_pin_serves_the_read(nodes, stores, re
     reader.do(reader.READ)  # a connection is made by both
     reader.do("out[:] = 0")
     reader.stop_after_the_pin()
-    os.kill(nodes[0].node_pid, signal.SIGSTOP)
+    freeze(nodes[0].node_pid)
     try:
         reader.go_on()
         assert reader.has_read(1)
@@ -170,7 +170,7 @@ def test_what_was_read_after_the_deadline_does_not_count(nodes, stores, reader):
     a.put("x", pattern(1, MIB))
     reader.do(reader.READ)
     reader.stop_after_the_pin()
-    os.kill(nodes[1].node_pid, signal.SIGSTOP)
+    freeze(nodes[1].node_pid)
     try:
         a.put("x", pattern(2, MIB))
         until(lambda: int(a.stats()["pins"]) == 0, "the session is over")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.nodes import free_ports
+from support.waiting import freeze
 
 needs_etcd_reason = None if shutil.which("etcd") and shutil.which("etcdctl") else "needs etcd-server and etcd-client (deploy/install_deps test)"
 
@@ -34,7 +35,7 @@ class Member:
             self.process = None
 
     def pause(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
+        freeze(self.process.pid)
 
     def resume(self) -> None:
         self.process.send_signal(signal.SIGCONT)

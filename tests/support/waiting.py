@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -19,5 +21,11 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
 
 
 def is_stopped(pid: int) -> bool:
-    """By SIGSTOP."""
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+    """By SIGSTOP, all its threads."""
+    return all(task.read_text().rsplit(")", 1)[1].split()[0] in "TZ" for task in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
+def freeze(pid: int) -> None:
+    """SIGSTOP; returns when no thread of it runs any more, which on a busy machine takes its time."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: is_stopped(pid), f"process {pid} is stopped")
