@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <random>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -56,7 +57,10 @@ directory::Config Cluster::DirectoryConfig() const {
 
 // What the directory does comes with its lock held, so all of these only pass it on.
 ClusterDirectory::World Cluster::MakeWorld() {
-  return {.send = [this](directory::NodeId to, directory::Message message) { link_->Send(to, message); },
+  return {.send = [this](directory::NodeId to, directory::Message message) {
+            if (auto* pull = std::get_if<directory::Pull>(&message)) others_->OfferTo(pull);
+            link_->Send(to, message);
+          },
           .read_activations = [this](directory::Term view) { activations_->Read(view); },
           .activate = [this](directory::Term view, const auto& partitions) { activations_->Activate(view, partitions); },
           .fetch = [this](const directory::Pull& pull) { others_->StartCopy(pull); },

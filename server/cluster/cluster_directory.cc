@@ -11,7 +11,6 @@ namespace penstock::server {
 namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(10);
-constexpr size_t kLookupPart = 512;  // names in one message: its answer has their metadata
 constexpr absl::Duration kSettles = absl::Seconds(5);  // a node that came back has said what it has
 
 directory::Time Now() { return MonotonicNanos(); }
@@ -30,8 +29,8 @@ void ClusterDirectory::Stop() {
       finished_.push_back([done = std::move(done)] { done(directory::Outcome::kElsewhere, {}); });
     }
     operations_.clear();
-    for (auto& [ticket, found] : lookups_) {
-      finished_.push_back([found = std::move(found)] { found({}, absl::InfinitePast()); });
+    for (auto& [ticket, lookup] : lookups_) {
+      finished_.push_back([found = std::move(lookup.found)] { found({}, absl::InfinitePast()); });
     }
     lookups_.clear();
     finished.swap(finished_);
@@ -60,14 +59,30 @@ void ClusterDirectory::TellFinished(std::vector<std::function<void()>>* finished
 }
 
 void ClusterDirectory::Tick() {
+  absl::Time overdue_at = MonotonicNow();
   while (true) {
     {
       std::unique_lock lock(mutex_);
       const bool stopping = changed_.wait_for(lock, absl::ToChronoNanoseconds(kTick), [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return stopping_; });
       if (stopping) return;
     }
-    Event([](Node& node) { node.Tick(Now()); });
+    const bool look = MonotonicNow() >= overdue_at;
+    if (look) overdue_at = MonotonicNow() + kOverdueEvery;
+    Event([&](Node& node) {
+      node.Tick(Now());
+      if (look) EndOverdueLookups();
+    });
   }
+}
+
+// The core goes on asking; its answer finds nobody.
+void ClusterDirectory::EndOverdueLookups() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  const absl::Time now = MonotonicNow();
+  absl::erase_if(lookups_, [&](auto& entry) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (now < entry.second.deadline) return false;
+    finished_.push_back([found = std::move(entry.second.found)] { found({}, absl::InfinitePast()); });
+    return true;
+  });
 }
 
 // ---- the world ----
@@ -140,12 +155,12 @@ void ClusterDirectory::Delete(std::string name, directory::Conditions conditions
   if (!begun) done(directory::Outcome::kElsewhere, {});
 }
 
-void ClusterDirectory::Lookup(const std::vector<std::string>& names, bool lease, Found found) {
+void ClusterDirectory::Lookup(const std::vector<std::string>& names, bool lease, absl::Time deadline, Found found) {
   bool begun = false;
   Event([&](Node& node) ABSL_NO_THREAD_SAFETY_ANALYSIS {
     begun = true;
     const uint64_t ticket = ++last_ticket_;
-    lookups_[ticket] = std::move(found);
+    lookups_[ticket] = {std::move(found), deadline};
     node.Lookup(Now(), ticket, names, lease);
   });
   if (!begun) found({}, absl::InfinitePast());
@@ -162,11 +177,11 @@ std::optional<ClusterDirectory::LookedUp> ClusterDirectory::LookupNow(const std:
   };
   const auto waiting = std::make_shared<Waiting>();
   waiting->found.results.resize(names.size());
-  waiting->open = (names.size() + kLookupPart - 1) / kLookupPart;
-  for (size_t begin = 0; begin < names.size(); begin += kLookupPart) {
-    const size_t end = std::min(begin + kLookupPart, names.size());
+  waiting->open = (names.size() + kLookupNames - 1) / kLookupNames;
+  for (size_t begin = 0; begin < names.size(); begin += kLookupNames) {
+    const size_t end = std::min(begin + kLookupNames, names.size());
     const std::vector<std::string> part(names.begin() + static_cast<int64_t>(begin), names.begin() + static_cast<int64_t>(end));
-    Lookup(part, lease, [waiting, begin](std::vector<directory::LookupResult> results, absl::Time lease_until) {
+    Lookup(part, lease, deadline, [waiting, begin](std::vector<directory::LookupResult> results, absl::Time lease_until) {
       std::lock_guard lock(waiting->mutex);
       waiting->stopped |= results.empty();
       std::move(results.begin(), results.end(), waiting->found.results.begin() + static_cast<int64_t>(begin));
@@ -273,7 +288,7 @@ void ClusterDirectory::FinishLookup(uint64_t ticket, const std::vector<directory
   const auto it = lookups_.find(ticket);
   if (it == lookups_.end()) return;
   const absl::Time until = lease_until == 0 ? absl::InfinitePast() : absl::FromUnixNanos(lease_until);
-  finished_.push_back([found = std::move(it->second), results, until] { found(results, until); });
+  finished_.push_back([found = std::move(it->second.found), results, until]() mutable { found(std::move(results), until); });
   lookups_.erase(it);
 }
 

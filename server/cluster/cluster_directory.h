@@ -67,10 +67,12 @@ class ClusterDirectory final : directory::Environment {
   using Prepare = std::function<std::optional<directory::PutInfo>(directory::OpId op, directory::Term view)>;
   bool Put(std::string name, directory::Conditions conditions, const Prepare& prepare, Done done);
   void Delete(std::string name, directory::Conditions conditions, Done done);
-  // `lease_until`: until when a copy of what was found may be served by name; InfinitePast: not.
+  // `lease_until`: until when a copy of what was found may be served by name; InfinitePast: not. No results: not until `deadline`
+  // (MonotonicNow; looked at every kOverdueEvery). At most kLookupNames names: an answer has their metadata.
+  static constexpr size_t kLookupNames = 512;
   using Found = std::function<void(std::vector<directory::LookupResult> results, absl::Time lease_until)>;
-  void Lookup(const std::vector<std::string>& names, bool lease, Found found);
-  // The same, and waits. Nothing: not until `deadline`.
+  void Lookup(const std::vector<std::string>& names, bool lease, absl::Time deadline, Found found);
+  // The same of any number, and waits. Nothing: not until `deadline`.
   struct LookedUp {
     std::vector<directory::LookupResult> results;
     absl::Time lease_until;
@@ -97,7 +99,13 @@ class ClusterDirectory final : directory::Environment {
   // One event of the core; then what it ended is told.
   template <typename Act>
   void Event(Act act, const directory::View* first = nullptr);
+  static constexpr absl::Duration kOverdueEvery = absl::Milliseconds(100);
+  struct PendingLookup {
+    Found found;
+    absl::Time deadline;
+  };
   void Tick();
+  void EndOverdueLookups();
   void TellFinished(std::vector<std::function<void()>>* finished);
 
   // Environment: with the lock held.
@@ -117,7 +125,7 @@ class ClusterDirectory final : directory::Environment {
   std::condition_variable changed_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::flat_hash_map<directory::OpId, Done> operations_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<uint64_t, Found> lookups_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, PendingLookup> lookups_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, std::function<void(const directory::MoveAnswer&)>> moves_ ABSL_GUARDED_BY(mutex_);
   absl::Time joined_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // MonotonicNow: somebody, or the first view
   uint64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;

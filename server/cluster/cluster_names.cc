@@ -72,34 +72,55 @@ void ClusterNames::TellWhy(const directory::LookupResult& found, v1::TensorInfo*
   }
 }
 
-absl::Status ClusterNames::Stat(const v1::StatRequest& request, v1::StatResponse* response) {
+void ClusterNames::CheckNames(Asked* asked) const {
   const absl::Status serves = store_->MayServeNames();
-  std::vector<int> missing;
-  std::vector<std::string> names;
-  for (int i = 0; i < request.items_size(); ++i) {
-    absl::Status valid = ValidateName(request.items(i).name());
+  for (int i = 0; i < asked->request.items_size(); ++i) {
+    absl::Status valid = ValidateName(asked->request.items(i).name());
     if (valid.ok()) valid = serves;
-    Encode(valid, response->add_results()->mutable_status());
+    Encode(valid, asked->response.add_results()->mutable_status());
     if (!valid.ok()) continue;
-    missing.push_back(i);
-    names.push_back(request.items(i).name());
+    asked->missing.push_back(i);
+    asked->names.push_back(asked->request.items(i).name());
   }
-  if (names.empty()) return absl::OkStatus();
-  const auto looked = directory_->LookupNow(names, /*lease=*/false, MonotonicNow() + kPatience);
-  for (size_t k = 0; k < missing.size(); ++k) {
-    v1::TensorResult* result = response->mutable_results(missing[k]);
-    absl::Status status = looked ? StatusOf(names[k], request.items(missing[k]).version(), looked->results[k], *directory_) : NotYet(StrCat("'", names[k], "'"));
+}
+
+void ClusterNames::Answer(absl::Span<const directory::LookupResult> found, Asked* asked) const {
+  for (size_t k = 0; k < asked->missing.size(); ++k) {
+    const std::string& name = asked->names[k];
+    v1::TensorResult* result = asked->response.mutable_results(asked->missing[k]);
+    absl::Status status = found.empty() ? NotYet(StrCat("'", name, "'")) : StatusOf(name, asked->request.items(asked->missing[k]).version(), found[k], *directory_);
     if (status.ok()) {
-      absl::StatusOr<v1::TensorInfo> info = InfoOf(names[k], looked->results[k].version, looked->results[k].info, looked->results[k].holders);
+      absl::StatusOr<v1::TensorInfo> info = InfoOf(name, found[k].version, found[k].info, found[k].holders);
       status = info.status();
       if (info.ok()) {
         *result->mutable_info() = *std::move(info);
-        TellWhy(looked->results[k], result->mutable_info());
+        TellWhy(found[k], result->mutable_info());
       }
     }
     Encode(status, result->mutable_status());
   }
+}
+
+absl::Status ClusterNames::Stat(const v1::StatRequest& request, v1::StatResponse* response) {
+  Asked asked{.request = request};
+  CheckNames(&asked);
+  if (!asked.names.empty()) {
+    const auto looked = directory_->LookupNow(asked.names, /*lease=*/false, MonotonicNow() + kPatience);
+    Answer(looked ? looked->results : std::vector<directory::LookupResult>(), &asked);
+  }
+  *response = std::move(asked.response);
   return absl::OkStatus();
+}
+
+void ClusterNames::StartStat(const v1::StatRequest& request, std::function<void(const v1::StatResponse& response)> done) {
+  const auto asked = std::make_shared<Asked>(Asked{.request = request});
+  CheckNames(asked.get());
+  if (asked->names.empty()) return done(asked->response);
+  directory_->Lookup(asked->names, /*lease=*/false, MonotonicNow() + kPatience,
+                     [this, asked, done = std::move(done)](const std::vector<directory::LookupResult>& found, absl::Time) {
+                       Answer(found, asked.get());
+                       done(asked->response);
+                     });
 }
 
 std::optional<absl::StatusOr<v1::TensorInfo>> ClusterNames::Await(const std::string& name, uint64_t version) {

@@ -38,6 +38,9 @@ class ClusterNames {
   void Stop() { waits_.Stop(); }
 
   absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
+  // The same, and waits for nothing; `done` comes on any thread, perhaps before it returns. At most kStatNames items.
+  static constexpr int kStatNames = 64;
+  void StartStat(const v1::StatRequest& request, std::function<void(const v1::StatResponse& response)> done);
   absl::Status LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response);
   absl::Status DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response);
   // Of all homes, in order.
@@ -56,6 +59,16 @@ class ClusterNames {
   std::vector<absl::Status> DeleteAll(const std::vector<std::string>& names);
 
  private:
+  // A Stat whose homes are to be asked.
+  struct Asked {
+    const v1::StatRequest request;
+    v1::StatResponse response{};
+    std::vector<int> missing{};  // items
+    std::vector<std::string> names{};
+  };
+  void CheckNames(Asked* asked) const;
+  // No results: they have not answered.
+  void Answer(absl::Span<const directory::LookupResult> found, Asked* asked) const;
   absl::Status TryList(const v1::ListRequest& request, uint64_t page_bytes, v1::ListResponse* response);
   void TellWhy(const directory::LookupResult& found, v1::TensorInfo* info) const;
   absl::StatusOr<v1::TensorInfo> InfoOf(const std::string& name, directory::Version version, const directory::PutInfo& info,

@@ -91,6 +91,7 @@ void ClusterPuts::Propose(Going going) {
         std::optional<directory::HeldRecord> held;
         if (prepared.ok()) held = store_->FindByOp(name, op);
         if (!held) return std::nullopt;
+        if (held->replicas > 1) OfferBytes(name, op);
         return directory::PutInfo{held->nbytes, held->replicas, held->cache, std::move(held->info)};
       },
       [this, shared, id](directory::Outcome outcome, directory::Version version) { Finish(*shared, *id, outcome, version); });
@@ -100,8 +101,15 @@ void ClusterPuts::Propose(Going going) {
   Next(name);
 }
 
+void ClusterPuts::OfferBytes(const std::string& name, directory::OpId op) {
+  if (offers_ == nullptr) return;
+  absl::StatusOr<Store::HeldTensor> held = store_->HoldByOp(name, op);
+  if (held.ok()) offers_->Offer(op, *std::move(held));  // else its targets ask for it
+}
+
 void ClusterPuts::Finish(const Going& going, directory::OpId op, directory::Outcome outcome, directory::Version version) {
   PENSTOCK_FAULT_POINT("node.cluster.decided");
+  if (offers_ != nullptr) offers_->Withdraw(op);
   going.done(ResultOf(going, op, outcome, version));
   Next(going.draft.spec.name());
 }

@@ -21,13 +21,15 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/cluster/cluster_directory.h"
+#include "server/remote/put_offers.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
 
 class ClusterPuts {
  public:
-  ClusterPuts(Store* store, ClusterDirectory* directory) : store_(store), directory_(directory) {}
+  // `offers`: null: the data port is off.
+  ClusterPuts(Store* store, ClusterDirectory* directory, PutOffers* offers) : store_(store), directory_(directory), offers_(offers) {}
 
   using Done = std::function<void(const absl::StatusOr<Published>& published)>;
   // The session's draft; null: the session has ended. `done` comes on any thread, perhaps before this returns.
@@ -49,12 +51,14 @@ class ClusterPuts {
   };
 
   void Propose(Going going);
+  void OfferBytes(const std::string& name, directory::OpId op);
   void Next(const std::string& name);
   void Finish(const Going& going, directory::OpId op, directory::Outcome outcome, directory::Version version);
   absl::StatusOr<Published> ResultOf(const Going& going, directory::OpId op, directory::Outcome outcome, directory::Version version) const;
 
   Store* const store_;
   ClusterDirectory* const directory_;
+  PutOffers* const offers_;
   std::mutex mutex_;
   absl::flat_hash_map<std::string, std::deque<Going>> waiting_ ABSL_GUARDED_BY(mutex_);  // for the one of that name that is under way
 };

@@ -41,7 +41,7 @@ void ClusterWaits::Run() {
     std::vector<std::string> due = Due(now);
     if (!due.empty()) {
       lock.unlock();
-      directory_->Lookup(due, /*lease=*/false, [this, due, now](std::vector<directory::LookupResult> results, absl::Time) { Take(due, now, std::move(results)); });
+      directory_->Lookup(due, /*lease=*/false, absl::InfiniteFuture(), [this, due, now](std::vector<directory::LookupResult> results, absl::Time) { Take(due, now, std::move(results)); });
       lock.lock();
       continue;
     }

@@ -52,7 +52,8 @@ std::vector<directory::Pull> CopyMaker::Next(Line* line, directory::NodeId from)
 }
 
 void CopyMaker::Run(const std::vector<directory::Pull>& pulls) {
-  const std::vector<absl::Status> made = MakeTogether(pulls);
+  Pinned pinned;
+  const std::vector<absl::Status> made = MakeTogether(pulls, &pinned);
   PENSTOCK_FAULT_POINT("node.replica.made");
   for (size_t i = 0; i < pulls.size(); ++i) {
     if (made[i].ok() && directory::UnpackReason(pulls[i].reason).kind == directory::ReasonKind::kRepair) {
@@ -79,71 +80,110 @@ void CopyMaker::Stop() {
 }
 
 // All from the node that they have in common; what that one does not give, each from whoever gives it.
-std::vector<absl::Status> CopyMaker::MakeTogether(const std::vector<directory::Pull>& pulls) {
+std::vector<absl::Status> CopyMaker::MakeTogether(const std::vector<directory::Pull>& pulls, Pinned* pinned) {
   std::vector<absl::Status> made(pulls.size(), absl::UnavailableError("nobody has it"));
-  const PeerRef peer = pulls.size() > 1 ? peer_of_(pulls.front().from.front()) : nullptr;
+  MakeOffered(pulls, &made);
+  std::vector<size_t> missing;
+  for (size_t i = 0; i < pulls.size(); ++i) {
+    if (!made[i].ok()) missing.push_back(i);
+  }
+  const PeerRef peer = missing.size() > 1 ? peer_of_(pulls.front().from.front()) : nullptr;
   if (peer != nullptr) {
     std::vector<const directory::Pull*> all;
-    for (const directory::Pull& pull : pulls) all.push_back(&pull);
-    made = MakeFrom(*peer, all, /*verify=*/false);
+    for (const size_t i : missing) all.push_back(&pulls[i]);
+    const std::vector<absl::Status> together = MakeFrom(peer, all, /*verify=*/false, pinned);
+    for (size_t k = 0; k < missing.size(); ++k) made[missing[k]] = together[k];
   }
-  for (size_t i = 0; i < pulls.size(); ++i) {
-    if (!made[i].ok()) made[i] = Make(pulls[i]);
+  for (const size_t i : missing) {
+    if (!made[i].ok()) made[i] = Make(pulls[i], pinned);
   }
   return made;
 }
 
+// What its node offers is read without asking for it first.
+void CopyMaker::MakeOffered(const std::vector<directory::Pull>& pulls, std::vector<absl::Status>* made) {
+  std::vector<size_t> which;
+  std::vector<Making> all;
+  for (size_t i = 0; i < pulls.size(); ++i) {
+    if (pulls[i].offer == 0 || pulls[i].from.empty()) continue;
+    which.push_back(i);
+    all.push_back({.pull = &pulls[i]});
+  }
+  const PeerRef peer = all.empty() ? nullptr : peer_of_(all.front().pull->from.front());
+  if (peer == nullptr || peer->reads_by_rdma()) return;
+  std::vector<PeerNode::OfferedReading> readings;
+  for (Making& one : all) {
+    Place(&one);
+    if (one.status.ok()) readings.push_back({.offer = one.pull->offer, .to = {one.placed->block.address, one.pull->info.nbytes}});
+  }
+  if (!readings.empty()) peer->ReadOffered(absl::MakeSpan(readings));
+  auto reading = readings.begin();
+  for (Making& one : all) {
+    if (one.status.ok()) one.status = (reading++)->status;
+  }
+  const std::vector<absl::Status> finished = Finish(all);
+  for (size_t k = 0; k < which.size(); ++k) (*made)[which[k]] = finished[k];
+}
+
 // From the first that gives it.
-absl::Status CopyMaker::Make(const directory::Pull& pull) {
+absl::Status CopyMaker::Make(const directory::Pull& pull, Pinned* pinned) {
   absl::Status why = absl::UnavailableError("nobody has it");
   for (const directory::NodeId node : pull.from) {
     const PeerRef peer = peer_of_(node);
     if (peer == nullptr) continue;
-    why = MakeFrom(*peer, {&pull}, /*verify=*/false)[0];
+    why = MakeFrom(peer, {&pull}, /*verify=*/false, pinned)[0];
     if (absl::IsDataLoss(why)) {
       store_->NoteDamaged(pull.name, StrCat("node ", peer->address()));
-      why = MakeFrom(*peer, {&pull}, /*verify=*/true)[0];
+      why = MakeFrom(peer, {&pull}, /*verify=*/true, pinned)[0];
     }
     if (why.ok()) return why;
   }
   return why;
 }
 
+CopyMaker::Pinned::~Pinned() {
+  for (const auto& [peer, found] : all_) {
+    std::vector<const PeerNode::Found*> released;
+    for (const PeerNode::Found& one : found) released.push_back(&one);
+    peer->Release(released);
+  }
+}
+
 // One result each. verify: what came before did not have its checksum. The peer looks at its copy, and lets it go if it is damaged.
-std::vector<absl::Status> CopyMaker::MakeFrom(PeerNode& peer, const std::vector<const directory::Pull*>& pulls, bool verify) {
+std::vector<absl::Status> CopyMaker::MakeFrom(const PeerRef& peer, const std::vector<const directory::Pull*>& pulls, bool verify, Pinned* pinned) {
   std::vector<PeerNode::Wanted> wanted;
   for (const directory::Pull* pull : pulls) wanted.push_back({.name = pull->name, .op = pull->op, .verify = verify});
-  std::vector<absl::StatusOr<PeerNode::Found>> found = peer.Locate(wanted);
+  std::vector<absl::StatusOr<PeerNode::Found>> found = peer->Locate(wanted);
   std::vector<Making> all;
   std::vector<PeerNode::Reading> readings;
-  std::vector<const PeerNode::Found*> released;
   for (size_t i = 0; i < pulls.size(); ++i) {
     all.push_back({.pull = pulls[i]});
     all[i].status = found[i].status();
     if (!found[i].ok()) continue;
-    released.push_back(&*found[i]);
-    Place(*found[i], &all[i]);
+    Place(&all[i]);
+    if (found[i]->info.nbytes() != pulls[i]->info.nbytes) {
+      all[i].status = absl::InternalError(StrCat("'", pulls[i]->name, "': its home tells of ", pulls[i]->info.nbytes, " bytes, its holder of ", found[i]->info.nbytes()));
+    }
     if (all[i].status.ok()) readings.push_back({.found = &*found[i], .to = all[i].placed->block.address});
   }
-  if (!readings.empty()) peer.Read(absl::MakeSpan(readings));
-  if (!released.empty()) peer.Release(released);
-  PENSTOCK_FAULT_POINT("node.replica.read");
-  std::vector<absl::Status> made;
+  if (!readings.empty()) peer->Read(absl::MakeSpan(readings));
   auto reading = readings.begin();
   for (Making& one : all) {
     if (one.status.ok()) one.status = (reading++)->status;
-    if (one.status.ok()) one.status = Finish(one);
-    if (!one.status.ok() && one.placed.ok()) writer_.Abort(*one.placed);
-    made.push_back(one.status);
   }
-  return made;
+  std::vector<PeerNode::Found> there;
+  for (absl::StatusOr<PeerNode::Found>& one : found) {
+    if (one.ok()) there.push_back(*std::move(one));
+  }
+  pinned->Add(peer, std::move(there));
+  return Finish(all);
 }
 
-void CopyMaker::Place(const PeerNode::Found& found, Making* one) {
+void CopyMaker::Place(Making* one) {
   absl::StatusOr<v1::RecordInfo> info = ParseRecordInfo(one->pull->info.info);
   const absl::StatusOr<CreateSpec> spec = info.ok() ? SpecOfRecord(one->pull->name, *info, &one->metadata) : info.status();
-  if (spec.ok() && found.info.nbytes() != spec->nbytes) {
-    one->status = absl::InternalError(StrCat("'", one->pull->name, "': its home tells of ", spec->nbytes, " bytes, its holder of ", found.info.nbytes()));
+  if (spec.ok() && spec->nbytes != one->pull->info.nbytes) {
+    one->status = absl::InternalError(StrCat("'", one->pull->name, "': its home tells of ", one->pull->info.nbytes, " bytes, and of a shape of ", spec->nbytes));
     return;
   }
   one->placed = spec.ok() ? writer_.Reserve(*spec, Store::kMemoryWait) : spec.status();
@@ -151,8 +191,17 @@ void CopyMaker::Place(const PeerNode::Found& found, Making* one) {
   if (info.ok()) one->info = *std::move(info);
 }
 
-// Its bytes are there.
-absl::Status CopyMaker::Finish(const Making& one) {
+std::vector<absl::Status> CopyMaker::Finish(const std::vector<Making>& all) {
+  PENSTOCK_FAULT_POINT("node.replica.read");
+  std::vector<absl::Status> made;
+  for (const Making& one : all) {
+    made.push_back(one.status.ok() ? Prepare(one) : one.status);
+    if (!made.back().ok() && one.placed.ok()) writer_.Abort(*one.placed);
+  }
+  return made;
+}
+
+absl::Status CopyMaker::Prepare(const Making& one) {
   if (absl::Status s = writer_.Take(*one.placed).status(); !s.ok()) return s;
   const absl::Status prepared = store_->Prepare(one.placed->record, {.op = one.pull->op, .prepared_in = std::max(one.pull->view, directory_->term()),
                                                                      .created_ns = one.info.created_ns(), .expires_ns = one.info.expires_ns()});

@@ -70,16 +70,32 @@ class CopyMaker {
     absl::Status status{};  // of the last step
   };
 
+  // What is pinned at a peer: given back when the copies have been told, for whoever waits for them need not wait for that.
+  class Pinned {
+   public:
+    Pinned() = default;
+    Pinned(const Pinned&) = delete;
+    Pinned& operator=(const Pinned&) = delete;
+    ~Pinned();
+    void Add(PeerRef peer, std::vector<PeerNode::Found> found) { all_.emplace_back(std::move(peer), std::move(found)); }
+
+   private:
+    std::vector<std::pair<PeerRef, std::vector<PeerNode::Found>>> all_;
+  };
+
   void Work(Line* line, directory::NodeId from);
   std::vector<directory::Pull> Next(Line* line, directory::NodeId from);
   // Until it is their turn; false: stopped.
   bool AwaitTurn(uint64_t bytes);
   void Run(const std::vector<directory::Pull>& pulls);
-  std::vector<absl::Status> MakeTogether(const std::vector<directory::Pull>& pulls);
-  absl::Status Make(const directory::Pull& pull);
-  std::vector<absl::Status> MakeFrom(PeerNode& peer, const std::vector<const directory::Pull*>& pulls, bool verify);
-  void Place(const PeerNode::Found& found, Making* one);
-  absl::Status Finish(const Making& one);
+  void MakeOffered(const std::vector<directory::Pull>& pulls, std::vector<absl::Status>* made);
+  std::vector<absl::Status> MakeTogether(const std::vector<directory::Pull>& pulls, Pinned* pinned);
+  absl::Status Make(const directory::Pull& pull, Pinned* pinned);
+  std::vector<absl::Status> MakeFrom(const PeerRef& peer, const std::vector<const directory::Pull*>& pulls, bool verify, Pinned* pinned);
+  void Place(Making* one);
+  // The bytes of those without an error are there. One status each.
+  std::vector<absl::Status> Finish(const std::vector<Making>& all);
+  absl::Status Prepare(const Making& one);
 
   Store* const store_;
   ClusterDirectory* const directory_;

@@ -279,6 +279,7 @@ struct Pull {
   PutInfo info;
   std::vector<NodeId> from;
   Reason reason = 0;  // why to this target, and for what; of what nobody waits for the target may take its time
+  uint64_t offer = 0;  // not 0: of the first of `from`, by which its data port gives the bytes at once; the environment's
 };
 struct PullDone {
   std::string name;

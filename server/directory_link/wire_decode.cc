@@ -227,6 +227,7 @@ class Reader : public FieldReader {
     ReadInfo(from.mutable_info(), &to->info);
     ReadNodes("from", from.from(), &to->from);
     ReadReason(from.reason(), &to->reason);
+    to->offer = from.offer();
   }
 
   void Read(pb::PullDone& from, PullDone* to) {

@@ -320,6 +320,7 @@ void Write(const Pull& from, pb::Pull* to) {
   Write(from.info, to->mutable_info());
   WriteNodes(from.from, to->mutable_from());
   to->set_reason(from.reason);
+  to->set_offer(from.offer);
 }
 
 void Write(const PullDone& from, pb::PullDone* to) {

@@ -269,6 +269,7 @@ absl::Status RunNode(warden::NodeContext* context) {
                       .new_names_at_peers = config.new_names == NewNames::kPeers,
                       .channels = changing->get(),
                       .growing = data != nullptr ? &growing : nullptr,
+                      .offers = data != nullptr ? remote.offers() : nullptr,
                       .repair_bytes_per_second = config.repair_bandwidth});
   std::atomic<int> tcp_port{0}, http_port{0};
   std::unique_ptr<Cluster> cluster;

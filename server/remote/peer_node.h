@@ -92,6 +92,13 @@ class PeerNode {
   };
   void Read(absl::Span<Reading> readings);  // of one Locate
   void Release(absl::Span<const Found* const> found);
+  // Whole tensors that the peer offers (put_offers.h), over the stream lane. NOT_FOUND: not any more.
+  struct OfferedReading {
+    uint64_t offer = 0;
+    absl::Span<char> to;
+    absl::Status status{};  // afterwards
+  };
+  void ReadOffered(absl::Span<OfferedReading> readings);
   // This node begins to copy what was found, and will be read by those that are sent to it: who is to be read before that peer.
   struct Chain {
     std::optional<NodeUuid> ahead;  // none: that peer

@@ -169,6 +169,26 @@ void PeerNode::ReadByStream(absl::Span<Reading* const> readings) {
   }
 }
 
+void PeerNode::ReadOffered(absl::Span<OfferedReading> readings) {
+  const absl::Status up = CheckUp();
+  const absl::StatusOr<Open> session = up.ok() ? Session() : up;
+  std::vector<Transfer> transfers;
+  for (OfferedReading& reading : readings) {
+    reading.status = session.status();
+    transfers.push_back({.grant = reading.offer, .runs = ByteRuns::Whole(reading.to.size()), .memory = reading.to});
+  }
+  if (!session.ok()) return;
+  Move(session->lane.get(), session->token, absl::MakeSpan(transfers), Patience(transfers, absl::Seconds(10)));
+  std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < readings.size(); ++i) {
+    readings[i].status = transfers[i].status;
+    if (!readings[i].status.ok()) continue;
+    ++reads_;
+    read_bytes_ += readings[i].to.size();
+  }
+  lane_ = session->lane->name();
+}
+
 bool PeerNode::RdmaIsUp() {
   std::lock_guard lock(mutex_);
   return MonotonicNow() >= rdma_down_until_;

@@ -365,6 +365,7 @@ absl::StatusOr<GrantedBlock> RemoteSessions::Use(const LaneToken& token, uint64_
   std::lock_guard lock(mutex_);
   const absl::StatusOr<RemoteSession*> session = Find(token);
   if (!session.ok()) return session.status();
+  if (PutOffers::IsOffer(grant) && kind == TransferKind::kRead) return offers_.Use(grant);
   if (auto draft = (*session)->drafts.find(grant); draft != (*session)->drafts.end()) {
     if (kind != TransferKind::kWrite) return absl::PermissionDeniedError(StrCat("draft ", grant, ": is for writing until it is published"));
     return draft->second->Block();

@@ -32,6 +32,7 @@
 #include "server/remote/growing_copies.h"
 #include "server/remote/lease_recall.h"
 #include "server/remote/node_session.h"
+#include "server/remote/put_offers.h"
 #include "server/remote/remote_draft.h"
 #include "server/store/store.h"
 #include "transport/lane/lane.h"
@@ -94,6 +95,7 @@ class RemoteSessions final : public GrantTable {
   };
   absl::StatusOr<LocatedCopy> LocateCopy(const LaneToken& token, const std::string& name, uint64_t version, uint64_t created_ns);
   void ServeGrowing(const GrowingCopies* copies) { growing_ = copies; }  // before the first session; to outlive it
+  PutOffers* offers() { return &offers_; }  // which every session may read
   // Waits for the session's next recalls, at most kAwaitRecalls. LeaseRecall::Await
   absl::StatusOr<LeaseRecall::Recalls> AwaitRecalls(const LaneToken& token, uint64_t done);
   struct OpenedChannel {
@@ -187,6 +189,7 @@ class RemoteSessions final : public GrantTable {
   MutableMemory* const channels_;
   const GrowingCopies* growing_ = nullptr;
   FetchChains chains_;
+  PutOffers offers_;
   NodeSession writer_;
   std::function<absl::StatusOr<Published>(const std::string&, uint64_t)> fetch_;  // null: without a directory
   std::function<void(const LaneToken&)> on_end_;

@@ -65,6 +65,7 @@ struct RemoteStoreOptions {
   bool new_names_at_peers = false;  // what nobody has gets one of them as its home
   MutableMemory* channels = nullptr;  // null: those of other nodes are not for this one
   GrowingCopies* growing = nullptr;   // what other nodes may read here while it is copied; null: nothing
+  PutOffers* offers = nullptr;        // by which other nodes read what is put here, for replicas; null: they ask for it
   uint64_t repair_bytes_per_second = 0;  // CopyMaker; 0: no limit
 };
 
@@ -110,6 +111,10 @@ class RemoteStore {
   ClusterEvents* events() { return events_.get(); }            // likewise
   ClusterPuts* cluster_puts() { return cluster_puts_.get(); }  // likewise
   void StartCopy(const directory::Pull& pull) { copies_->Start(pull); }
+  // An order to copy what is being put here says how to read it.
+  void OfferTo(directory::Pull* pull) const {
+    if (options_.offers != nullptr) pull->offer = options_.offers->NumberOf(pull->op);
+  }
   void RecallCopy(std::string_view name) {
     copy_leases_.Obey({std::string(name)});
     store_->DropCopy(name);
@@ -158,6 +163,7 @@ class RemoteStore {
   ClientReads::Places PlacesOf(const std::string& name, uint64_t version);
   absl::StatusOr<Published> Delete(const std::string& name, uint64_t version);
   absl::Status Stat(const v1::StatRequest& request, v1::StatResponse* response);
+  std::optional<uint64_t> StartStat(const std::string& message);
   static std::vector<bool> StatAt(PeerNode& peer, const v1::StatRequest& ask, const std::vector<v1::TensorResult*>& results);
   absl::Status LongestPrefix(const v1::LongestPrefixRequest& request, v1::LongestPrefixResponse* response);
   absl::Status DeletePrefix(const v1::DeletePrefixRequest& request, v1::DeletePrefixResponse* response);

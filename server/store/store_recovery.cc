@@ -10,6 +10,7 @@
 #include "proto/errors.h"
 #include "proto/strcat.h"
 #include "proto/uuid_text.h"
+#include "server/store/record_state.h"
 #include "server/store/store.h"
 
 namespace penstock::server {
@@ -189,7 +190,7 @@ absl::Status Store::RecoverRecord(RecordRef ref, Unsettled* unsettled) {
   if (HasFile(record)) NoteFile(record);
   if (DataSegment* data = blocks_.Find(record->segment); data != nullptr && !data->arena) extent_records_[record->segment].insert(ref);
   if (retired) {
-    record->state.store(static_cast<uint8_t>(RecordState::kRetired));
+    SetState(record, RecordState::kRetired);
     retired_.Add({ref, seq - 1, record->nbytes});
     return absl::OkStatus();
   }
@@ -204,7 +205,7 @@ absl::Status Store::RecoverRecord(RecordRef ref, Unsettled* unsettled) {
     draft_bytes_ += record->nbytes;
     return absl::OkStatus();
   }
-  if (live) record->state.store(static_cast<uint8_t>(RecordState::kLive));
+  if (live) SetState(record, RecordState::kLive);
   if (spilled && record->cluster_state == 0) {
     unsettled->spilled.push_back(ref);
     return absl::OkStatus();

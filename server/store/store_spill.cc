@@ -24,6 +24,7 @@
 #include "proto/sizes.h"
 #include "proto/strcat.h"
 #include "server/store/record_info.h"
+#include "server/store/record_state.h"
 #include "server/store/store.h"
 #include "transport/fault_point.h"
 #include "transport/monotonic.h"
@@ -145,7 +146,7 @@ absl::Status Store::AdoptFile(const SpillDir::File& file) {
   record->owner_session = 0;
   record->segment = 0;
   record->offset = file.number;
-  record->state.store(static_cast<uint8_t>(kSpilledState));
+  SetState(record, kSpilledState);
   spill_->files.insert(file.number);
   if (absl::Status s = index_->Insert(record->name_hash, *ref); !s.ok()) return s;
   names_->Insert(*ref);
@@ -337,7 +338,7 @@ absl::Status Store::BecomeSpilled(RecordRef from, uint64_t number) {
   record->segment = 0;
   record->offset = number;
   spill_->files.insert(number);
-  record->state.store(static_cast<uint8_t>(kSpilledState));
+  SetState(record, kSpilledState);
   PENSTOCK_FAULT_POINT("node.spill.listed");
   TakePlace(from, *made);
   PENSTOCK_FAULT_POINT("node.spill.retired");

@@ -237,6 +237,33 @@ def test_a_node_is_drained_and_then_stopped_without_a_loss(cluster):
     assert patiently(lambda: stores[2].get("late")).numpy()[0] == 9
 
 
+def test_the_order_to_copy_a_put_says_how_to_read_it(cluster):
+    """So a replica costs no call beside the directory's messages; what went over the wire is counted at the node that read it."""
+    stores = cluster.start_all(2)
+    source, target = (Cli(daemon.socket_dir) for daemon in cluster.daemons)
+    stores[0].put("first", value(0), replicas=2)  # opens the session
+
+    def calls() -> int:
+        return sum(int(session["requests"]) for session in source.json("sessions") if session["label"] == "node")
+
+    def read() -> tuple[int, int]:
+        (peer,) = target.json("nodes")[0]["peers"]
+        return int(peer["reads"]), int(peer["read_bytes"])
+
+    before, (reads, read_bytes) = calls(), read()
+    for i in range(50):
+        stores[0].put(f"x/{i}", value(i), replicas=2)
+    assert read() == (reads + 50, read_bytes + 50 * 1000)
+    assert calls() - before <= 5, "a renewal, perhaps"
+    stores[0].put("none", np.zeros(0, np.uint8), replicas=2)
+    stores[0].put("large", value(7, 5 << 20), replicas=2)
+    kill_host(cluster.daemons[0])
+    agree(cluster.daemons[1:], 1)
+    for i in range(50):
+        assert np.array_equal(patiently(lambda: stores[1].get(f"x/{i}")).numpy(), value(i))
+    assert np.array_equal(stores[1].get("large").numpy(), value(7, 5 << 20)) and stores[1].get("none").shape == (0,)
+
+
 def test_replicas_that_cannot_be_are_refused(cluster):
     (store,) = cluster.start_all(1)
     with pytest.raises(penstock.InvalidArgumentError, match="replicas: 2 asked for, but the cluster has 1 node"):

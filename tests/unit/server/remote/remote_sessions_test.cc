@@ -63,6 +63,27 @@ TEST_F(RemoteSessionsTest, AGrantOpensItsBlockToItsSessionForReading) {
   EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(LaneToken{}, located.grant, TransferKind::kRead).status()));
 }
 
+TEST_F(RemoteSessionsTest, WhatAPutOffersIsReadInEverySessionUntilItIsOver) {
+  PutBytes("x", 1000, 'x');
+  const LaneToken token = Open().token, other = Open().token;
+  const directory::OpId op{7, 1};
+  EXPECT_EQ(remote().offers()->NumberOf(op), 0u);
+  const Published there = store_->Lookup("x", 0).value();
+  remote().offers()->Offer(op, store_->HoldLive(there.record, there.record_seq).value());
+  const uint64_t offer = remote().offers()->NumberOf(op);
+  for (const LaneToken& each : {token, other}) EXPECT_EQ(Text(remote().Use(each, offer, TransferKind::kRead).value()), std::string(1000, 'x'));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(token, offer, TransferKind::kWrite).status()));
+  EXPECT_TRUE(absl::IsPermissionDenied(remote().Use(LaneToken{}, offer, TransferKind::kRead).status()));
+  GrantedBlock transfer = remote().Use(token, offer, TransferKind::kRead).value();
+  PutBytes("x", 1000, 'y');  // its bytes stay, for who has begun, and as long as it is offered
+  EXPECT_EQ(Text(remote().Use(token, offer, TransferKind::kRead).value()), std::string(1000, 'x'));
+  remote().offers()->Withdraw(op);
+  EXPECT_TRUE(absl::IsNotFound(remote().Use(token, offer, TransferKind::kRead).status()));  // not the session's end, as PERMISSION_DENIED would be
+  PutBytes("z", 1000, 'z');
+  EXPECT_EQ(Text(transfer), std::string(1000, 'x'));
+  EXPECT_EQ(remote().offers()->NumberOf(op), 0u);
+}
+
 TEST_F(RemoteSessionsTest, AChannelIsFollowedByItsGrantInItsSession) {
   OpenChannel("c");
   const LaneToken token = Open().token, other = Open().token;
