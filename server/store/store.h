@@ -365,7 +365,7 @@ class Store {
   UniqueFd HeaderDescriptor() const;
   WorkQueue& work() { return work_; }
   void StopWork();  // and all other threads of the store's; idempotent
-  bool MakesRoom() const;  // tensors are being spilled: memory will come free
+  bool MakesRoom() const;  // pages are being made (gigabytes take seconds), or tensors spilled: memory will come
   uint64_t generation() const { return generation_; }
   uint64_t started_ns() const { return started_ns_; }
   std::string page_kind() const;  // of the newest arena

@@ -75,6 +75,11 @@ absl::StatusOr<Placed> Store::FindBlock(const BlockWish& wish) {
   }
 }
 
+bool Store::MakesRoom() const {
+  std::lock_guard lock(mutex_);
+  return arena_on_its_way_ || (spill_ != nullptr && spill_->leaving_bytes > 0);
+}
+
 bool Store::StartArena(uint64_t nbytes) {
   const uint64_t bytes = blocks_.NextArenaBytes(nbytes);
   if (bytes == 0 || bytes < BlockAllocator::BlockSize(nbytes) || !blocks_.ReserveBudget(bytes)) return false;

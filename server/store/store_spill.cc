@@ -244,11 +244,6 @@ bool Store::HasSpillRoom(uint64_t file_bytes) const {
   return spill_->dir->used_bytes() + spill_->leaving_bytes + file_bytes <= spill_->limit_bytes + over;
 }
 
-bool Store::MakesRoom() const {
-  std::lock_guard lock(mutex_);
-  return spill_ != nullptr && spill_->leaving_bytes > 0;
-}
-
 // Begins to write the coldest, so that `nbytes` come free, and some more. Whether any is on its way.
 bool Store::SpillSome(uint64_t nbytes) {
   if (spill_ == nullptr || spill_->stopping) return false;

@@ -35,8 +35,8 @@ class Host:
         _run("ip", "-n", self.switch, "link", "set", self.port, "up")
 
     def slow(self, rate: str) -> None:
-        """Both ways, as tc writes it: 100mbit."""
-        shape = ("root", "tbf", "rate", rate, "burst", "64kb", "latency", "50ms")
+        """Both ways, as tc writes it: 100mbit. A burst holds several packets of 64 KiB, as veth passes them: else tc cuts them into small ones, which costs the CPU."""
+        shape = ("root", "tbf", "rate", rate, "burst", "256kb", "latency", "50ms")
         _run("tc", "-n", self.switch, "qdisc", "replace", "dev", self.port, *shape)
         _run("tc", "-n", self.name, "qdisc", "replace", "dev", "eth", *shape)
 

@@ -1,6 +1,7 @@
 // Memory: full, eviction, extents, adoption, back to zero.
 #include <gmock/gmock.h>
 
+#include "server/remote/node_session.h"
 #include "tests/unit/server/store/store_fixture.h"
 
 namespace penstock::server {
@@ -145,6 +146,13 @@ TEST_F(StoreTest, ExtentThatHoldsOnlyADraftKeepsNoOtherFromAdoption) {
     store_->WaitForChange(epoch, absl::Milliseconds(50));
   }
   for (const char* name : {"one", "two"}) EXPECT_EQ(store_->Stat(name, 0)->immutable(), "kernel") << name;
+}
+
+TEST_F(StoreTest, MemoryWhosePagesAreBeingMadeIsWaitedForHoweverLongThatTakes) {
+  NodeSession writer(store_.get(), "writer");
+  const absl::StatusOr<Placed> placed = writer.Reserve(Spec("large", kMemory / 2), absl::ZeroDuration());
+  ASSERT_TRUE(placed.ok()) << placed.status();
+  EXPECT_TRUE(absl::IsResourceExhausted(writer.Reserve(Spec("too large", kMemory), absl::ZeroDuration()).status()));
 }
 
 TEST_F(StoreTest, ArenaThatCannotBeMadeIsAClearError) {
