@@ -231,6 +231,10 @@ class Loop {
       return false;
     }
     guest.introduced = true;
+    if (!shared_->options.grants->KnowsToken(guest.connection->token())) {  // its session has ended since it said hello: Disconnect did not see it
+      Close(fd);
+      return false;
+    }
     guest.probation_ends = 0;
     Loop* to = loops_[next_loop_++ % loops_.size()];
     if (to == this) return true;

@@ -55,7 +55,7 @@ class StreamServer {
   virtual ~StreamServer() = default;
 
   virtual int port() const = 0;
-  // Ends all connections of the token; what they used is given back when this returns.
+  // Ends all connections of the token, which the grant table does not know any more; they give back what they use.
   virtual void Disconnect(const LaneToken& token) = 0;
   virtual StreamServerCounts counts() const = 0;
   virtual void Stop() = 0;  // idempotent

@@ -234,6 +234,7 @@ TEST_P(StepsTest, DisconnectEndsTheWaitOfATokensHolder) {
   const auto steps = std::make_shared<StepsForTest>(10);
   reader_->Await(grants_.AddSteps(token_, steps), 0);
   ASSERT_TRUE(Drive(*reader_, sink_, [&] { return steps->claimed(); }).ok());
+  grants_.ForgetToken(token_);  // its session is over
   server_->Disconnect(token_);
   EXPECT_FALSE(Drive(*reader_, sink_, [] { return false; }).ok());
   const absl::Time deadline = absl::Now() + absl::Seconds(10);
