@@ -34,6 +34,8 @@ enum class Method : uint32_t {
   kDrainNode = 23,
   kMoveTensor = 24,
   kRestartNode = 25,
+  kQuarantined = 26,
+  kSettleQuarantined = 27,
 };
 
 }  // namespace penstock::rpc

@@ -44,6 +44,8 @@ constexpr DfMetric kDf[] = {
     {"penstock_withheld", MetricType::Gauge, "Tensors that are kept and not served by name until the cluster's directory has settled them",
      &v1::DfResponse::withheld},
     {"penstock_withheld_bytes", MetricType::Gauge, "Bytes of penstock_withheld", &v1::DfResponse::withheld_bytes},
+    {"penstock_quarantined_tensors", MetricType::Gauge, "Of penstock_withheld those that nobody can tell to be current (penstock quarantine settles them)",
+     &v1::DfResponse::quarantined},
     {"penstock_damaged", MetricType::Gauge, "Records that a restart of the node found impossible: not served, and kept as they are", &v1::DfResponse::damaged},
     {"penstock_damaged_bytes", MetricType::Gauge, "Bytes of penstock_damaged", &v1::DfResponse::damaged_bytes},
     {"penstock_tensors_limit", MetricType::Gauge, "--max_tensors; 0: no limit", &v1::DfResponse::max_tensors},

@@ -63,6 +63,7 @@ void RemoteStore::UseDirectory(ClusterDirectory* directory, directory::NodeId se
   self_ = self;
   const auto peer_of = [this](directory::NodeId node) { return PeerOf(node); };
   cluster_puts_ = std::make_unique<ClusterPuts>(store_, directory, options_.offers);
+  quarantine_ = std::make_unique<ClusterQuarantine>(store_, cluster_puts_.get());
   copies_ = std::make_unique<CopyMaker>(store_, directory, &jobs_, peer_of, options_.repair_bytes_per_second);
   gets_.UseDirectory({.directory = directory, .leases = &copy_leases_, .self = self, .peer_of = peer_of});
   events_ = std::make_unique<ClusterEvents>(store_, &peers_);
@@ -214,6 +215,11 @@ absl::Status RemoteStore::MoveTensor(const v1::MoveTensorRequest& request, v1::M
   const absl::StatusOr<directory::NodeId> to = MemberOf(request.to());
   if (!to.ok()) return to.status();
   return server::MoveTensor(*directory_, request, *to, [this](directory::NodeId node) { return NodeName(node); }, response);
+}
+
+absl::Status RemoteStore::SettleQuarantined(const v1::SettleQuarantinedRequest& request, v1::SettleQuarantinedResponse* response) {
+  if (quarantine_ == nullptr) return absl::NotFoundError("quarantine: this node is in no cluster (--etcd), and has nothing quarantined");
+  return quarantine_->Settle(request, response);
 }
 
 void RemoteStore::AddPeers(v1::NodeInfoResponse* response) const {

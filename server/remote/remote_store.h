@@ -39,6 +39,7 @@
 #include "server/cluster/cluster_events.h"
 #include "server/cluster/cluster_names.h"
 #include "server/cluster/cluster_puts.h"
+#include "server/cluster/cluster_quarantine.h"
 #include "server/cluster/copy_maker.h"
 #include "server/cluster/link_load.h"
 #include "server/remote/channel_mirrors.h"
@@ -150,6 +151,7 @@ class RemoteStore {
   PeerRef NewPeer(const std::string& address);
   absl::Status DrainNode(const v1::DrainNodeRequest& request, v1::DrainNodeResponse* response);
   absl::Status MoveTensor(const v1::MoveTensorRequest& request, v1::MoveTensorResponse* response);
+  absl::Status SettleQuarantined(const v1::SettleQuarantinedRequest& request, v1::SettleQuarantinedResponse* response);
   absl::StatusOr<directory::NodeId> MemberOf(const std::string& uuid);
   absl::Status ForgetNode(const v1::ForgetNodeRequest& request, v1::ForgetNodeResponse* response);
   void RenewLoop();
@@ -193,6 +195,7 @@ class RemoteStore {
   HeldLeases copy_leases_{store_};
   std::unique_ptr<ClusterNames> names_;
   std::unique_ptr<ClusterPuts> cluster_puts_;
+  std::unique_ptr<ClusterQuarantine> quarantine_;
   std::unique_ptr<CopyMaker> copies_;
   std::unique_ptr<ClusterEvents> events_;
 

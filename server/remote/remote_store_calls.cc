@@ -22,7 +22,7 @@ bool RemoteStore::Concerns(rpc::Method method) {
   return method == rpc::Method::kStat || method == rpc::Method::kLongestPrefix || method == rpc::Method::kDeletePrefix ||
          method == rpc::Method::kList || method == rpc::Method::kOpenRead || method == rpc::Method::kCloseRead ||
          method == rpc::Method::kMeasurePeer || method == rpc::Method::kForgetNode || method == rpc::Method::kDrainNode ||
-         method == rpc::Method::kMoveTensor;
+         method == rpc::Method::kMoveTensor || method == rpc::Method::kSettleQuarantined;
 }
 
 // Of a few names: no thread waits for their homes. Else, or of what cannot be read: nothing.
@@ -77,6 +77,9 @@ uint64_t RemoteStore::StartCall(rpc::Method method, uint64_t session, std::strin
         break;
       case rpc::Method::kMoveTensor:
         serve(v1::MoveTensorRequest(), v1::MoveTensorResponse(), [this](const auto& q, auto* r) { return MoveTensor(q, r); });
+        break;
+      case rpc::Method::kSettleQuarantined:
+        serve(v1::SettleQuarantinedRequest(), v1::SettleQuarantinedResponse(), [this](const auto& q, auto* r) { return SettleQuarantined(q, r); });
         break;
       default: result.status = absl::UnimplementedError("no such remote call");
     }

@@ -228,6 +228,12 @@ absl::Status StoreService::Pins(const v1::PinsRequest& request, v1::PinsResponse
   return absl::OkStatus();
 }
 
+absl::Status StoreService::Quarantined(const v1::QuarantinedRequest& request, v1::QuarantinedResponse* response) {
+  if (absl::Status s = ValidatePrefix(request.prefix()); !s.ok()) return s;
+  store_->ListQuarantined(request, response);
+  return absl::OkStatus();
+}
+
 absl::Status StoreService::RestartNode(const v1::RestartNodeRequest& request, v1::RestartNodeResponse* response) {
   const uint64_t running = store_->generation();
   if (request.generation() == 0 || request.generation() > running) {
@@ -297,6 +303,8 @@ absl::Status StoreService::Call(uint32_t method, Session* session, std::string_v
     case M::kDrainNode: return absl::FailedPreconditionError("node: this node is in no cluster (--etcd)");
     case M::kMoveTensor: return absl::FailedPreconditionError("move: this node is in no cluster (--etcd)");
     case M::kForgetNode: return absl::NotFoundError("node: none is absent");
+    case M::kQuarantined: return Serve<v1::QuarantinedRequest, v1::QuarantinedResponse>(in, out, bind(&StoreService::Quarantined));
+    case M::kSettleQuarantined: return absl::NotFoundError("quarantine: this node is in no cluster (--etcd), and has nothing quarantined");
     case M::kRestartNode: return Serve<v1::RestartNodeRequest, v1::RestartNodeResponse>(in, out, bind(&StoreService::RestartNode));
     case M::kWait:
     case M::kWatch: break;

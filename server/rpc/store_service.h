@@ -60,6 +60,7 @@ class StoreService {
   absl::Status Df(const v1::DfRequest& request, v1::DfResponse* response);
   absl::Status Sessions(const v1::SessionsRequest& request, v1::SessionsResponse* response);
   absl::Status Pins(const v1::PinsRequest& request, v1::PinsResponse* response);
+  absl::Status Quarantined(const v1::QuarantinedRequest& request, v1::QuarantinedResponse* response);
 
   // By the ring only. Waits while the warden looks at the library on disk.
   absl::Status RestartNode(const v1::RestartNodeRequest& request, v1::RestartNodeResponse* response);

@@ -42,6 +42,12 @@ class DirectoryBook {
   bool IsAside(layout::RecordRef ref) const;
   layout::RecordRef FindAside(std::string_view name, directory::OpId op) const;  // 0: none
   std::vector<layout::RecordRef> AsideOf(std::string_view name) const;
+  // In order of name and operation, from these on, until `visit` returns false.
+  template <class Visit>
+  void VisitAside(std::string_view name, directory::OpId op, Visit visit) const {
+    for (auto it = aside_.lower_bound(Key{name, op}); it != aside_.end() && visit(*it); ++it) {
+    }
+  }
   const std::vector<layout::RecordRef>& InPartition(directory::Partition partition) const { return partitions_[partition]; }
 
  private:

@@ -308,6 +308,10 @@ class Store {
   absl::StatusOr<HeldTensor> Hold(std::string_view name, uint64_t version, absl::Duration lease = absl::ZeroDuration());
   // The record of a directory's operation in whatever state: other nodes fetch by it, while it is prepared, too.
   absl::StatusOr<HeldTensor> HoldByOp(std::string_view name, directory::OpId op);
+  // Records that nobody can tell to be current (RecordState::kQuarantined). NOT_FOUND: there is none of that name and operation.
+  void ListQuarantined(const v1::QuarantinedRequest& request, v1::QuarantinedResponse* response) const;
+  absl::StatusOr<HeldTensor> HoldQuarantined(std::string_view name, directory::OpId op);
+  absl::Status DropQuarantined(std::string_view name, directory::OpId op);
   // A draft, as what it will be when it is published: readers on other hosts read copies while these grow. Its block stays for
   // them even if it is aborted, or its conditions do not hold.
   absl::StatusOr<HeldTensor> HoldDraft(const Session& session, layout::RecordRef draft, uint64_t draft_seq);
@@ -462,6 +466,7 @@ class Store {
   void CountAside(layout::RecordRef ref, int64_t count) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // 1: it comes, -1: it goes
   void ForgetDirectory(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // in the books, before it is retired
   void LogDrop(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropDirectory(layout::RecordRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Ask(layout::RecordRef ref, Wish why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration AskAgain() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // when it wants to be called the next time
   uint64_t LeavingBytes(bool aside_only) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -476,6 +481,7 @@ class Store {
   };
   absl::StatusOr<Placed> FindBlock(const BlockWish& wish) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool StartArena(uint64_t nbytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<layout::RecordRef> FindQuarantined(std::string_view name, directory::OpId op) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MakeArena(uint64_t bytes);
   void Reclaim() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t Evict(uint64_t nbytes, bool* leased) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -615,6 +621,7 @@ class Store {
   uint64_t drafts_ ABSL_GUARDED_BY(mutex_) = 0;  // prepared ones, too
   uint64_t withheld_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t withheld_ ABSL_GUARDED_BY(mutex_) = 0;  // aside, and not prepared
+  uint64_t quarantined_ ABSL_GUARDED_BY(mutex_) = 0;  // of them
   uint64_t damaged_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t damaged_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t puts_ ABSL_GUARDED_BY(mutex_) = 0;

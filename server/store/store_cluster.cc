@@ -34,6 +34,7 @@ using DirectoryState = directory::RecordState;
 namespace {
 
 constexpr absl::Duration kAskAgainAfter = absl::Seconds(1);
+constexpr int kQuarantinedPage = 500;
 
 uint8_t ByteOf(DirectoryState state) { return static_cast<uint8_t>(static_cast<uint8_t>(state) + 1); }
 bool HasState(const Record* record, DirectoryState state) { return record->cluster_state == ByteOf(state); }
@@ -282,8 +283,10 @@ void Store::LeaveIndex(RecordRef ref) {
 
 void Store::DropByOp(std::string_view name, OpId op) {
   std::lock_guard lock(mutex_);
-  const RecordRef ref = FindDirectory(name, op);
-  if (ref == 0) return;
+  if (const RecordRef ref = FindDirectory(name, op); ref != 0) DropDirectory(ref);
+}
+
+void Store::DropDirectory(RecordRef ref) {
   LogDrop(ref);
   if (directory_->IsAside(ref)) {
     CountAside(ref, -1);
@@ -295,6 +298,54 @@ void Store::DropByOp(std::string_view name, OpId op) {
   RetireRecord(ref);
   Changed();
 }
+
+// ---- quarantined ----
+
+void Store::ListQuarantined(const v1::QuarantinedRequest& request, v1::QuarantinedResponse* response) const {
+  std::lock_guard lock(mutex_);
+  if (quarantined_ == 0) return;
+  const bool goes_on = request.has_after();
+  const std::string_view from = goes_on ? std::string_view(request.after().info().name()) : std::string_view(request.prefix());
+  const OpId op = goes_on ? OpId{request.after().op_session(), request.after().op_count() + 1} : OpId{};
+  directory_->VisitAside(from, op, [&](RecordRef ref) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    const Record* record = slabs_->At(ref);
+    if (!NameOf(record).starts_with(request.prefix())) return false;
+    if (!HasState(record, DirectoryState::kQuarantined)) return true;
+    response->set_more(response->items_size() == kQuarantinedPage);
+    if (response->more()) return false;
+    v1::QuarantinedTensor* item = response->add_items();
+    FillInfo(ref, item->mutable_info());
+    const DirectoryPart* part = layout::DirectoryPartOf(record);
+    item->mutable_info()->set_expires_ns(part->expires_ns);
+    item->mutable_info()->clear_location();
+    item->set_op_session(part->op_session);
+    item->set_op_count(part->op_count);
+    return true;
+  });
+}
+
+absl::StatusOr<RecordRef> Store::FindQuarantined(std::string_view name, OpId op) const {
+  const RecordRef ref = FindDirectory(name, op);
+  if (ref != 0 && HasState(slabs_->At(ref), DirectoryState::kQuarantined)) return ref;
+  return absl::NotFoundError(StrCat("'", name, "': no tensor of operation ", op.session, "/", op.count, " is quarantined here (any more)"));
+}
+
+absl::StatusOr<Store::HeldTensor> Store::HoldQuarantined(std::string_view name, OpId op) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RecordRef> ref = FindQuarantined(name, op);
+  if (!ref.ok()) return ref.status();
+  if (IsSpilled(slabs_->At(*ref))) return BringBack(*ref);
+  return HoldRecord(*ref);
+}
+
+absl::Status Store::DropQuarantined(std::string_view name, OpId op) {
+  std::lock_guard lock(mutex_);
+  const absl::StatusOr<RecordRef> ref = FindQuarantined(name, op);
+  if (ref.ok()) DropDirectory(*ref);
+  return ref.status();
+}
+
+// ---- books ----
 
 void Store::LogDrop(RecordRef ref) {
   const Record* record = slabs_->At(ref);
@@ -310,13 +361,12 @@ void Store::LogDrop(RecordRef ref) {
   ++deletes_;
 }
 
-// ---- books ----
-
 void Store::CountAside(RecordRef ref, int64_t count) {
   const Record* record = slabs_->At(ref);
   const bool prepared = HasState(record, DirectoryState::kPrepared);
   (prepared ? drafts_ : withheld_) += count;
   (prepared ? draft_bytes_ : withheld_bytes_) += count * record->nbytes;
+  if (HasState(record, DirectoryState::kQuarantined)) quarantined_ += count;
 }
 
 void Store::ForgetDirectory(RecordRef ref) {

@@ -287,6 +287,7 @@ void Store::Df(v1::DfResponse* df) {
   df->set_draft_bytes(draft_bytes_);
   df->set_drafts(drafts_);
   df->set_withheld(withheld_);
+  df->set_quarantined(quarantined_);
   df->set_withheld_bytes(withheld_bytes_);
   df->set_max_tensors(limits_.max_tensors);
   df->set_max_pins(limits_.max_pins);

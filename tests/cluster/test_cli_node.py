@@ -18,7 +18,7 @@ DF_FIELDS = {
     "started_ns", "generation", "quarantined_bytes", "channels", "channel_bytes", "regions", "region_bytes",
     "withheld", "withheld_bytes", "held", "held_bytes",
     "checksum_errors",
-    "damaged", "damaged_bytes", "max_tensors", "max_pins", "max_requests_per_s", "throttled",
+    "damaged", "damaged_bytes", "quarantined", "max_tensors", "max_pins", "max_requests_per_s", "throttled",
     "lost", "under_replicated", "repaired", "repaired_bytes",
     "spill_limit_bytes", "spilled", "spilled_bytes", "spills", "spill_ins",
 }

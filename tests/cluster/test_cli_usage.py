@@ -9,7 +9,7 @@ import pytest
 from support.daemon import BUILD, Cli
 
 VERBS = [
-    "ls", "stat", "put", "get", "rm", "cp", "watch", "top", "df", "nodes", "node", "tenants", "drain", "move", "sessions", "pins", "import", "export",
+    "ls", "stat", "put", "get", "rm", "cp", "watch", "top", "df", "nodes", "node", "tenants", "drain", "move", "sessions", "pins", "quarantine", "import", "export",
     "snapshot", "events", "doctor", "bench", "version", "completion",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Iterator
 
@@ -78,3 +79,31 @@ def test_the_node_that_makes_a_replica_dies(nodes, armory, point):
     for store in (here, other):
         assert shows(patiently(lambda store=store: store.get("x")).numpy(), NEW)
     until(lambda: settled(nodes), "all records are settled", 20)
+
+
+def test_the_node_dies_when_it_has_taken_what_was_quarantined(short_tmp, armory):
+    """Both are there then: the tensor, which is served, and what it was made of, which can only be dropped."""
+    with Etcd(short_tmp / "etcd-taken") as own:
+        daemon = start_daemon(short_tmp / "taken", "--memory=64MiB", "--data_port=0", own.flag, "--cluster=taken", "--member_ttl=4s", PENSTOCK_FAULT_DIR=str(armory.folder))
+        try:
+            cli = Cli(daemon.socket_dir)
+            until(lambda: up(daemon) == 1, "it is a member")
+            store = connect(daemon)
+            patiently(lambda: store.put("x", pattern(OLD, 4096)))
+            own.members[0].kill()
+            shutil.rmtree(short_tmp / "etcd-taken" / "m0")
+            own.members[0].start()
+            own.wait()
+            until(lambda: int(cli.json("df")["quarantined"]) == 1 and up(daemon) == 1, "it is put aside", 30)
+            before = daemon.node_pid
+            armory.arm("node.quarantine.taken")
+            until(lambda: cli.run("quarantine", "--take", "x", code=None) and armory.fired("node.quarantine.taken"), "it is taken", 30)
+            until(lambda: daemon.node_pid not in (None, before), "another process", 20)
+            assert shows(patiently(lambda: store.get("x")).numpy(), OLD)
+            assert [item["name"] for item in cli.json("quarantine")] == ["x"]
+            assert b"exists" in cli.run("quarantine", "--take", "x", code=None).stderr
+            assert cli.json("quarantine", "--drop", "x") == {"dropped": 1}
+            assert shows(patiently(lambda: store.get("x")).numpy(), OLD)
+            until(lambda: settled([daemon]), "nothing is withheld", 20)
+        finally:
+            daemon.stop()

@@ -72,6 +72,7 @@ absl::Status Run(Invocation& invocation) {
   table.Print();
   invocation.Print(StrCat("\n", df.pins(), " pins, ", df.sessions(),
                           " sessions, pages: ", df.page_kind(), "\n"));
+  if (df.quarantined() > 0) invocation.Print(StrCat(df.quarantined(), " of those withheld are quarantined: `penstock quarantine` shows and settles them\n"));
   if (const std::string quotas = QuotaText(df); !quotas.empty()) invocation.Print(StrCat("quotas: ", quotas, "\n"));
   if (df.lost() + df.under_replicated() + df.repaired() > 0) {
     invocation.Print(StrCat("of the names at home here ", df.lost(), " are lost (penstock events), ", df.under_replicated(),
@@ -89,7 +90,7 @@ const Verb kDf = {
         "Shows the memory budget and what it is used for. Segments are memory taken from the "
         "system, free space in them included; blocks are tensors rounded up as the allocator "
         "places them; withheld is what the cluster's directory keeps here without serving it by name "
-        "(being replaced, or not confirmed after this node was away); retired is what was deleted "
+        "(being replaced, not confirmed after this node was away, or quarantined: see `penstock quarantine`); retired is what was deleted "
         "or replaced while somebody still reads it; damaged is what a restart of the node found impossible in its "
         "catalog, and keeps without serving it (penstock events tells what).",
     .json =
@@ -98,7 +99,7 @@ const Verb kDf = {
         "sessions, arena_bytes, extent_bytes, arenas, extents, catalog_bytes, leaving_bytes, quarantined_bytes, "
         "page_kind, cache_bytes, puts, deletes, evictions, expirations, adoptions, checksum_errors, started_ns, "
         "generation, channels, channel_bytes, regions, region_bytes, damaged, damaged_bytes, max_tensors, max_pins, "
-        "max_requests_per_s, throttled, lost, under_replicated, repaired, repaired_bytes, spill_limit_bytes, spilled, spilled_bytes, spills, spill_ins",
+        "max_requests_per_s, throttled, quarantined, lost, under_replicated, repaired, repaired_bytes, spill_limit_bytes, spilled, spilled_bytes, spills, spill_ins",
     .flags = kFlags,
     .examples = kExamples,
     .run = Run,

@@ -5,7 +5,7 @@ namespace {
 
 const Verb* const kVerbs[] = {
     &kLs,     &kStat,   &kPut,   &kGet,      &kRm,         &kCp,     &kWatch,
-    &kTop,    &kDf,     &kNodes, &kNode, &kTenants, &kDrain, &kMove, &kSessions, &kPins,       &kImport, &kExport,
+    &kTop,    &kDf,     &kNodes, &kNode, &kTenants, &kDrain, &kMove, &kSessions, &kPins, &kQuarantine, &kImport, &kExport,
     &kSnapshot, &kEvents, &kDoctor, &kBench, &kVersion, &kCompletion,
 };
 

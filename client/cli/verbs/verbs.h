@@ -27,6 +27,7 @@ extern const Verb kDrain;
 extern const Verb kMove;
 extern const Verb kSessions;
 extern const Verb kPins;
+extern const Verb kQuarantine;
 extern const Verb kImport;
 extern const Verb kExport;
 extern const Verb kEvents;
