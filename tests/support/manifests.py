@@ -13,8 +13,8 @@ from support.daemon import BUILD, clean_environment
 from support.kustomize import Resource
 
 WORKLOADS = ("DaemonSet", "StatefulSet", "Deployment", "Job")
-# What the kubelet would put in.
-FIELDS = {"status.podIP": "127.0.0.1", "spec.nodeName": "host-1", "metadata.namespace": "penstock", "metadata.name": "pod-0"}
+# What the kubelet would put in; no default of a flag is like it.
+FIELDS = {"status.podIP": "127.1.2.3", "spec.nodeName": "host-1", "metadata.namespace": "penstock", "metadata.name": "pod-0"}
 _BYTES = {"": 1, "KiB": 1 << 10, "Ki": 1 << 10, "MiB": 1 << 20, "Mi": 1 << 20, "GiB": 1 << 30, "Gi": 1 << 30, "TiB": 1 << 40, "Ti": 1 << 40}
 
 
